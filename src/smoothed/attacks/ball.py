@@ -1,0 +1,59 @@
+"""The geometry of a perturbation budget: where to start, which way to step, how to come back."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from smoothed.checks import check_choice
+
+Norm = Literal["linf", "l2"]
+
+# Keeps 0 / 0 out of an image without gradient; no gradient that matters is this small.
+TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Ball:
+    """A norm's ball. Every function takes and returns perturbations or gradients of shape (N, C, H, W)."""
+
+    uniform: Callable[[Tensor, float, torch.Generator | None], Tensor]
+    steepest: Callable[[Tensor], Tensor]
+    project: Callable[[Tensor, float], Tensor]
+
+
+def ball(norm: Norm) -> Ball:
+    """The ball of `linf` or `l2`."""
+    check_choice(norm, BALLS, "norm")
+    return BALLS[norm]
+
+
+def _uniform_linf(like: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
+    return torch.empty_like(like).uniform_(-eps, eps, generator=generator)
+
+
+def _uniform_l2(like: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
+    direction = torch.empty_like(like).normal_(generator=generator)
+    pixels = direction[0].numel()
+    radius = torch.empty(len(like), 1, 1, 1, device=like.device, dtype=like.dtype).uniform_(generator=generator)
+    return _unit_l2(direction) * radius.pow(1 / pixels) * eps
+
+
+def _norm_l2(tensor: Tensor) -> Tensor:
+    return tensor.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+
+
+def _unit_l2(tensor: Tensor) -> Tensor:
+    return tensor / _norm_l2(tensor).clamp_min(TINY)
+
+
+def _project_l2(delta: Tensor, eps: float) -> Tensor:
+    return delta * (eps / _norm_l2(delta).clamp_min(TINY)).clamp_max(1)
+
+
+BALLS: dict[str, Ball] = {
+    "linf": Ball(_uniform_linf, torch.sign, lambda delta, eps: delta.clamp(-eps, eps)),
+    "l2": Ball(_uniform_l2, _unit_l2, _project_l2),
+}

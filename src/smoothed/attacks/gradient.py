@@ -1,0 +1,22 @@
+"""The gradient of an objective with respect to the inputs alone: weights and their `.grad` stay as they are."""
+
+import torch
+from torch import Tensor
+
+from smoothed.attacks.objectives import Objective
+from smoothed.errors import ArgumentError
+from smoothed.modes import Classifier
+
+
+def input_gradient(objective: Objective, model: Classifier, inputs: Tensor, labels: Tensor) -> Tensor:
+    """The gradient of the objective's sum over images, (N, C, H, W).
+
+    Raises:
+        ArgumentError: the model's logits don't depend on the inputs differentiably.
+    """
+    with torch.enable_grad():
+        inputs = inputs.detach().requires_grad_()
+        value = objective(model, inputs, labels).sum()
+        if not value.requires_grad:
+            raise ArgumentError("model", "logits differentiable in the inputs", "logits without a gradient")
+        return torch.autograd.grad(value, inputs)[0]

@@ -1,0 +1,191 @@
+"""Weights and what they are: safetensors with a JSON header. Nothing is unpickled.
+
+The header says how to rebuild the network (architecture, classes, normalisation, injection) and where its weights come
+from (the training configuration, measured numbers, versions). `load` returns a network that is ready to use.
+"""
+
+import json
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from smoothed.checks import check_choice
+from smoothed.errors import ArgumentError, CheckpointError
+from smoothed.files import write_atomically
+from smoothed.injection import reinject
+from smoothed.models import ARCHITECTURES, build
+
+FORMAT = "smoothed-checkpoint"
+FORMAT_VERSION = 1
+SUFFIX = ".safetensors"
+
+Header = dict[str, Any]
+
+
+def package_version() -> str:
+    """The version of this package, or `unknown` where it runs uninstalled."""
+    try:
+        return version("smoothed")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def write_tensors(path: Path | str, tensors: dict[str, Tensor], header: Header) -> Path:
+    """Write `tensors` and `header` to a safetensors file, atomically.
+
+    Raises:
+        OutputError: the file can't be written.
+    """
+    # A copy of each: safetensors refuses views that share memory, and wants plain contiguous rows.
+    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    metadata = {"format": FORMAT, "header": json.dumps(header)}
+
+    def write(partial: Path) -> None:
+        try:
+            save_file(own, partial, metadata)
+        except SafetensorError as error:  # its own wrapper around what the system said
+            raise OSError(str(error)) from error
+
+    return write_atomically(path, write)
+
+
+def read_tensors(path: Path | str) -> tuple[dict[str, Tensor], Header]:
+    """The tensors and the header of a file that `write_tensors` wrote.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, or another program's.
+    """
+    header = read_header(path)
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 - not a dict
+
+
+def read_header(path: Path | str) -> Header:
+    """The header alone, without reading the tensors; raises as `read_tensors`."""
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: expected a checkpoint, found no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: expected a safetensors file, got a truncated or foreign one ({error})"
+        ) from None
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: expected a checkpoint of smoothed, got a safetensors file of another program")
+    try:
+        header = json.loads(metadata.get("header", ""))
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path}: expected a JSON header, got a damaged one ({error})") from None
+    found = header.get("format_version") if isinstance(header, dict) else None
+    if found != FORMAT_VERSION:
+        raise CheckpointError(f"{path}: expected format version {FORMAT_VERSION}, got {found}; update smoothed")
+    return header
+
+
+def describe(
+    architecture: str,
+    model: nn.Module,
+    injection: list[dict[str, Any]],
+    classes: tuple[str, ...],
+    **more: Any,  # noqa: ANN401 - any JSON value
+) -> Header:
+    """The header of a network that `build(architecture)` made: what `load` needs, and `more` for the reader."""
+    check_choice(architecture, ARCHITECTURES, "architecture")
+    normalize = model.get_submodule("normalize")
+    return {
+        "format_version": FORMAT_VERSION,
+        "version": package_version(),
+        "architecture": architecture,
+        "classes": list(classes),
+        "mean": [round(value, 6) for value in normalize.mean.flatten().tolist()],
+        "std": [round(value, 6) for value in normalize.std.flatten().tolist()],
+        "injection": injection,
+        **more,
+    }
+
+
+def save(path: Path | str, model: nn.Module, header: Header) -> Path:
+    """Write a network's state dict under `header` (from `describe`, or your own for `load_into`), atomically."""
+    return write_tensors(path, model.state_dict(), {"format_version": FORMAT_VERSION, **header})
+
+
+def bundled() -> dict[str, Path]:
+    """The checkpoints that come with the package, by name."""
+    with as_file(files("smoothed.models") / "assets") as folder:
+        return {path.stem: path for path in sorted(folder.glob("*" + SUFFIX))}
+
+
+def locate(name_or_path: Path | str) -> Path:
+    """The file of a bundled checkpoint or of a path.
+
+    Raises:
+        CheckpointError: it is neither.
+    """
+    ours = bundled()
+    if str(name_or_path) in ours:
+        return ours[str(name_or_path)]
+    path = Path(name_or_path).expanduser()
+    if not path.is_file():
+        known = ", ".join(ours) or "none"
+        raise CheckpointError(f"model: expected a checkpoint file or a bundled name ({known}), got {name_or_path}")
+    return path
+
+
+def load(name_or_path: Path | str, *, device: torch.device | str = "cpu") -> nn.Module:
+    """A network with its weights and its noise, in eval mode, from images (N, C, H, W) in [0, 1] to logits (N, K).
+
+    Args:
+        name_or_path: a bundled name (see `bundled`) or a file that `save` wrote.
+        device: where to put it.
+
+    Raises:
+        CheckpointError: a missing, truncated or foreign file, or weights that don't fit its own description.
+    """
+    path = locate(name_or_path)
+    header = read_header(path)
+    try:
+        model = build(
+            header["architecture"], num_classes=len(header["classes"]), mean=header["mean"], std=header["std"]
+        )
+        changes = header["injection"]
+    except (KeyError, TypeError, ArgumentError) as error:
+        raise CheckpointError(f"{path}: expected a header that describes a network, got {error}") from None
+    reinject(model, changes)
+    _load_weights(model, path)
+    return model.to(device).eval()
+
+
+def load_into(model: nn.Module, path: Path | str) -> Header:
+    """Put the noise and the weights of a checkpoint into your own network, which has no noise yet.
+
+    Args:
+        model: a network built as the saved one was; changed in place.
+        path: a file that `save` wrote; its header's `injection` (from `Injection.to_json`) is put in first.
+
+    Returns:
+        The header.
+
+    Raises:
+        CheckpointError: as `load`.
+    """
+    header = read_header(path)
+    reinject(model, header.get("injection", []))
+    _load_weights(model, Path(path))
+    return header
+
+
+def _load_weights(model: nn.Module, path: Path) -> None:
+    tensors, _ = read_tensors(path)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1:2] or [str(error)]
+        raise CheckpointError(f"{path}: expected weights that fit the network, got: {first[0].strip()}") from None

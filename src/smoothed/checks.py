@@ -1,0 +1,85 @@
+"""What every entry point asks of its arguments, with one wording for the errors."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from smoothed.errors import ArgumentError
+
+RANGE_TOLERANCE = 1e-6
+
+
+def check_inputs(inputs: Tensor, name: str = "inputs") -> Tensor:
+    """Return `inputs` clipped to [0, 1] if they are images, else raise.
+
+    Args:
+        inputs: float images in [0, 1], (N, C, H, W) with N >= 1. Values up to 1e-6 outside the range are clipped.
+        name: what to call the argument in errors.
+
+    Raises:
+        ArgumentError: not a float tensor of four dimensions, an empty batch, NaN, or values out of range.
+    """
+    if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
+        what = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
+        raise ArgumentError(name, "a float tensor of images in [0, 1]", what, "divide uint8 images by 255")
+    if inputs.ndim != 4:
+        raise ArgumentError(name, "shape (N, C, H, W)", f"shape {tuple(inputs.shape)}")
+    if len(inputs) == 0:
+        raise ArgumentError(name, "at least one image", "an empty batch")
+    low, high = (bound.item() for bound in torch.aminmax(inputs.detach()))
+    if not (low >= -RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE):  # NaN fails every comparison
+        got = "NaN" if low != low else f"values in [{low:.6g}, {high:.6g}]"
+        raise ArgumentError(name, "images in [0, 1]", got, "normalisation is the model's first layer")
+    return inputs if 0 <= low and high <= 1 else inputs.clamp(0, 1)
+
+
+def check_labels(labels: Tensor, inputs: Tensor, name: str = "labels") -> Tensor:
+    """Return `labels` if they are int64 of shape (N,), one an image, else raise `ArgumentError`."""
+    if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != inputs.shape[:1]:
+        got = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+        raise ArgumentError(name, f"int64 classes of shape ({len(inputs)},)", got)
+    return labels
+
+
+def check_logits(logits: Tensor, rows: int, name: str = "model") -> Tensor:
+    """Return `logits` if they are floats of shape (rows, K) with K >= 2, else raise `ArgumentError`."""
+    if (
+        not isinstance(logits, Tensor)
+        or not logits.is_floating_point()
+        or logits.ndim != 2
+        or logits.shape[0] != rows
+        or logits.shape[1] < 2
+    ):
+        got = f"{logits.dtype} {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise ArgumentError(name, f"float logits of shape ({rows}, K), K >= 2, from the model", got)
+    return logits
+
+
+def check_positive(value: int, name: str) -> int:
+    """Return `value` if it is an integer of at least 1, else raise `ArgumentError`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ArgumentError(name, "an integer of at least 1", repr(value))
+    return value
+
+
+def check_not_negative(value: float, name: str) -> float:
+    """Return `value` if it is a finite number of at least 0, else raise `ArgumentError`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise ArgumentError(name, "a finite number of at least 0", repr(value))
+    return value
+
+
+def check_fraction(value: float, name: str) -> float:
+    """Return `value` if it lies in [0, 1], else raise `ArgumentError`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ArgumentError(name, "a number in [0, 1]", repr(value))
+    return value
+
+
+def check_choice(value: str, choices: Iterable[str], name: str) -> str:
+    """Return `value` if it is one of `choices`, else raise `ArgumentError`."""
+    allowed = tuple(choices)
+    if value not in allowed:
+        raise ArgumentError(name, "one of " + ", ".join(allowed), repr(value))
+    return value

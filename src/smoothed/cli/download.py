@@ -1,0 +1,2 @@
+def download() -> None:
+    """x."""

@@ -1,0 +1,116 @@
+"""CIFAR-10 and CIFAR-100 (Krizhevsky, 2009) from the folders of their official python version."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from smoothed.checks import check_choice
+from smoothed.data.imageset import ImageSet
+from smoothed.data.unpickle import read_pickle
+from smoothed.errors import DataError
+
+DATA_VARIABLE = "SMOOTHED_DATA"
+
+
+@dataclass(frozen=True)
+class Cifar:
+    """Where a CIFAR lives and how its files are laid out."""
+
+    name: str
+    folder: str
+    archive: str
+    md5: str
+    files: dict[str, tuple[str, ...]]
+    label_key: bytes
+    classes_file: str
+    classes_key: bytes
+    num_classes: int
+
+
+CIFARS = {
+    cifar.name: cifar
+    for cifar in (
+        Cifar(
+            name="cifar10",
+            folder="cifar-10-batches-py",
+            archive="cifar-10-python.tar.gz",
+            md5="c58f30108f718f92721af3b95e74349a",
+            files={"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)},
+            label_key=b"labels",
+            classes_file="batches.meta",
+            classes_key=b"label_names",
+            num_classes=10,
+        ),
+        Cifar(
+            name="cifar100",
+            folder="cifar-100-python",
+            archive="cifar-100-python.tar.gz",
+            md5="eb9058c3a382ffc7106e4002c42a8d85",
+            files={"train": ("train",), "test": ("test",)},
+            label_key=b"fine_labels",
+            classes_file="meta",
+            classes_key=b"fine_label_names",
+            num_classes=100,
+        ),
+    )
+}
+
+
+def data_root(root: Path | str | None = None) -> Path:
+    """The folder that holds data sets: `root`, else `$SMOOTHED_DATA`, else `~/.cache/smoothed`."""
+    if root is not None:
+        return Path(root).expanduser()
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "smoothed"
+    return Path(os.environ.get(DATA_VARIABLE) or cache).expanduser()
+
+
+def load_cifar(name: str, split: str = "test", root: Path | str | None = None) -> ImageSet:
+    """The images of one split, in the order of the files.
+
+    Args:
+        name: `cifar10` or `cifar100`.
+        split: `train` or `test`.
+        root: the folder with `cifar-10-batches-py` or `cifar-100-python` in it, or that folder itself.
+
+    Raises:
+        DataError: the folder or a file is missing, truncated, or holds something else.
+    """
+    check_choice(name, CIFARS, "name")
+    cifar = CIFARS[name]
+    check_choice(split, cifar.files, "split")
+    parent = data_root(root)
+    folder = parent if parent.name == cifar.folder else parent / cifar.folder
+    if not folder.is_dir():
+        raise DataError(
+            f"{name}: expected the folder {cifar.folder} in {parent}, found none; "
+            f"run `smoothed download {name}`, or point --data or ${DATA_VARIABLE} at the folder that holds it"
+        )
+    parts = [_read_part(folder / file, cifar) for file in cifar.files[split]]
+    images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return ImageSet(f"{name} {split}", torch.from_numpy(images), torch.from_numpy(labels), _classes(folder, cifar))
+
+
+def _read_part(path: Path, cifar: Cifar) -> tuple[np.ndarray, np.ndarray]:
+    content = read_pickle(path)
+    data, labels = content.get(b"data"), content.get(cifar.label_key)
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3 * 32 * 32:
+        got = f"{data.dtype} {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
+        raise DataError(f"{path}: expected uint8 data of shape (N, 3072), got {got}; this is not a {cifar.name} file")
+    if not isinstance(labels, list) or len(labels) != len(data):
+        got = f"{len(labels)}" if isinstance(labels, list) else "none"
+        raise DataError(f"{path}: expected {len(data)} {cifar.label_key.decode()}, got {got}; the file is damaged")
+    try:
+        return data.reshape(-1, 3, 32, 32), np.asarray(labels, dtype=np.int64)
+    except (TypeError, ValueError, OverflowError):
+        raise DataError(f"{path}: expected whole numbers as labels; the file is damaged") from None
+
+
+def _classes(folder: Path, cifar: Cifar) -> tuple[str, ...]:
+    path = folder / cifar.classes_file
+    names = read_pickle(path).get(cifar.classes_key)
+    if not isinstance(names, list) or len(names) != cifar.num_classes:
+        raise DataError(f"{path}: expected {cifar.num_classes} class names; the file is damaged, download it again")
+    return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names)

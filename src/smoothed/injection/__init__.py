@@ -1,0 +1,23 @@
+"""Noise inside a network: PNI and CNI on the weights and activations of any `torch.nn.Module`."""
+
+from smoothed.injection.cni import CNI
+from smoothed.injection.inject import Change, Injection, inject, reinject
+from smoothed.injection.layer import NoiseLayer, drawing, frozen, noise_layers, noiseless
+from smoothed.injection.pni import PNI
+from smoothed.injection.presets import PRESETS, inject_preset
+
+__all__ = [
+    "CNI",
+    "PNI",
+    "PRESETS",
+    "Change",
+    "Injection",
+    "NoiseLayer",
+    "drawing",
+    "frozen",
+    "inject",
+    "inject_preset",
+    "noise_layers",
+    "noiseless",
+    "reinject",
+]

@@ -1,0 +1,90 @@
+"""What every noise inside a network shares: a module that adds noise to what passes, and switches around it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from smoothed.modes import Classifier
+from smoothed.randomness import Fresh, Keyed, Source
+
+
+class NoiseLayer(nn.Module, ABC):
+    """Adds learned noise to a tensor, in train and eval mode alike.
+
+    Attributes:
+        source: where the normals come from; None switches the noise off.
+        index: the layer's number in its network, from 1: part of the key of keyed noise.
+        per_row: whether each row of the batch has its own noise (activations) or all share one (weights).
+    """
+
+    def __init__(self, *, per_row: bool) -> None:
+        super().__init__()
+        self.source: Source | None = Fresh()
+        self.index = 1
+        self.per_row = per_row
+
+    def forward(self, tensor: Tensor) -> Tensor:
+        """Return `tensor` plus one draw of noise of its shape."""
+        if self.source is None:
+            return tensor
+        # Noise strengths are small and learned: half precision is for the network's own arithmetic.
+        with torch.autocast(tensor.device.type, enabled=False):
+            return tensor + self.noise(tensor)
+
+    @abstractmethod
+    def noise(self, tensor: Tensor) -> Tensor:
+        """One draw of noise of the shape of `tensor`."""
+
+    def normals(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        """Standard normals of `shape`, by row or shared, from the source."""
+        if self.source is None:  # pragma: no cover - forward returns before
+            return like.new_zeros(tuple(shape))
+        draw = self.source.rows if self.per_row else self.source.shared
+        return draw(self.index, shape, like)
+
+    def deviation(self, tensor: Tensor) -> Tensor:
+        """The deviation of all of a weight's elements, or of each image's activation; no gradient goes through it.
+
+        An activation's deviation is taken image by image, so that an image's noise never depends on its batch.
+        """
+        values = tensor.detach()
+        if not self.per_row:
+            return values.std()
+        return values.flatten(1).std(1).view(-1, *[1] * (tensor.ndim - 1))
+
+
+def noise_layers(model: Classifier) -> list[NoiseLayer]:
+    """All noise layers of `model`, in the order of its modules; none if it is no `torch.nn.Module`."""
+    if not isinstance(model, nn.Module):
+        return []
+    return [module for module in model.modules() if isinstance(module, NoiseLayer)]
+
+
+@contextmanager
+def drawing(model: Classifier, source: Source | None) -> Iterator[None]:
+    """Take the network's noise from `source` inside the block; None switches it off."""
+    layers = noise_layers(model)
+    before = [layer.source for layer in layers]
+    for layer in layers:
+        layer.source = source
+    try:
+        yield
+    finally:
+        for layer, previous in zip(layers, before, strict=True):
+            layer.source = previous
+
+
+def noiseless(model: Classifier):  # noqa: ANN201 - a context manager, as `drawing`
+    """The mean network inside the block: `with noiseless(model): model(inputs)`."""
+    return drawing(model, None)
+
+
+def frozen(model: Classifier, seed: int = 0):  # noqa: ANN201 - a context manager, as `drawing`
+    """One draw of the network's noise, the same at every pass inside the block: for debugging.
+
+    Activation noise is frozen by the row of the batch.
+    """
+    return drawing(model, Keyed(seed))

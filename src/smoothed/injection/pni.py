@@ -1,0 +1,61 @@
+"""Parametric noise injection, PNI (He, Rakin and Fan, CVPR 2019): Gaussian noise of learned strength.
+
+`x + alpha * std(x) * n` with n ~ N(0, I), fresh at each pass; x is a weight or an activation, no gradient goes through
+std(x), and alpha is learned, from 0.25.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from smoothed.checks import check_choice
+from smoothed.injection.layer import NoiseLayer
+
+Granularity = Literal["layer", "channel", "element"]
+Site = Literal["input", "output"]
+
+
+@dataclass(frozen=True)
+class PNI:
+    """The law `alpha * std * n`.
+
+    Args:
+        granularity: one alpha a layer, a channel (a weight's output channel, an activation's channel), or an element
+            (weights only: an activation's size is the image's).
+        site: for activations, whether a layer's input (PNI-A-a) or output (PNI-A-b) is noisy.
+        initial: where alpha starts.
+    """
+
+    granularity: Granularity = "layer"
+    site: Site = "input"
+    initial: float = 0.25
+
+    def __post_init__(self) -> None:
+        check_choice(self.granularity, ("layer", "channel", "element"), "granularity")
+        check_choice(self.site, ("input", "output"), "site")
+
+    def for_weight(self, weight: Tensor) -> NoiseLayer:
+        """The noise of one weight, (out, in, ...)."""
+        shapes = {"layer": (), "channel": (weight.shape[0], *[1] * (weight.ndim - 1)), "element": weight.shape}
+        return PNILayer(shapes[self.granularity], self.initial, per_row=False)
+
+    def for_activation(self, channels: int, spatial: int) -> NoiseLayer:
+        """The noise of an activation (N, channels, ...) with `spatial` more dimensions."""
+        check_choice(self.granularity, ("layer", "channel"), "granularity of PNI on activations")
+        shape = () if self.granularity == "layer" else (channels, *[1] * spatial)
+        return PNILayer(shape, self.initial, per_row=True)
+
+
+class PNILayer(NoiseLayer):
+    """`alpha * std(x) * n`, alpha of any shape that broadcasts to x."""
+
+    def __init__(self, shape: Sequence[int], initial: float, *, per_row: bool) -> None:
+        super().__init__(per_row=per_row)
+        self.alpha = nn.Parameter(torch.full(tuple(shape), initial))
+
+    def noise(self, tensor: Tensor) -> Tensor:
+        """See `NoiseLayer.noise`."""
+        return self.alpha * (self.deviation(tensor) * self.normals(tensor.shape, tensor))

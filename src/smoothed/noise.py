@@ -1,0 +1,91 @@
+"""Noise for inputs: a callable from (inputs, generator) to noise of the inputs' shape, to be added to them.
+
+The scale is in pixel units of [0, 1]: one number, or one a channel. `normalized` takes the paper's unit, where noise
+is added after the division by the data set's deviation. A user's own noise is any callable of the same form.
+Noise is never clipped after it is added.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from smoothed.checks import check_not_negative
+from smoothed.errors import ArgumentError
+
+Noise = Callable[[Tensor, torch.Generator | None], Tensor]
+"""From inputs (N, C, H, W) and a generator on their device to noise (N, C, H, W)."""
+
+Scale = float | tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ScaledNoise:
+    """Independent noise of mean 0 and deviation `sigma` on every pixel; subclasses say of which law.
+
+    Args:
+        sigma: deviation in pixel units of [0, 1], a number or one a channel.
+
+    Raises:
+        ArgumentError: a negative or non-finite sigma; when called, another number of channels than sigmas.
+    """
+
+    sigma: Scale
+
+    def __post_init__(self) -> None:
+        for value in self.sigma if isinstance(self.sigma, tuple) else (self.sigma,):
+            check_not_negative(value, "sigma")
+
+    @classmethod
+    def normalized(cls, sigma: float, std: Sequence[float]) -> Self:
+        """Noise of deviation `sigma` in the paper's unit: `sigma * std` in pixels, `std` one a channel (FACTS, units)."""
+        return cls(tuple(check_not_negative(sigma, "sigma") * channel for channel in std))
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether this noise never changes anything, so that it need not be drawn."""
+        return not any(self.sigma) if isinstance(self.sigma, tuple) else self.sigma == 0
+
+    def __call__(self, inputs: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Noise of the shape, device and dtype of `inputs` (N, C, H, W)."""
+        if not isinstance(self.sigma, tuple):
+            return self._unit(inputs, generator).mul_(self.sigma)
+        if inputs.ndim < 2 or len(self.sigma) != inputs.shape[1]:
+            raise ArgumentError("sigma", f"one number a channel of {tuple(inputs.shape)}", f"{len(self.sigma)} numbers")
+        scale = torch.tensor(self.sigma, device=inputs.device, dtype=inputs.dtype)
+        return self._unit(inputs, generator).mul_(scale.view(1, -1, *[1] * (inputs.ndim - 2)))
+
+    def _unit(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
+        raise NotImplementedError
+
+
+class Gaussian(ScaledNoise):
+    """N(0, sigma^2) on every pixel (the paper's smoothing noise, section 3)."""
+
+    def _unit(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
+        return torch.empty_like(inputs).normal_(generator=generator)
+
+
+class Uniform(ScaledNoise):
+    """Uniform on [-sqrt(3) sigma, sqrt(3) sigma], which has deviation sigma."""
+
+    def _unit(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
+        bound = math.sqrt(3)
+        return torch.empty_like(inputs).uniform_(-bound, bound, generator=generator)
+
+
+class Laplace(ScaledNoise):
+    """Laplace of scale sigma / sqrt(2), which has deviation sigma."""
+
+    def _unit(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
+        # An exponential with a random sign: finite for every draw, which the inverse CDF of a uniform is not.
+        size = torch.empty_like(inputs).exponential_(generator=generator)
+        sign = torch.empty_like(inputs).bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
+        return size.mul_(sign).div_(math.sqrt(2))
+
+
+NOISES: dict[str, type[ScaledNoise]] = {"gaussian": Gaussian, "uniform": Uniform, "laplace": Laplace}
+"""The noises by the name the command line gives them."""

@@ -1,0 +1,286 @@
+"""The one training loop, for every recipe: batch -> attack -> loss -> step, under Accelerate.
+
+Everything random in a step is a function of (seed, step), and everything in an epoch's order of (seed, epoch). So a
+run that was killed and resumed ends with the weights of one that was not.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from smoothed.attacks import named_attack
+from smoothed.checkpoint import describe, save
+from smoothed.data.augment import augment
+from smoothed.data.imageset import ImageSet, to_float
+from smoothed.errors import CheckpointError, OutputError
+from smoothed.evaluation.accuracy import one_draw_accuracy
+from smoothed.injection import drawing, inject_preset
+from smoothed.models import build
+from smoothed.models.normalize import CIFAR10_MEAN, CIFAR10_STD, CIFAR100_MEAN, CIFAR100_STD
+from smoothed.randomness import Fresh, mix, seeded
+from smoothed.training.averaging import average_weights
+from smoothed.training.config import TrainingConfig
+from smoothed.training.losses import adversarial_loss
+from smoothed.training.metrics import Metrics
+from smoothed.training.provenance import provenance
+from smoothed.training.schedules import SCHEDULES
+from smoothed.training.state import load_state, save_state
+
+STATISTICS = {"cifar10": (CIFAR10_MEAN, CIFAR10_STD), "cifar100": (CIFAR100_MEAN, CIFAR100_STD)}
+
+# Which stream of randomness a key belongs to, so that no two uses ever share one.
+INITIAL, ORDER, CROPS, NOISE, VALIDATION = range(5)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is: shown while it goes on."""
+
+    step: int
+    total_steps: int
+    epoch: int
+    epochs: int
+    loss: float
+    clean: float | None
+    robust: float | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call of `train` ended: `finished`, or stopped by its time limit with the state saved."""
+
+    finished: bool
+    step: int
+    total_steps: int
+    best: dict[str, Any] | None
+    seconds: float
+
+
+class Run:
+    """A run in memory: the network, its optimizer and average, and how far they have come."""
+
+    def __init__(self, config: TrainingConfig, classes: tuple[str, ...], accelerator: Accelerator) -> None:
+        mean, std = STATISTICS[config.data]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(mix(config.seed, INITIAL))
+            model = build(config.architecture, num_classes=len(classes), mean=mean, std=std)
+        self.injection = inject_preset(model, config.injection).to_json()
+        model = model.to(accelerator.device, memory_format=torch.channels_last)
+        self.average = average_weights(model, config.average) if config.average else None
+        self.names = [name for name, _ in model.named_parameters()]
+        optimizer = torch.optim.SGD(
+            model.parameters(),
+            config.lr,
+            config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.momentum > 0,
+        )
+        self.network, self.optimizer = accelerator.prepare(model, optimizer)
+        # The bare network: attacks differentiate in the inputs, for which no gradient has to be synchronised.
+        self.model: nn.Module = model
+        self.config, self.classes, self.accelerator = config, classes, accelerator
+        self.provenance = provenance(accelerator.device)
+        self.step, self.seconds, self.best = 0, 0.0, None
+
+    @property
+    def result(self) -> nn.Module:
+        """The network to evaluate and keep: the average where there is one."""
+        return self.model if self.average is None else self.average.module
+
+    def groups(self) -> dict[str, dict[str, Tensor]]:
+        """The state as tensors."""
+        momentum = {
+            name: self.optimizer.state[parameter]["momentum_buffer"]
+            for name, parameter in zip(self.names, self.model.parameters(), strict=True)
+            if self.optimizer.state.get(parameter, {}).get("momentum_buffer") is not None
+        }
+        average = {} if self.average is None else {"average": dict(self.average.state_dict())}
+        return {"weights": dict(self.model.state_dict()), "momentum": momentum, **average}
+
+    def meta(self) -> dict[str, Any]:
+        """The state that is no tensor."""
+        return {"config": self.config.to_json(), "seconds": self.seconds, "best": self.best}
+
+    def restore(self, groups: dict[str, dict[str, Tensor]], meta: dict[str, Any]) -> None:
+        """Take up the state that `groups` and `meta` gave.
+
+        Raises:
+            CheckpointError: it is another configuration's.
+        """
+        changed = {k: v for k, v in self.config.to_json().items() if meta["config"].get(k) != v}
+        if changed:
+            name = next(iter(changed))
+            raise CheckpointError(
+                f"out: the run there has {name} = {meta['config'].get(name)!r}, this one {changed[name]!r}; "
+                "give the same options to go on, or another folder to start anew"
+            )
+        self.model.load_state_dict(groups["weights"])
+        if self.average is not None:
+            self.average.load_state_dict(groups["average"])
+        parameters = dict(zip(self.names, self.model.parameters(), strict=True))
+        for name, buffer in groups["momentum"].items():
+            target = parameters[name]
+            self.optimizer.state[target]["momentum_buffer"] = torch.empty_like(target).copy_(buffer)
+        self.step, self.seconds, self.best = meta["step"], meta["seconds"], meta["best"]
+
+
+def train(
+    config: TrainingConfig,
+    train_set: ImageSet,
+    validation_set: ImageSet,
+    folder: Path,
+    *,
+    time_limit: float | None = None,
+    save_every: float = 60.0,
+    on_step: Callable[[Progress], None] = lambda progress: None,
+    command: str | None = None,
+) -> Outcome:
+    """Train, or go on where the run in `folder` stopped.
+
+    After each epoch the validation set is measured: clean, and its first images under PGD-7; the network with the best
+    robust accuracy there is kept as `best.safetensors`, the newest as `last.safetensors`. Beside them are
+    `metrics.jsonl`, TensorBoard's files, and the state under `state/`.
+
+    Args:
+        config: what to train and how.
+        train_set: the training part; moved to the device.
+        validation_set: what choices are made on; never the test set.
+        folder: of the run.
+        time_limit: seconds after which the state is saved and the call returns.
+        save_every: seconds between saved states; one is saved after each epoch, at the end and at Ctrl-C anyway.
+        on_step: called after each step.
+        command: what the user typed, for the card.
+
+    Returns:
+        How it ended.
+
+    Raises:
+        CheckpointError: the folder holds another configuration's run.
+        OutputError: something could not be written; the last state saved is intact.
+    """
+    begun = time.monotonic()
+    _require_folder(folder)
+    accelerator = Accelerator(
+        mixed_precision={"float32": "no", "bf16": "bf16"}[config.precision],
+        log_with="tensorboard",
+        project_dir=folder,
+    )
+    run = Run(config, train_set.classes, accelerator)
+    saved = load_state(folder / "state")
+    if saved is not None:
+        run.restore(*saved)
+    accelerator.init_trackers("tensorboard")
+    metrics = Metrics(folder, accelerator, run.step)
+    train_set, validation_set = train_set.to(accelerator.device), validation_set.to(accelerator.device)
+    steps_per_epoch = max(1, len(train_set) // config.batch_size)
+    total = config.epochs * steps_per_epoch
+    seconds_before, last_save = run.seconds, time.monotonic()
+
+    def store() -> None:
+        run.seconds = seconds_before + time.monotonic() - begun
+        if accelerator.is_main_process:
+            save_state(folder / "state", run.step, run.groups(), run.meta())
+
+    last = metrics.read()[-1:]
+    clean, robust = (last[0]["validation_clean"], last[0]["validation_robust"]) if last else (None, None)
+    losses: list[Tensor] = []
+    try:
+        while run.step < total:
+            epoch, place = divmod(run.step, steps_per_epoch)
+            losses.append(_step(run, train_set, epoch, place, run.step / total))
+            run.step += 1
+            on_step(Progress(run.step, total, epoch, config.epochs, float(losses[-1]), clean, robust))
+            if place == steps_per_epoch - 1:
+                loss = float(torch.stack(losses).mean())
+                losses = []
+                clean, robust = _validate(run, validation_set)
+                run.seconds = seconds_before + time.monotonic() - begun
+                numbers = {"validation_clean": clean, "validation_robust": robust, "epoch": epoch + 1}
+                metrics.log(run.step, **numbers, loss=loss, lr=_lr(run, run.step / total), seconds=run.seconds)
+                if run.best is None or robust > run.best["validation_robust"]:
+                    run.best = numbers
+                    _keep(run, folder / "best.safetensors", numbers, command)
+                _keep(run, folder / "last.safetensors", numbers, command)
+            out_of_time = time_limit is not None and time.monotonic() - begun > time_limit
+            if place == steps_per_epoch - 1 or out_of_time or time.monotonic() - last_save > save_every:
+                store()
+                last_save = time.monotonic()
+            if out_of_time:
+                break
+    except KeyboardInterrupt:
+        store()
+        raise
+    finally:
+        accelerator.end_training()
+    return Outcome(run.step >= total, run.step, total, run.best, run.seconds)
+
+
+def _require_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: could not be made ({error.strerror or error})") from error
+
+
+def _lr(run: Run, progress: float) -> float:
+    return run.config.lr * SCHEDULES[run.config.schedule](progress)
+
+
+def _step(run: Run, data: ImageSet, epoch: int, place: int, progress: float) -> Tensor:
+    """One step on one batch; returns its loss, detached."""
+    config, accelerator = run.config, run.accelerator
+    order = torch.randperm(len(data), generator=seeded(mix(config.seed, ORDER, epoch)))
+    index = order[place * config.batch_size : (place + 1) * config.batch_size].to(data.images.device)
+    crops = seeded(mix(config.seed, CROPS, run.step))
+    labels = data.labels[index]
+    clean = to_float(augment(data.images[index], crops)).contiguous(memory_format=torch.channels_last)
+    generator = seeded(mix(config.seed, NOISE, run.step), accelerator.device)
+    for group in run.optimizer.param_groups:
+        group["lr"] = _lr(run, progress)
+    run.network.train()
+    with drawing(run.model, Fresh(generator)):
+        adversarial = clean
+        if config.adversarial_weight > 0:
+            attack = named_attack(
+                config.attack, eps=config.eps, steps=config.attack_steps, num_samples=config.attack_samples
+            )
+            with accelerator.autocast():
+                adversarial = attack(run.model, clean, labels, generator)
+        loss = adversarial_loss(run.network, clean, adversarial, labels, config.adversarial_weight)
+        accelerator.backward(loss)
+    run.optimizer.step()
+    run.optimizer.zero_grad()
+    if run.average is not None:
+        run.average.update_parameters(run.model)
+    return loss.detach()
+
+
+def _validate(run: Run, data: ImageSet) -> tuple[float, float]:
+    """Clean accuracy on all of `data`, and accuracy of its first images under PGD-7; both of one draw."""
+    config = run.config
+    attacked = data.first(min(len(data), config.validation_attack_images))
+    with run.accelerator.autocast():
+        clean = one_draw_accuracy(run.result, data, seed=mix(config.seed, VALIDATION, 0))
+        pgd = named_attack("pgd", eps=config.eps)
+        robust = one_draw_accuracy(run.result, attacked, attack=pgd, seed=mix(config.seed, VALIDATION, 1))
+    return clean, robust
+
+
+def _keep(run: Run, path: Path, numbers: dict[str, Any], command: str | None) -> None:
+    if not run.accelerator.is_main_process:
+        return
+    training = {
+        "config": run.config.to_json(),
+        "command": command,
+        "seconds": round(run.seconds, 1),
+        "validation": numbers,
+        **run.provenance,
+    }
+    header = describe(run.config.architecture, run.result, run.injection, run.classes, training=training)
+    save(path, run.result, header)
