@@ -24,6 +24,9 @@ def train(
     data: Annotated[str, typer.Option(help="cifar10, cifar100, or the folder of either.")] = "cifar10",
     architecture: Annotated[str, typer.Option(help=f"One of {_names(ARCHITECTURES)}.")] = "resnet20",
     injection: Annotated[str, typer.Option(help=f"Noise inside: one of {_names(PRESETS)}.")] = "cni-w",
+    injection_strength: Annotated[
+        float, typer.Option(help="Factor on the deviation the learned noise starts with; short runs learn faster from less.")
+    ] = 1.0,
     attack: Annotated[str, typer.Option(help=f"What to train against: one of {_names(ATTACKS)}.")] = "pgd",
     eps: Annotated[
         float, typer.Option(parser=fraction, metavar="NUMBER", help="L-inf radius of the attack, in pixels of [0, 1].")
@@ -65,6 +68,7 @@ def train(
         data=name,
         architecture=architecture,
         injection=injection,
+        injection_strength=injection_strength,
         attack=attack,
         eps=eps,
         attack_steps=steps,

@@ -8,7 +8,7 @@ are drawn for every image and position.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,14 @@ class CNI:
         check_choice(self.site, ("input", "output"), "site")
         if self.rank < 0:
             raise ArgumentError("rank", "an integer of at least 0", self.rank)
+
+    def scaled(self, strength: float) -> "CNI":
+        """The same law, starting at `strength` times the deviation."""
+        return replace(
+            self,
+            initial_variance=self.initial_variance * strength**2,
+            initial_factor=self.initial_factor * strength,
+        )
 
     def for_weight(self, weight: Tensor) -> NoiseLayer:
         """The noise of one weight, (out, in, ...)."""

@@ -5,7 +5,7 @@ std(x), and alpha is learned, from 0.25.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -36,6 +36,10 @@ class PNI:
     def __post_init__(self) -> None:
         check_choice(self.granularity, ("layer", "channel", "element"), "granularity")
         check_choice(self.site, ("input", "output"), "site")
+
+    def scaled(self, strength: float) -> "PNI":
+        """The same law, starting at `strength` times the deviation."""
+        return replace(self, initial=self.initial * strength)
 
     def for_weight(self, weight: Tensor) -> NoiseLayer:
         """The noise of one weight, (out, in, ...)."""

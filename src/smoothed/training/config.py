@@ -19,6 +19,7 @@ class TrainingConfig:
         data: `cifar10` or `cifar100`.
         architecture: a key of `models.ARCHITECTURES`.
         injection: a key of `injection.PRESETS`.
+        injection_strength: factor on the deviation that the learned noise starts with; short runs learn faster from less.
         attack: what makes the adversarial examples, a key of `attacks.ATTACKS`.
         eps: the attack's radius in pixel units of [0, 1].
         attack_steps: its steps, the paper's k (single-step attacks ignore it).
@@ -39,6 +40,7 @@ class TrainingConfig:
     data: str = "cifar10"
     architecture: str = "resnet20"
     injection: str = "cni-w"
+    injection_strength: float = 1.0
     attack: str = "pgd"
     eps: float = 8 / 255
     attack_steps: int = 7
@@ -64,7 +66,7 @@ class TrainingConfig:
         check_choice(self.precision, ("float32", "bf16"), "precision")
         for name in ("attack_steps", "attack_samples", "epochs", "batch_size", "validation_attack_images"):
             check_positive(getattr(self, name), name)
-        for name in ("eps", "lr", "momentum", "weight_decay"):
+        for name in ("injection_strength", "eps", "lr", "momentum", "weight_decay"):
             check_not_negative(getattr(self, name), name)
         for name in ("adversarial_weight", "average"):
             check_fraction(getattr(self, name), name)

@@ -70,7 +70,7 @@ class Run:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mix(config.seed, INITIAL))
             model = build(config.architecture, num_classes=len(classes), mean=mean, std=std)
-        self.injection = inject_preset(model, config.injection).to_json()
+        self.injection = inject_preset(model, config.injection, config.injection_strength).to_json()
         model = model.to(accelerator.device, memory_format=torch.channels_last)
         self.average = average_weights(model, config.average) if config.average else None
         self.names = [name for name, _ in model.named_parameters()]
