@@ -1,9 +1,10 @@
-"""Leave a model as it was found: run it in eval mode and give every submodule its own mode back."""
+"""Run a model in another mode, and give every submodule its own mode back afterwards."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage] - torch's name for all of them
 
 Classifier = Callable[[Tensor], Tensor]
 """Anything that maps images (N, C, H, W) to logits (N, K)."""
@@ -22,3 +23,18 @@ def evaluating(model: Classifier) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def batch_statistics(model: Classifier) -> Iterator[None]:
+    """Eval mode inside the block, but for batch norms, which use the batch's statistics and leave their own alone."""
+    with evaluating(model):
+        norms = [m for m in model.modules() if isinstance(m, _BatchNorm)] if isinstance(model, nn.Module) else []
+        tracked = [norm.track_running_stats for norm in norms]
+        for norm in norms:
+            norm.training, norm.track_running_stats = True, False
+        try:
+            yield
+        finally:
+            for norm, tracks in zip(norms, tracked, strict=True):
+                norm.track_running_stats = tracks

@@ -7,7 +7,7 @@ from smoothed.attacks.gradient import input_gradient
 from smoothed.attacks.objectives import Objective, one_draw
 from smoothed.attacks.pgd import pgd
 from smoothed.checks import check_inputs, check_labels, check_not_negative
-from smoothed.modes import Classifier, evaluating
+from smoothed.modes import Classifier, batch_statistics
 
 
 def fgsm(
@@ -60,7 +60,9 @@ def nfgsm(
 ) -> Tensor:
     """Noisy FGSM (de Jorge et al., 2022), a cheap attack to train with: uniform noise, then one step, no projection.
 
-    The result is as far as `start_eps + eps` from the inputs: it is for training, and no measure of robustness.
+    The result is as far as `start_eps + eps` from the inputs: it is for training, and no measure of robustness. The
+    gradient is taken under the batch's statistics, as its authors do: with frozen ones, a ResNet-20 learned within an
+    epoch to mask its gradient (PGD-7 accuracy fell to 2.5 %), which it did not with the batch's.
 
     Args:
         model: any callable from images to logits (N, K), differentiable; it may be random.
@@ -82,6 +84,6 @@ def nfgsm(
     check_not_negative(eps, "eps")
     start_eps = 2 * eps if start_eps is None else check_not_negative(start_eps, "start_eps")
     noisy = inputs + torch.empty_like(inputs).uniform_(-start_eps, start_eps, generator=generator)
-    with evaluating(model):
+    with batch_statistics(model):
         gradient = input_gradient(objective or one_draw(), model, noisy, labels)
     return (noisy + eps * gradient.sign()).clamp(0, 1)
