@@ -29,6 +29,7 @@ class TrainingConfig:
         batch_size: images of one step, over all processes.
         schedule: of the learning rate, a key of `schedules.SCHEDULES`.
         lr: its peak.
+        noise_lr: factor on it for the noise strengths, whose gradients are the noisier the higher the rate.
         momentum: of SGD, Nesterov's.
         weight_decay: on every parameter.
         average: decay of the exponential weight average that is evaluated and kept; 0 keeps the weights themselves.
@@ -50,6 +51,7 @@ class TrainingConfig:
     batch_size: int = 256
     schedule: str = "steps"
     lr: float = 0.1
+    noise_lr: float = 1.0
     momentum: float = 0.9
     weight_decay: float = 1e-4
     average: float = 0.0
@@ -66,7 +68,7 @@ class TrainingConfig:
         check_choice(self.precision, ("float32", "bf16"), "precision")
         for name in ("attack_steps", "attack_samples", "epochs", "batch_size", "validation_attack_images"):
             check_positive(getattr(self, name), name)
-        for name in ("injection_strength", "eps", "lr", "momentum", "weight_decay"):
+        for name in ("injection_strength", "eps", "lr", "noise_lr", "momentum", "weight_decay"):
             check_not_negative(getattr(self, name), name)
         for name in ("adversarial_weight", "average"):
             check_fraction(getattr(self, name), name)

@@ -20,7 +20,7 @@ from smoothed.data.augment import augment
 from smoothed.data.imageset import ImageSet, to_float
 from smoothed.errors import CheckpointError, OutputError
 from smoothed.evaluation.accuracy import one_draw_accuracy
-from smoothed.injection import drawing, inject_preset
+from smoothed.injection import drawing, inject_preset, noise_layers
 from smoothed.models import build
 from smoothed.models.normalize import CIFAR10_MEAN, CIFAR10_STD, CIFAR100_MEAN, CIFAR100_STD
 from smoothed.randomness import Fresh, mix, seeded
@@ -75,7 +75,7 @@ class Run:
         self.average = average_weights(model, config.average) if config.average else None
         self.names = [name for name, _ in model.named_parameters()]
         optimizer = torch.optim.SGD(
-            model.parameters(),
+            _parameter_groups(model, config.noise_lr),
             config.lr,
             config.momentum,
             weight_decay=config.weight_decay,
@@ -221,6 +221,15 @@ def train(
     return Outcome(run.step >= total, run.step, total, run.best, run.seconds)
 
 
+def _parameter_groups(model: nn.Module, noise_lr: float) -> list[dict[str, Any]]:
+    """The weights and the noise strengths, each with the factor on its learning rate."""
+    noise = {id(parameter) for layer in noise_layers(model) for parameter in layer.parameters()}
+    weights = [parameter for parameter in model.parameters() if id(parameter) not in noise]
+    strengths = [parameter for parameter in model.parameters() if id(parameter) in noise]
+    groups: list[dict[str, Any]] = [{"params": weights, "lr_factor": 1.0}]
+    return [*groups, {"params": strengths, "lr_factor": noise_lr}] if strengths else groups
+
+
 def _require_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -242,7 +251,7 @@ def _step(run: Run, data: ImageSet, epoch: int, place: int, progress: float) -> 
     clean = to_float(augment(data.images[index], crops)).contiguous(memory_format=torch.channels_last)
     generator = seeded(mix(config.seed, NOISE, run.step), accelerator.device)
     for group in run.optimizer.param_groups:
-        group["lr"] = _lr(run, progress)
+        group["lr"] = group["lr_factor"] * _lr(run, progress)
     run.network.train()
     with drawing(run.model, Fresh(generator)):
         adversarial = clean
