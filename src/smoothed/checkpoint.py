@@ -19,7 +19,7 @@ from smoothed.checks import check_choice
 from smoothed.errors import ArgumentError, CheckpointError
 from smoothed.files import write_atomically
 from smoothed.injection import reinject
-from smoothed.models import ARCHITECTURES, build
+from smoothed.models import ARCHITECTURES, Normalize, build
 
 FORMAT = "smoothed-checkpoint"
 FORMAT_VERSION = 1
@@ -100,6 +100,8 @@ def describe(
     """The header of a network that `build(architecture)` made: what `load` needs, and `more` for the reader."""
     check_choice(architecture, ARCHITECTURES, "architecture")
     normalize = model.get_submodule("normalize")
+    if not isinstance(normalize, Normalize):
+        raise ArgumentError("model", "a Normalize layer called `normalize`", type(normalize).__name__)
     return {
         "format_version": FORMAT_VERSION,
         "version": package_version(),
@@ -115,6 +117,17 @@ def describe(
 def save(path: Path | str, model: nn.Module, header: Header) -> Path:
     """Write a network's state dict under `header` (from `describe`, or your own for `load_into`), atomically."""
     return write_tensors(path, model.state_dict(), {"format_version": FORMAT_VERSION, **header})
+
+
+def update_header(path: Path | str, **more: Any) -> None:  # noqa: ANN401 - any JSON value
+    """Add `more` to the header of a checkpoint, or replace it there; the weights stay, the file is replaced atomically.
+
+    Raises:
+        CheckpointError: as `read_tensors`.
+        OutputError: the file can't be replaced.
+    """
+    tensors, header = read_tensors(path)
+    write_tensors(path, tensors, {**header, **more})
 
 
 def bundled() -> dict[str, Path]:

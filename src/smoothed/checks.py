@@ -1,5 +1,6 @@
 """What every entry point asks of its arguments, with one wording for the errors."""
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -29,9 +30,9 @@ def check_inputs(inputs: Tensor, name: str = "inputs") -> Tensor:
         raise ArgumentError(name, "at least one image", "an empty batch")
     low, high = (bound.item() for bound in torch.aminmax(inputs.detach()))
     if not (low >= -RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE):  # NaN fails every comparison
-        got = "NaN" if low != low else f"values in [{low:.6g}, {high:.6g}]"
+        got = "NaN" if math.isnan(low) else f"values in [{low:.6g}, {high:.6g}]"
         raise ArgumentError(name, "images in [0, 1]", got, "normalisation is the model's first layer")
-    return inputs if 0 <= low and high <= 1 else inputs.clamp(0, 1)
+    return inputs if low >= 0 and high <= 1 else inputs.clamp(0, 1)
 
 
 def check_labels(labels: Tensor, inputs: Tensor, name: str = "labels") -> Tensor:

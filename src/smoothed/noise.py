@@ -41,7 +41,7 @@ class ScaledNoise:
 
     @classmethod
     def normalized(cls, sigma: float, std: Sequence[float]) -> Self:
-        """Noise of deviation `sigma` in the paper's unit: `sigma * std` in pixels, `std` one a channel (FACTS, units)."""
+        """Noise of deviation `sigma` in the paper's unit: `sigma * std` in pixels, `std` one a channel."""
         return cls(tuple(check_not_negative(sigma, "sigma") * channel for channel in std))
 
     @property

@@ -5,7 +5,7 @@ differ. `Keyed` makes them a function of (seed, draw, image, layer), so the same
 noise whatever the batch, the chunk or the order of the work.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -89,7 +89,7 @@ class Keyed:
             row.normal_(generator=generator)
         return normals
 
-    def generators(self, layer: int, count: int, device: torch.device):  # noqa: ANN201 - an iterator over one object
+    def generators(self, layer: int, count: int, device: torch.device) -> Iterator[torch.Generator]:
         """One generator a row, seeded by (seed, draw, layer, image). The same object is reseeded for each row."""
         generator = torch.Generator(device)
         for row in range(count):

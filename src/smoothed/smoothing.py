@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from smoothed.checks import check_inputs, check_logits, check_positive
@@ -49,8 +50,8 @@ class OneDraw(nn.Module):
         self.noise = noise
         self.layer = layer
         self.generator = generator
-        if layer is not None and not (isinstance(model, nn.Module) and layer in dict(model.named_modules())):
-            raise ArgumentError("layer", "the name of a submodule of the model", repr(layer))
+        if layer is not None:
+            self._find(layer)
 
     @property
     def is_silent(self) -> bool:
@@ -85,14 +86,19 @@ class OneDraw(nn.Module):
         with self._noisy_layer(noise):
             return self.model(inputs)
 
+    def _find(self, layer: str) -> nn.Module:
+        modules = dict(self.model.named_modules()) if isinstance(self.model, nn.Module) else {}
+        if layer not in modules:
+            raise ArgumentError("layer", "the name of a submodule of the model", repr(layer))
+        return modules[layer]
+
     @contextmanager
     def _noisy_layer(self, noise: Callable[[Tensor], Tensor]) -> Iterator[None]:
         def add_noise(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             del module
             return (args[0] + noise(args[0]), *args[1:])
 
-        layer = dict(self.model.named_modules())[self.layer]  # pyright: ignore[reportAttributeAccessIssue]
-        handle = layer.register_forward_pre_hook(add_noise)
+        handle = self._find(self.layer or "").register_forward_pre_hook(add_noise)
         try:
             yield
         finally:
@@ -150,7 +156,7 @@ class Smoothed(nn.Module):
         """The classifier that votes."""
         return self.one_draw.model
 
-    def forward(self, inputs: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def forward(self, inputs: Tensor, generator: torch.Generator | None = None) -> Float[Tensor, "n k"]:
         """Vote shares (N, K), rows summing to 1, of the inputs' device and dtype.
 
         With the `soft` vote they are differentiable in the inputs and in the weights; all draws are then held in
@@ -162,12 +168,12 @@ class Smoothed(nn.Module):
         scores = self._scores(inputs, (self.num_samples,), {"own": resolve(self.vote)}, generator)
         return Tally(scores["own"][self.num_samples], _draws(inputs, self.num_samples)).shares.to(inputs.dtype)
 
-    def log_probs(self, inputs: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def log_probs(self, inputs: Tensor, generator: torch.Generator | None = None) -> Float[Tensor, "n k"]:
         """Logarithms of `forward`, (N, K): what tools that expect logits should call."""
         shares = self(inputs, generator)
         return Tally(shares, _draws(inputs, self.num_samples)).log_probs
 
-    def predict(self, inputs: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def predict(self, inputs: Tensor, generator: torch.Generator | None = None) -> Int[Tensor, " n"]:
         """The winning classes (N,), int64, in eval mode and without gradients; ties go to the lowest class."""
         own = self.tally(inputs, votes={"own": self.vote}, generator=generator)["own"]
         return own[self.num_samples].classes()
@@ -186,7 +192,7 @@ class Smoothed(nn.Module):
 
         Args:
             inputs: images in [0, 1], (N, C, H, W).
-            at: numbers of draws, each at least 1; `num_samples` alone when None. The tally at M is of the first M draws.
+            at: numbers of draws, each at least 1; `num_samples` alone when None. A tally at M is of the first M draws.
             votes: names, or names of your own with the vote they stand for.
             generator: decides the seed of this call, which advances it by one draw; the next of this object when None.
             first_image: number of the first image, so that batches of one set can be tallied one by one.

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from smoothed.checks import check_choice
@@ -23,21 +24,21 @@ class Tally:
         num_samples: (N,) int64, the draws each image took.
     """
 
-    scores: Tensor
-    num_samples: Tensor
+    scores: Float[Tensor, "n k"]
+    num_samples: Int[Tensor, " n"]
 
     @property
-    def shares(self) -> Tensor:
+    def shares(self) -> Float[Tensor, "n k"]:
         """The classes' shares of all scores, (N, K), rows summing to 1; equal shares where no class scored."""
         total = self.scores.sum(1, keepdim=True)
         return torch.where(total > 0, self.scores / total.clamp_min(1e-30), 1 / self.scores.shape[1])
 
     @property
-    def log_probs(self) -> Tensor:
+    def log_probs(self) -> Float[Tensor, "n k"]:
         """Logarithms of the shares, (N, K), for tools that want logits; a share of 0 counts as `SMALLEST_SHARE`."""
         return self.shares.clamp_min(SMALLEST_SHARE).log()
 
-    def classes(self, ties: Ties = "lowest", generator: torch.Generator | None = None) -> Tensor:
+    def classes(self, ties: Ties = "lowest", generator: torch.Generator | None = None) -> Int[Tensor, " n"]:
         """The winners, (N,) int64.
 
         Args:
@@ -52,6 +53,6 @@ class Tally:
         return torch.where(winning, lots, -1.0).argmax(1)
 
     @property
-    def tied(self) -> Tensor:
+    def tied(self) -> Bool[Tensor, " n"]:
         """Whether two classes share the highest score, (N,) bool."""
         return (self.scores == self.scores.amax(1, keepdim=True)).sum(1) > 1

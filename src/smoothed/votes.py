@@ -7,6 +7,7 @@ rank in the order of their classes, the lowest first.
 from collections.abc import Callable, Sequence
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -17,17 +18,17 @@ Vote = Callable[[Tensor], Tensor]
 """From logits (R, K) to scores (R, K), of which larger means more votes."""
 
 
-def prediction(logits: Tensor) -> Tensor:
+def prediction(logits: Float[Tensor, "r k"]) -> Float[Tensor, "r k"]:
     """1 for the most probable class, 0 for the others (eq. 9)."""
     return functional.one_hot(logits.argmax(-1), logits.shape[-1]).to(torch.float32)
 
 
-def weighted(logits: Tensor) -> Tensor:
+def weighted(logits: Float[Tensor, "r k"]) -> Float[Tensor, "r k"]:
     """2^(1 - k) for the class of rank k = 1, 2, ... (eq. 11)."""
     return torch.exp2(-_ranks(logits).to(torch.float32))
 
 
-def soft(logits: Tensor) -> Tensor:
+def soft(logits: Float[Tensor, "r k"]) -> Float[Tensor, "r k"]:
     """The softmax (eq. 13); differentiable."""
     return logits.to(torch.float32).softmax(-1)
 
@@ -47,7 +48,7 @@ def by_rank(weights: Sequence[float]) -> Vote:
     if len(values) == 0 or not bool((values.isfinite() & (values >= 0)).all()):
         raise ArgumentError("weights", "at least one finite weight of at least 0", list(weights))
 
-    def vote(logits: Tensor) -> Tensor:
+    def vote(logits: Float[Tensor, "r k"]) -> Float[Tensor, "r k"]:
         classes = logits.shape[-1]
         padded = functional.pad(values, (0, max(0, classes - len(values)))).to(logits.device)
         return padded[_ranks(logits)]
@@ -71,6 +72,6 @@ def resolve(vote: str | Vote) -> Vote:
     return VOTES[vote]
 
 
-def _ranks(logits: Tensor) -> Tensor:
+def _ranks(logits: Float[Tensor, "r k"]) -> Int[Tensor, "r k"]:
     """The rank of each class, from 0: the argsort of a stable descending argsort."""
     return logits.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)

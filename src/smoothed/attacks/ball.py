@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from smoothed.checks import check_choice
 
 Norm = Literal["linf", "l2"]
+Images = Float[Tensor, "n c h w"]
 
 # Keeps 0 / 0 out of an image without gradient; no gradient that matters is this small.
 TINY = 1e-12
@@ -30,26 +32,26 @@ def ball(norm: Norm) -> Ball:
     return BALLS[norm]
 
 
-def _uniform_linf(like: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
+def _uniform_linf(like: Images, eps: float, generator: torch.Generator | None) -> Images:
     return torch.empty_like(like).uniform_(-eps, eps, generator=generator)
 
 
-def _uniform_l2(like: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
+def _uniform_l2(like: Images, eps: float, generator: torch.Generator | None) -> Images:
     direction = torch.empty_like(like).normal_(generator=generator)
     pixels = direction[0].numel()
     radius = torch.empty(len(like), 1, 1, 1, device=like.device, dtype=like.dtype).uniform_(generator=generator)
     return _unit_l2(direction) * radius.pow(1 / pixels) * eps
 
 
-def _norm_l2(tensor: Tensor) -> Tensor:
+def _norm_l2(tensor: Images) -> Float[Tensor, "n 1 1 1"]:
     return tensor.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
 
 
-def _unit_l2(tensor: Tensor) -> Tensor:
+def _unit_l2(tensor: Images) -> Images:
     return tensor / _norm_l2(tensor).clamp_min(TINY)
 
 
-def _project_l2(delta: Tensor, eps: float) -> Tensor:
+def _project_l2(delta: Images, eps: float) -> Images:
     return delta * (eps / _norm_l2(delta).clamp_min(TINY)).clamp_max(1)
 
 

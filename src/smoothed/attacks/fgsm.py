@@ -1,6 +1,7 @@
 """Single-step attacks: FGSM (Goodfellow et al., 2015; the paper's eq. 1) and N-FGSM for training."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from smoothed.attacks.gradient import input_gradient
@@ -18,7 +19,7 @@ def fgsm(
     eps: float,
     objective: Objective | None = None,
     targeted: bool = False,
-) -> Tensor:
+) -> Float[Tensor, "n c h w"]:
     """One step of length `eps` along the gradient's sign, from the inputs themselves (eq. 1).
 
     Args:
@@ -57,7 +58,7 @@ def nfgsm(
     start_eps: float | None = None,
     objective: Objective | None = None,
     generator: torch.Generator | None = None,
-) -> Tensor:
+) -> Float[Tensor, "n c h w"]:
     """Noisy FGSM (de Jorge et al., 2022), a cheap attack to train with: uniform noise, then one step, no projection.
 
     The result is as far as `start_eps + eps` from the inputs: it is for training, and no measure of robustness. The

@@ -1,6 +1,7 @@
 """The gradient of an objective with respect to the inputs alone: weights and their `.grad` stay as they are."""
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from smoothed.attacks.objectives import Objective
@@ -8,7 +9,9 @@ from smoothed.errors import ArgumentError
 from smoothed.modes import Classifier
 
 
-def input_gradient(objective: Objective, model: Classifier, inputs: Tensor, labels: Tensor) -> Tensor:
+def input_gradient(
+    objective: Objective, model: Classifier, inputs: Float[Tensor, "n c h w"], labels: Int[Tensor, " n"]
+) -> Float[Tensor, "n c h w"]:
     """The gradient of the objective's sum over images, (N, C, H, W).
 
     Raises:

@@ -25,7 +25,7 @@ class Attack(Protocol):
 
 def _fgsm(eps: float, steps: int, samples: int) -> Attack:
     del steps, samples
-    return lambda model, inputs, labels, generator=None: fgsm(model, inputs, labels, eps=eps)
+    return lambda model, inputs, labels, generator=None: fgsm(model, inputs, labels, eps=eps)  # noqa: ARG005 - no start
 
 
 def _nfgsm(eps: float, steps: int, samples: int) -> Attack:

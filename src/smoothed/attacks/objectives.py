@@ -8,6 +8,7 @@ averaged before the loss: the losses, the probabilities (eq. 25), or the logits 
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -21,7 +22,7 @@ Objective = Callable[[Classifier, Tensor, Tensor], Tensor]
 """From a model, inputs (N, C, H, W) and labels (N,) to what to ascend, (N,)."""
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def cross_entropy(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
     """Cross-entropy of each image, (N,), in nats."""
     return functional.cross_entropy(logits, labels, reduction="none")
 
@@ -29,7 +30,9 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 def one_draw(loss: Loss = cross_entropy) -> Objective:
     """The loss of one fresh draw, as PGD takes it on a random network (eq. 2). Unbiased for `expected_loss`."""
 
-    def objective(model: Classifier, inputs: Tensor, labels: Tensor) -> Tensor:
+    def objective(
+        model: Classifier, inputs: Float[Tensor, "n c h w"], labels: Int[Tensor, " n"]
+    ) -> Float[Tensor, " n"]:
         return loss(check_logits(model(inputs), len(inputs)).float(), labels)
 
     return objective
@@ -51,7 +54,7 @@ def expected_probabilities(num_samples: int = 8) -> Objective:
     The mean is unbiased for the soft vote; its logarithm is not (Jensen), by O(1 / M).
     """
 
-    def combine(logits: Tensor, labels: Tensor) -> Tensor:
+    def combine(logits: Float[Tensor, "m n k"], labels: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
         log_mean = torch.logsumexp(logits.log_softmax(-1), dim=0) - torch.tensor(float(len(logits))).log()
         return functional.nll_loss(log_mean, labels, reduction="none")
 
@@ -66,7 +69,9 @@ def expected_logits(num_samples: int = 8) -> Objective:
 def _over_draws(num_samples: int, combine: Callable[[Tensor, Tensor], Tensor]) -> Objective:
     check_positive(num_samples, "num_samples")
 
-    def objective(model: Classifier, inputs: Tensor, labels: Tensor) -> Tensor:
+    def objective(
+        model: Classifier, inputs: Float[Tensor, "n c h w"], labels: Int[Tensor, " n"]
+    ) -> Float[Tensor, " n"]:
         draws = [check_logits(model(inputs), len(inputs)).float() for _ in range(num_samples)]
         return combine(torch.stack(draws), labels)  # (M, N, K)
 

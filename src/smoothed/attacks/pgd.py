@@ -4,6 +4,7 @@ EPGD is this attack with `expected_probabilities` (or `expected_loss`), SmoothAd
 """
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from smoothed.attacks.ball import Norm, ball
@@ -29,7 +30,7 @@ def pgd(
     random_start: bool = True,
     start: Tensor | None = None,
     generator: torch.Generator | None = None,
-) -> Tensor:
+) -> Float[Tensor, "n c h w"]:
     """Adversarial inputs after `steps` ascents of the objective inside the ball of radius `eps`.
 
     The model runs in eval mode and is left as it was found. Randomness of the model is its own; `generator` decides

@@ -1,2 +1,25 @@
-def download() -> None:
-    """x."""
+"""`smoothed download`: fetch a data set."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from smoothed.cli.console import output, progress_bar
+
+
+def download(
+    name: Annotated[str, typer.Argument(help="cifar10 or cifar100.")],
+    to: Annotated[
+        Path | None, typer.Option(help="Folder for data sets: $SMOOTHED_DATA, or a cache folder, if not given.")
+    ] = None,
+) -> None:
+    """Download a data set from its official site, check its md5 and unpack it. Goes on where it was interrupted."""
+    from smoothed.data.download import download_cifar
+
+    with progress_bar() as bar:
+        task = bar.add_task(f"{name} (bytes)")
+        folder = download_cifar(
+            name, to, on_progress=lambda there, total: bar.update(task, completed=there, total=total)
+        )
+    output.print(f"{name} is in {folder}")

@@ -25,7 +25,8 @@ def train(
     architecture: Annotated[str, typer.Option(help=f"One of {_names(ARCHITECTURES)}.")] = "resnet20",
     injection: Annotated[str, typer.Option(help=f"Noise inside: one of {_names(PRESETS)}.")] = "cni-w",
     injection_strength: Annotated[
-        float, typer.Option(help="Factor on the deviation the learned noise starts with; short runs learn faster from less.")
+        float,
+        typer.Option(help="Factor on the deviation the learned noise starts with; short runs learn faster from less."),
     ] = 1.0,
     attack: Annotated[str, typer.Option(help=f"What to train against: one of {_names(ATTACKS)}.")] = "pgd",
     eps: Annotated[

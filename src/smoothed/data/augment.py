@@ -1,13 +1,16 @@
 """Random crop and flip, for a whole batch at once on its own device."""
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor
 from torch.nn import functional
 
 PADDING = 4
 
 
-def augment(images: Tensor, generator: torch.Generator, padding: int = PADDING) -> Tensor:
+def augment(
+    images: Shaped[Tensor, "n c h w"], generator: torch.Generator, padding: int = PADDING
+) -> Shaped[Tensor, "n c h w"]:
     """Crop each image at a random place of its zero-padded copy, and flip every second one, on average.
 
     Args:

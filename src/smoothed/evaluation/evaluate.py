@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from smoothed.attacks import Attack, named_attack
@@ -20,7 +19,7 @@ from smoothed.randomness import Fresh, mix, seeded
 from smoothed.smoothing import OneDraw, Smoothed
 from smoothed.votes import VOTES
 
-# Images that share one draw of weight noise, as a batch does in the paper. Fixed, so that numbers don't depend on memory.
+# Images that share one draw of weight noise, as a batch does in the paper: fixed, so that memory decides no number.
 BATCH = 250
 
 SIGMA_UNITS = ("normalized", "pixel")
@@ -140,7 +139,7 @@ def evaluate(
             correct_clean, correct_robust = defaultdict(int), defaultdict(int)
             for number, (inputs, labels) in enumerate(data.batches(BATCH)):
                 key = mix(protocol.seed, run, number)
-                adversarial = _attacked(model, noise, protocol.settled_attack(), inputs, labels, mix(key, ATTACK))
+                adversarial = _attacked(model, noise, protocol.settled_attack(), inputs, labels, seed=mix(key, ATTACK))
                 for images, counts, stream in ((inputs, correct_clean, CLEAN), (adversarial, correct_robust, ROBUST)):
                     with autocast(protocol.precision, inputs.device):
                         generator = seeded(mix(key, stream), inputs.device)
@@ -174,7 +173,7 @@ def evaluate(
 
 
 def _attacked(
-    model: nn.Module, noise: ScaledNoise, attack: Attack, inputs: Tensor, labels: Tensor, seed: int
+    model: nn.Module, noise: ScaledNoise, attack: Attack, inputs: Tensor, labels: Tensor, *, seed: int
 ) -> Tensor:
     """Adversarial inputs against one-draw gradients, the input's noise and the network's from one generator."""
     generator = seeded(seed, inputs.device)

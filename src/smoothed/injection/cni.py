@@ -64,7 +64,7 @@ class CNI:
 class CNILayer(NoiseLayer):
     """Diagonal plus low-rank noise: `variance` (*shape,) is d, `factor` (elements of shape, r) is F.
 
-    F is a matrix, not a tensor of the weight's shape, so that `model.to(memory_format=torch.channels_last)` passes it by.
+    F is a matrix, so that `model.to(memory_format=torch.channels_last)`, which takes 4 or 5 dimensions, passes it by.
     """
 
     def __init__(self, shape: Sequence[int], law: CNI, *, per_row: bool) -> None:

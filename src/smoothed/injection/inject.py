@@ -16,7 +16,8 @@ from smoothed.injection.pni import PNI
 Law = PNI | CNI
 LawByType = Mapping[type[nn.Module], Law]
 LAWS: dict[str, type[PNI] | type[CNI]] = {"PNI": PNI, "CNI": CNI}
-NOISY_TYPES: tuple[type[nn.Module], ...] = (_ConvNd, nn.Linear)
+NOISY_TYPES = (_ConvNd, nn.Linear)
+NoisyType = _ConvNd | nn.Linear
 ACTIVATION_NOISE = "activation_noise"
 
 
@@ -91,7 +92,7 @@ def inject(
         unknown = [name for name in layers if not isinstance(by_name.get(name), NOISY_TYPES)]
         if unknown:
             raise ArgumentError("layers", "names of convolutions or linear layers of the model", repr(unknown[0]))
-    planned: list[tuple[str, str, nn.Module, Law]] = []
+    planned: list[tuple[str, str, NoisyType, Law]] = []
     for name, layer in by_name.items():
         chosen = layers is None or (layers(name, layer) if callable(layers) else name in layers)
         if not (isinstance(layer, NOISY_TYPES) and chosen):
@@ -138,7 +139,7 @@ def _has_noise(layer: nn.Module, target: str) -> bool:
     return parametrize.is_parametrized(layer, "weight") and isinstance(_parametrizations(layer)[-1], NoiseLayer)
 
 
-def _add(layer: nn.Module, target: str, law: Law) -> int:
+def _add(layer: NoisyType, target: str, law: Law) -> int:
     weight = layer.weight
     if target == "weight":
         noise = law.for_weight(weight).to(weight.device, weight.dtype)
@@ -155,7 +156,7 @@ def _add(layer: nn.Module, target: str, law: Law) -> int:
     return sum(parameter.numel() for parameter in noise.parameters())
 
 
-def _activation_shape(layer: nn.Module, site: str) -> tuple[int, int]:
+def _activation_shape(layer: NoisyType, site: str) -> tuple[int, int]:
     if isinstance(layer, _ConvNd):
         return (layer.in_channels if site == "input" else layer.out_channels), layer.weight.ndim - 2
     return (layer.in_features if site == "input" else layer.out_features), 0

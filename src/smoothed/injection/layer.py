@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -77,12 +77,12 @@ def drawing(model: Classifier, source: Source | None) -> Iterator[None]:
             layer.source = previous
 
 
-def noiseless(model: Classifier):  # noqa: ANN201 - a context manager, as `drawing`
-    """The mean network inside the block: `with noiseless(model): model(inputs)`."""
+def noiseless(model: Classifier) -> AbstractContextManager[None]:
+    """Switch the network's noise off inside the block, which leaves its mean."""
     return drawing(model, None)
 
 
-def frozen(model: Classifier, seed: int = 0):  # noqa: ANN201 - a context manager, as `drawing`
+def frozen(model: Classifier, seed: int = 0) -> AbstractContextManager[None]:
     """One draw of the network's noise, the same at every pass inside the block: for debugging.
 
     Activation noise is frozen by the row of the batch.

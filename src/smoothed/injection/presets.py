@@ -38,7 +38,8 @@ def inject_preset(model: nn.Module, name: str, strength: float = 1.0) -> Injecti
     check_choice(name, PRESETS, "injection")
     if not PRESETS[name]:
         return Injection(model, ())
-    return inject(model, **{target: _scaled(laws, strength) for target, laws in PRESETS[name].items()})
+    scaled = {target: _scaled(laws, strength) for target, laws in PRESETS[name].items()}
+    return inject(model, weights=scaled.get("weights"), activations=scaled.get("activations"))
 
 
 def _scaled(laws: Law | LawByType, strength: float) -> Law | LawByType:

@@ -1,1 +1,1 @@
-""""""
+"""Training: configurations, losses, schedules, the loop and its resumable state."""

@@ -19,7 +19,7 @@ class TrainingConfig:
         data: `cifar10` or `cifar100`.
         architecture: a key of `models.ARCHITECTURES`.
         injection: a key of `injection.PRESETS`.
-        injection_strength: factor on the deviation that the learned noise starts with; short runs learn faster from less.
+        injection_strength: factor on the deviation the learned noise starts with; short runs learn faster from less.
         attack: what makes the adversarial examples, a key of `attacks.ATTACKS`.
         eps: the attack's radius in pixel units of [0, 1].
         attack_steps: its steps, the paper's k (single-step attacks ignore it).

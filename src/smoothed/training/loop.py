@@ -71,7 +71,8 @@ class Run:
             torch.manual_seed(mix(config.seed, INITIAL))
             model = build(config.architecture, num_classes=len(classes), mean=mean, std=std)
         self.injection = inject_preset(model, config.injection, config.injection_strength).to_json()
-        model = model.to(accelerator.device, memory_format=torch.channels_last)
+        model.to(accelerator.device)
+        model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing from torch's stubs
         self.average = average_weights(model, config.average) if config.average else None
         self.names = [name for name, _ in model.named_parameters()]
         optimizer = torch.optim.SGD(
@@ -138,7 +139,7 @@ def train(
     *,
     time_limit: float | None = None,
     save_every: float = 60.0,
-    on_step: Callable[[Progress], None] = lambda progress: None,
+    on_step: Callable[[Progress], None] | None = None,
     command: str | None = None,
 ) -> Outcome:
     """Train, or go on where the run in `folder` stopped.
@@ -187,28 +188,24 @@ def train(
         if accelerator.is_main_process:
             save_state(folder / "state", run.step, run.groups(), run.meta())
 
-    last = metrics.read()[-1:]
-    clean, robust = (last[0]["validation_clean"], last[0]["validation_robust"]) if last else (None, None)
+    numbers = (metrics.read() or [{}])[-1]
     losses: list[Tensor] = []
     try:
         while run.step < total:
             epoch, place = divmod(run.step, steps_per_epoch)
             losses.append(_step(run, train_set, epoch, place, run.step / total))
             run.step += 1
-            on_step(Progress(run.step, total, epoch, config.epochs, float(losses[-1]), clean, robust))
-            if place == steps_per_epoch - 1:
-                loss = float(torch.stack(losses).mean())
-                losses = []
-                clean, robust = _validate(run, validation_set)
+            if on_step is not None:
+                clean, robust = numbers.get("validation_clean"), numbers.get("validation_robust")
+                on_step(Progress(run.step, total, epoch, config.epochs, float(losses[-1]), clean, robust))
+            epoch_is_over = place == steps_per_epoch - 1
+            if epoch_is_over:
                 run.seconds = seconds_before + time.monotonic() - begun
-                numbers = {"validation_clean": clean, "validation_robust": robust, "epoch": epoch + 1}
-                metrics.log(run.step, **numbers, loss=loss, lr=_lr(run, run.step / total), seconds=run.seconds)
-                if run.best is None or robust > run.best["validation_robust"]:
-                    run.best = numbers
-                    _keep(run, folder / "best.safetensors", numbers, command)
-                _keep(run, folder / "last.safetensors", numbers, command)
+                numbers = _end_epoch(run, validation_set, folder, epoch + 1, command)
+                metrics.log(run.step, **numbers, loss=float(torch.stack(losses).mean()), seconds=run.seconds)
+                losses = []
             out_of_time = time_limit is not None and time.monotonic() - begun > time_limit
-            if place == steps_per_epoch - 1 or out_of_time or time.monotonic() - last_save > save_every:
+            if epoch_is_over or out_of_time or time.monotonic() - last_save > save_every:
                 store()
                 last_save = time.monotonic()
             if out_of_time:
@@ -219,6 +216,17 @@ def train(
     finally:
         accelerator.end_training()
     return Outcome(run.step >= total, run.step, total, run.best, run.seconds)
+
+
+def _end_epoch(run: Run, validation_set: ImageSet, folder: Path, epoch: int, command: str | None) -> dict[str, float]:
+    """Measure the validation set, and keep the network if it is the best so far; returns the numbers."""
+    clean, robust = _validate(run, validation_set)
+    numbers = {"epoch": epoch, "validation_clean": clean, "validation_robust": robust}
+    if run.best is None or robust > run.best["validation_robust"]:
+        run.best = numbers
+        _keep(run, folder / "best.safetensors", numbers, command)
+    _keep(run, folder / "last.safetensors", numbers, command)
+    return numbers
 
 
 def _parameter_groups(model: nn.Module, noise_lr: float) -> list[dict[str, Any]]:
