@@ -6,7 +6,7 @@ from pathlib import Path
 from jaxtyping import install_import_hook
 
 # Before anything imports the package, so that every annotated shape in it is checked at each call.
-install_import_hook("smoothed", "beartype.beartype")
+install_import_hook("smoothed", "shapes.check_shapes")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

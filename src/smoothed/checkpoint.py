@@ -169,9 +169,9 @@ def load(name_or_path: Path | str, *, device: torch.device | str = "cpu") -> nn.
             header["architecture"], num_classes=len(header["classes"]), mean=header["mean"], std=header["std"]
         )
         changes = header["injection"]
-    except (KeyError, TypeError, ArgumentError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: expected a header that describes a network, got {error}") from None
-    reinject(model, changes)
+    _put_noise(model, changes, path)
     _load_weights(model, path)
     return model.to(device).eval()
 
@@ -190,9 +190,15 @@ def load_into(model: nn.Module, path: Path | str) -> Header:
         CheckpointError: as `load`.
     """
     header = read_header(path)
-    reinject(model, header.get("injection", []))
+    _put_noise(model, header.get("injection", []), path)
     _load_weights(model, Path(path))
     return header
+
+
+def _put_noise(model: nn.Module, changes: object, path: Path | str) -> None:
+    if not isinstance(changes, list) or not all(isinstance(change, dict) for change in changes):
+        raise CheckpointError(f"{path}: expected a list of changes as the header's injection, got {changes!r}")
+    reinject(model, changes)
 
 
 def _load_weights(model: nn.Module, path: Path) -> None:

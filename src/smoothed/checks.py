@@ -26,7 +26,7 @@ def check_inputs(inputs: Tensor, name: str = "inputs") -> Tensor:
         raise ArgumentError(name, "a float tensor of images in [0, 1]", what, "divide uint8 images by 255")
     if inputs.ndim != 4:
         raise ArgumentError(name, "shape (N, C, H, W)", f"shape {tuple(inputs.shape)}")
-    if len(inputs) == 0:
+    if inputs.numel() == 0:
         raise ArgumentError(name, "at least one image", "an empty batch")
     low, high = (bound.item() for bound in torch.aminmax(inputs.detach()))
     if not (low >= -RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE):  # NaN fails every comparison
@@ -40,6 +40,14 @@ def check_labels(labels: Tensor, inputs: Tensor, name: str = "labels") -> Tensor
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != inputs.shape[:1]:
         got = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
         raise ArgumentError(name, f"int64 classes of shape ({len(inputs)},)", got)
+    return labels
+
+
+def check_classes(labels: Tensor, num_classes: int, name: str = "labels") -> Tensor:
+    """Return `labels` if they lie in 0 .. num_classes - 1, else raise `ArgumentError`."""
+    low, high = (int(bound) for bound in torch.aminmax(labels))
+    if low < 0 or high >= num_classes:
+        raise ArgumentError(name, f"classes in 0..{num_classes - 1}, the model's", low if low < 0 else high)
     return labels
 
 

@@ -6,7 +6,7 @@ noise whatever the batch, the chunk or the order of the work.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -35,6 +35,7 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
     return torch.Generator(device).manual_seed(seed)
 
 
+@runtime_checkable
 class Source(Protocol):
     """Hands out standard normals to noise, by layer: 0 is the input, network layers count from 1."""
 

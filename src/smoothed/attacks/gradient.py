@@ -22,4 +22,7 @@ def input_gradient(
         value = objective(model, inputs, labels).sum()
         if not value.requires_grad:
             raise ArgumentError("model", "logits differentiable in the inputs", "logits without a gradient")
-        return torch.autograd.grad(value, inputs)[0]
+        (gradient,) = torch.autograd.grad(value, inputs, allow_unused=True)
+    if gradient is None:  # the weights have a gradient, the inputs none
+        raise ArgumentError("model", "logits differentiable in the inputs", "logits cut off from them")
+    return gradient

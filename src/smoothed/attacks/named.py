@@ -1,7 +1,7 @@
 """The attacks by the names the command line and configurations use: one dict."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from smoothed.checks import check_choice
 from smoothed.modes import Classifier
 
 
+@runtime_checkable
 class Attack(Protocol):
     """An attack with its options settled: images and labels in, adversarial images out."""
 

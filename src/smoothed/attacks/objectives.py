@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from smoothed.checks import check_logits, check_positive
+from smoothed.checks import check_classes, check_logits, check_positive
 from smoothed.modes import Classifier
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -33,7 +33,7 @@ def one_draw(loss: Loss = cross_entropy) -> Objective:
     def objective(
         model: Classifier, inputs: Float[Tensor, "n c h w"], labels: Int[Tensor, " n"]
     ) -> Float[Tensor, " n"]:
-        return loss(check_logits(model(inputs), len(inputs)).float(), labels)
+        return loss(_logits(model, inputs, labels), labels)
 
     return objective
 
@@ -72,7 +72,14 @@ def _over_draws(num_samples: int, combine: Callable[[Tensor, Tensor], Tensor]) -
     def objective(
         model: Classifier, inputs: Float[Tensor, "n c h w"], labels: Int[Tensor, " n"]
     ) -> Float[Tensor, " n"]:
-        draws = [check_logits(model(inputs), len(inputs)).float() for _ in range(num_samples)]
+        draws = [_logits(model, inputs, labels) for _ in range(num_samples)]
         return combine(torch.stack(draws), labels)  # (M, N, K)
 
     return objective
+
+
+def _logits(model: Classifier, inputs: Tensor, labels: Tensor) -> Tensor:
+    """One draw's logits, in float32 at least: half precision is for the network, not for the loss."""
+    logits = check_logits(model(inputs), len(inputs))
+    check_classes(labels, logits.shape[1])
+    return logits if logits.dtype == torch.float64 else logits.float()

@@ -62,9 +62,9 @@ CIFARS = {
 def data_root(root: Path | str | None = None) -> Path:
     """The folder that holds data sets: `root`, else `$SMOOTHED_DATA`, else `~/.cache/smoothed`."""
     if root is not None:
-        return Path(root).expanduser()
+        return Path(root).expanduser().absolute()
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "smoothed"
-    return Path(os.environ.get(DATA_VARIABLE) or cache).expanduser()
+    return Path(os.environ.get(DATA_VARIABLE) or cache).expanduser().absolute()
 
 
 def load_cifar(name: str, split: str = "test", root: Path | str | None = None) -> ImageSet:
@@ -102,10 +102,9 @@ def _read_part(path: Path, cifar: Cifar) -> tuple[np.ndarray, np.ndarray]:
     if not isinstance(labels, list) or len(labels) != len(data):
         got = f"{len(labels)}" if isinstance(labels, list) else "none"
         raise DataError(f"{path}: expected {len(data)} {cifar.label_key.decode()}, got {got}; the file is damaged")
-    try:
-        return data.reshape(-1, 3, 32, 32), np.asarray(labels, dtype=np.int64)
-    except (TypeError, ValueError, OverflowError):
-        raise DataError(f"{path}: expected whole numbers as labels; the file is damaged") from None
+    if not all(type(label) is int and 0 <= label < cifar.num_classes for label in labels):
+        raise DataError(f"{path}: expected whole numbers in 0..{cifar.num_classes - 1} as labels; the file is damaged")
+    return data.reshape(-1, 3, 32, 32), np.asarray(labels, dtype=np.int64)
 
 
 def _classes(folder: Path, cifar: Cifar) -> tuple[str, ...]:
@@ -113,4 +112,4 @@ def _classes(folder: Path, cifar: Cifar) -> tuple[str, ...]:
     names = read_pickle(path).get(cifar.classes_key)
     if not isinstance(names, list) or len(names) != cifar.num_classes:
         raise DataError(f"{path}: expected {cifar.num_classes} class names; the file is damaged, download it again")
-    return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names)
+    return tuple(name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names)

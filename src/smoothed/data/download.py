@@ -1,6 +1,7 @@
 """Fetch CIFAR's official archives: with progress, resumable, and checked before anything is unpacked."""
 
 import hashlib
+import http.client
 import shutil
 import tarfile
 import urllib.error
@@ -107,7 +108,7 @@ def _fetch(url: str, partial: Path, on_progress: OnProgress) -> None:
         if error.code != RANGE_NOT_SATISFIABLE:  # that one says that all bytes are there already
             raise DataError(f"{url}: expected the archive, got {error.code} {error.reason}") from None
         return
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", error)
         raise DataError(f"{url}: no connection ({reason}); run the command again to go on, or use --data") from None
     if total is not None and there < total:

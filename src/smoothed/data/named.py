@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from smoothed.checks import check_choice
-from smoothed.data.cifar import CIFARS, load_cifar
+from smoothed.data.cifar import CIFARS, data_root, load_cifar
 from smoothed.data.imageset import ImageSet
 from smoothed.data.sample import load_sample
 from smoothed.data.split import split_validation
@@ -43,7 +43,7 @@ def load_training(data: str) -> tuple[str, ImageSet, ImageSet]:
 def _resolve(data: str) -> tuple[str, Path | None]:
     if data in CIFARS:
         return data, None
-    path = Path(data).expanduser()
+    path = data_root(data)
     found = [cifar for cifar in CIFARS.values() if cifar.folder in (path.name, *(p.name for p in _folders(path)))]
     if not path.is_dir() or not found:
         known = ", ".join(("sample", *CIFARS))

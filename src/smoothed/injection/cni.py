@@ -51,14 +51,14 @@ class CNI:
             initial_factor=self.initial_factor * strength,
         )
 
-    def for_weight(self, weight: Tensor) -> NoiseLayer:
-        """The noise of one weight, (out, in, ...)."""
+    def for_weight(self, weight: Tensor, channel_dim: int = 0) -> NoiseLayer:
+        """The noise of one weight, whose output channels run along `channel_dim`."""
+        del channel_dim  # the law is by element
         return CNILayer(weight.shape, self, per_row=False)
 
     def for_activation(self, channels: int, spatial: int) -> NoiseLayer:
         """The noise of an activation (N, channels, ...) with `spatial` more dimensions."""
-        del spatial  # the law is by channel
-        return CNILayer((channels,), self, per_row=True)
+        return CNILayer((channels,), self, per_row=True, channel_dim=1 if spatial else -1)
 
 
 class CNILayer(NoiseLayer):
@@ -67,8 +67,9 @@ class CNILayer(NoiseLayer):
     F is a matrix, so that `model.to(memory_format=torch.channels_last)`, which takes 4 or 5 dimensions, passes it by.
     """
 
-    def __init__(self, shape: Sequence[int], law: CNI, *, per_row: bool) -> None:
+    def __init__(self, shape: Sequence[int], law: CNI, *, per_row: bool, channel_dim: int = 1) -> None:
         super().__init__(per_row=per_row)
+        self.channel_dim = channel_dim  # of activations: linear layers have their features last
         self.variance = nn.Parameter(torch.full(tuple(shape), law.initial_variance))
         self.factor = nn.Parameter(torch.full((math.prod(shape), law.rank), law.initial_factor))
 
@@ -77,6 +78,7 @@ class CNILayer(NoiseLayer):
         factor, rank = self.factor, self.factor.shape[-1]
         # One request serves n and z: both belong to one draw of the layer and must not repeat each other.
         if self.per_row:
+            tensor = tensor.movedim(self.channel_dim, 1)
             rows, channels, *spatial = tensor.shape
             variance = self.variance.view(-1, *[1] * len(spatial))
             normals, latent = self.normals((rows, channels + rank, *spatial), factor).split([channels, rank], dim=1)
@@ -86,4 +88,5 @@ class CNILayer(NoiseLayer):
             normals, latent = self.normals((size + rank,), factor).split([size, rank])
             normals, colored = normals.view(tensor.shape), (factor @ latent).view(tensor.shape)
         strength = (self.deviation(tensor) * variance).abs().clamp_min(SMALLEST_VARIANCE).sqrt()
-        return strength * normals + colored
+        noise = strength * normals + colored
+        return noise.movedim(1, self.channel_dim) if self.per_row else noise

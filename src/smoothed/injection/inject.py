@@ -106,7 +106,14 @@ def inject(
     for name, target, layer, _ in planned:
         if _has_noise(layer, target):
             raise ArgumentError("model", "layers without noise", f"{name}.{target}, which has some", "undo it first")
-    changes = tuple(Change(name, target, law, _add(layer, target, law)) for name, target, layer, law in planned)
+    # Every noise is built before the first is added: a law that does not fit leaves the model as it was.
+    noises = [_noise(layer, target, law) for _, target, layer, law in planned]
+    for (_, target, layer, law), noise in zip(planned, noises, strict=True):
+        _add(layer, target, law, noise)
+    sizes = [sum(parameter.numel() for parameter in noise.parameters()) for noise in noises]
+    changes = tuple(
+        Change(name, target, law, size) for (name, target, _, law), size in zip(planned, sizes, strict=True)
+    )
     for index, noise in enumerate(noise_layers(model), start=1):
         noise.index = index
     return Injection(model, changes)
@@ -136,24 +143,29 @@ def _law_for(layer: nn.Module, laws: Law | LawByType | None) -> Law | None:
 def _has_noise(layer: nn.Module, target: str) -> bool:
     if target == "activation":
         return hasattr(layer, ACTIVATION_NOISE)
-    return parametrize.is_parametrized(layer, "weight") and isinstance(_parametrizations(layer)[-1], NoiseLayer)
+    return parametrize.is_parametrized(layer, "weight") and bool(noise_layers(_parametrizations(layer)))
 
 
-def _add(layer: NoisyType, target: str, law: Law) -> int:
+def _noise(layer: NoisyType, target: str, law: Law) -> NoiseLayer:
     weight = layer.weight
+    if target == "activation":
+        noise = law.for_activation(*_activation_shape(layer, law.site))
+    else:
+        transposed = isinstance(layer, _ConvNd) and layer.transposed  # its weight is (in, out, ...)
+        noise = law.for_weight(weight, channel_dim=1 if transposed else 0)
+    return noise.to(weight.device, weight.dtype)
+
+
+def _add(layer: NoisyType, target: str, law: Law, noise: NoiseLayer) -> None:
     if target == "weight":
-        noise = law.for_weight(weight).to(weight.device, weight.dtype)
         # Checking by calling, torch's default, would draw noise here.
         parametrize.register_parametrization(layer, "weight", noise, unsafe=True)
+        return
+    layer.add_module(ACTIVATION_NOISE, noise)
+    if law.site == "input":
+        layer.register_forward_pre_hook(_noisy_input)
     else:
-        channels, spatial = _activation_shape(layer, law.site)
-        noise = law.for_activation(channels, spatial).to(weight.device, weight.dtype)
-        layer.add_module(ACTIVATION_NOISE, noise)
-        if law.site == "input":
-            layer.register_forward_pre_hook(_noisy_input)
-        else:
-            layer.register_forward_hook(_noisy_output)
-    return sum(parameter.numel() for parameter in noise.parameters())
+        layer.register_forward_hook(_noisy_output)
 
 
 def _activation_shape(layer: NoisyType, site: str) -> tuple[int, int]:
@@ -179,9 +191,17 @@ def _parametrizations(layer: nn.Module) -> nn.ModuleList:
 def _remove_from_weight(layer: nn.Module) -> None:
     chain = _parametrizations(layer)
     if len(chain) == 1:
+        # Copies of a layer share its class, from which torch now deletes `weight`: let them keep theirs.
+        shared = type(layer)
+        layer.__class__ = type(shared.__name__, shared.__bases__, dict(vars(shared)))  # pyright: ignore[reportAttributeAccessIssue]
         parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
-    else:  # the user's own parametrization was there first, and stays
-        del chain[-1]
+        # The weight came back last; an optimiser's state and a state_dict go by the order there was.
+        for name, parameter in list(layer.named_parameters(recurse=False)):
+            if name != "weight":
+                delattr(layer, name)
+                layer.register_parameter(name, parameter)
+    else:  # the user's own parametrizations, below ours or above it, stay
+        del chain[next(index for index, step in enumerate(chain) if isinstance(step, NoiseLayer))]
 
 
 def _remove_from_activation(layer: nn.Module) -> None:

@@ -50,10 +50,13 @@ class NoiseLayer(nn.Module, ABC):
 
         An activation's deviation is taken image by image, so that an image's noise never depends on its batch.
         """
+        # One element has no spread: its deviation is 0, where torch's estimate would be NaN.
         values = tensor.detach()
         if not self.per_row:
-            return values.std()
-        return values.flatten(1).std(1).view(-1, *[1] * (tensor.ndim - 1))
+            return values.std() if values.numel() > 1 else values.new_zeros(())
+        values = values.flatten(1)
+        deviations = values.std(1) if values.shape[1] > 1 else values.new_zeros(len(values))
+        return deviations.view(-1, *[1] * (tensor.ndim - 1))
 
 
 def noise_layers(model: Classifier) -> list[NoiseLayer]:

@@ -41,9 +41,10 @@ class PNI:
         """The same law, starting at `strength` times the deviation."""
         return replace(self, initial=self.initial * strength)
 
-    def for_weight(self, weight: Tensor) -> NoiseLayer:
-        """The noise of one weight, (out, in, ...)."""
-        shapes = {"layer": (), "channel": (weight.shape[0], *[1] * (weight.ndim - 1)), "element": weight.shape}
+    def for_weight(self, weight: Tensor, channel_dim: int = 0) -> NoiseLayer:
+        """The noise of one weight, whose output channels run along `channel_dim`."""
+        channels = [size if dim == channel_dim else 1 for dim, size in enumerate(weight.shape)]
+        shapes = {"layer": (), "channel": channels, "element": weight.shape}
         return PNILayer(shapes[self.granularity], self.initial, per_row=False)
 
     def for_activation(self, channels: int, spatial: int) -> NoiseLayer:

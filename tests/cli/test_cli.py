@@ -1,0 +1,183 @@
+"""The command as its users meet it: what it prints, what it writes, and how it fails."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from smoothed.checkpoint import describe, read_header, save
+from smoothed.cli.main import main
+from smoothed.injection import inject_preset
+from smoothed.models import build
+
+PROMISED = {"model", "vote", "num_samples", "sigma", "attack", "eps", "clean", "clean_interval", "robust"}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A ResNet-20 with noise inside that has learned nothing."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build("resnet20")
+    injection = inject_preset(model, "pni-w-layer").to_json()
+    header = describe("resnet20", model, injection, tuple("abcdefghij"))
+    return save(tmp_path_factory.mktemp("checkpoint") / "untrained.safetensors", model, header)
+
+
+def run(*arguments):
+    """Exit code of the command in this process."""
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    return stop.value.code
+
+
+def start(*arguments, **options):
+    command = [sys.executable, "-m", "smoothed", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["demo"], ["download"]])
+def test_help(command, capsys):
+    assert run(*command, "--help") == 0
+    assert "--help" in capsys.readouterr().out
+
+
+def test_evaluate_prints_a_table_and_writes_rows(checkpoint, tmp_path, capsys):
+    rows = tmp_path / "rows.json"
+    options = ["--images", 8, "--steps", 1, "--num-samples", "1,3", "--runs", 2, "--sigma", "0,0.24", "--json", rows]
+    assert run("evaluate", "--model", checkpoint, *options) == 0
+    assert "one draw, no vote" in capsys.readouterr().out
+    written = json.loads(rows.read_text())
+    assert len(written) == 1 + 2 * 3 * 2
+    assert all(set(row) >= PROMISED | {"robust_interval", "images"} for row in written)
+    assert {row["sigma"] for row in written} == {0.0, 0.24}
+    assert all(row["eps"] == 8 / 255 and row["images"] == 8 and row["runs"] == 2 for row in written)
+
+
+@pytest.mark.parametrize("attack", ["epgd", "smoothadv", "fgsm"])
+def test_evaluate_takes_each_attack(checkpoint, attack):
+    options = ["--steps", 1, "--attack-samples", 2, "--num-samples", 1, "--votes", "soft", "--sigma", 0.1]
+    assert run("evaluate", "--model", checkpoint, "--attack", attack, "--images", 4, *options) == 0
+
+
+def test_demo_runs_on_the_bundled_checkpoint(tmp_path, capsys):
+    rows, plot = tmp_path / "rows.json", tmp_path / "plot.png"
+    assert run("demo", "--images", 10, "--json", rows, "--plot", plot) == 0
+    shown = capsys.readouterr().out
+    assert "Smoothing (prediction vote, 64 draws" in shown
+    assert "Sigma was chosen on cifar10 validation images" in shown
+    written = json.loads(rows.read_text())
+    assert [row["num_samples"] for row in written] == [1, *[1, 4, 16, 64] * 3]
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "--model", "nowhere"], "error: model: expected a checkpoint file or a bundled name"),
+        (["evaluate", "--votes", "hard"], "error: votes: expected one of prediction, weighted, soft, got 'hard'"),
+        (["evaluate", "--sigma", "-0.1"], "error: sigma: expected a finite number of at least 0, got -0.1"),
+        (["evaluate", "--sigma", "much"], "error: sigma: expected numbers separated by commas, got 'much'"),
+        (["evaluate", "--eps", "-8/255"], "error: eps: expected a finite number of at least 0, got -0.03"),
+        (["evaluate", "--eps", "8/0"], "expected a number or a fraction such as 8/255, got 8/0"),
+        (["evaluate", "--num-samples", "0"], "error: num_samples: expected an integer of at least 1, got 0"),
+        (["evaluate", "--images", "0"], "error: images: expected 1 to 1000 (the size of cifar10 sample), got 0"),
+        (["evaluate", "--images", "5000"], "error: images: expected 1 to 1000"),
+        (["evaluate", "--attack", "nfgsm"], "error: attack: expected an attack that stays within eps"),
+        (["evaluate", "--attack", "magic"], "error: attack: expected one of fgsm"),
+        (["evaluate", "--data", "nowhere"], "error: data: expected sample, cifar10, cifar100, or a folder"),
+        (["evaluate", "--split", "validation"], "error: split: expected test with --data sample"),
+        (["evaluate", "--tune"], "error: tune: expected --split validation or train"),
+        (["evaluate", "--colour"], "No such option"),
+        (["evaluate", "--runs", "few"], "is not a valid int"),
+        (["train"], "Missing option"),
+        (["train", "--out", "x", "--time-limit", "soon"], "expected a time such as 90s, 25m or 1.5h, got soon"),
+        (["frobnicate"], "No such command"),
+        (["download", "mnist"], "error: name: expected one of cifar10, cifar100, got 'mnist'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, message, capsys):
+    assert run(*arguments) == 2
+    shown = capsys.readouterr().err
+    line = shown.strip().splitlines()[-1]
+    assert line.startswith("error: ")
+    assert message in line
+    assert "Traceback" not in shown
+
+
+def test_missing_data_says_what_to_do(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SMOOTHED_DATA", str(tmp_path))
+    assert run("train", "--out", tmp_path / "run") == 2
+    assert "run `smoothed download cifar10`, or point --data" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_in_place_of_a_file_is_an_error(checkpoint, tmp_path, capsys):
+    (tmp_path / "taken").write_text("a file")
+    options = ["--images", 2, "--steps", 1, "--num-samples", 1, "--votes", "soft"]
+    assert run("evaluate", "--model", checkpoint, *options, "--json", tmp_path / "taken" / "rows.json") == 2
+    assert "could not be written" in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_the_old_file(checkpoint, tmp_path):
+    """A limit on the size of files stands for the full disk: the write fails half-way, as it would there."""
+    rows = tmp_path / "rows.json"
+    rows.write_text("old")
+    options = ["--images", 2, "--steps", 1, "--num-samples", "1,2,3,4,5,6,7,8", "--sigma", "0.1"]
+    process = start(
+        *("evaluate", "--model", checkpoint, *options, "--json", rows),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)),
+    )
+    _, shown = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "could not be written (File too large)" in shown
+    assert "Traceback" not in shown
+    assert rows.read_text() == "old"
+    assert os.listdir(tmp_path) == ["rows.json"]  # noqa: PTH208
+
+
+def test_ctrl_c_ends_with_130_and_one_line(checkpoint, tmp_path):
+    process = start("evaluate", "--model", checkpoint, "--json", tmp_path / "rows.json")
+    time.sleep(0.1)
+    while "attacking" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, shown = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert shown.strip().splitlines()[-1] == "interrupted"
+    assert "Traceback" not in shown
+    assert not list(tmp_path.iterdir())
+
+
+def test_record_writes_the_numbers_into_the_header(checkpoint, tmp_path):
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(checkpoint.read_bytes())
+    options = ["--images", 4, "--steps", 1, "--num-samples", "2", "--votes", "soft", "--sigma", "0.1", "--record"]
+    assert run("evaluate", "--model", copy, *options) == 0
+    assert [row["vote"] for row in read_header(copy)["results"]] == ["none", "soft"]
+
+
+def test_tune_chooses_on_held_out_images(checkpoint, tmp_path, full_data, capsys):
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(checkpoint.read_bytes())
+    options = ["--images", 6, "--steps", 1, "--num-samples", "2", "--votes", "prediction", "--sigma", "0,0.2"]
+    assert run("evaluate", "--model", copy, "--data", full_data, "--split", "validation", *options, "--tune") == 0
+    card = read_header(copy)["smoothing"]
+    assert card["chosen_on"] == "cifar10 validation"
+    assert [tried["sigma"] for tried in card["tried"]] == [0.0, 0.2]
+    assert f"sigma {card['sigma']:g} (normalized) is now the checkpoint's own" in capsys.readouterr().out
+
+
+def test_train_runs_on_real_images(full_data, tmp_path, capsys):
+    options = ["--attack", "nfgsm", "--epochs", 1, "--injection", "none", "--precision", "bf16"]
+    command = ["train", "--data", full_data, "--out", tmp_path / "run", *options]
+    assert run(*command, "--time-limit", "1s") == 0
+    assert "the same command goes on" in capsys.readouterr().out
+    assert run(*command, "--time-limit", "1s", "--lr", "0.3") == 2
+    assert "the run there has lr = 0.1, this one 0.3" in capsys.readouterr().err

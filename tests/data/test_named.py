@@ -1,0 +1,83 @@
+"""Data sets by the names of the command line."""
+
+import pytest
+import torch
+
+from smoothed.data.cifar import load_cifar
+from smoothed.data.named import load_images, load_training
+from smoothed.data.sample import load_sample
+from smoothed.errors import ArgumentError, DataError
+
+FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
+
+
+def test_the_sample():
+    assert torch.equal(load_images("sample").images, load_sample().images)
+
+
+@pytest.mark.parametrize("split", ["validation", "train"])
+def test_the_sample_has_a_test_split_alone(split):
+    with pytest.raises(DataError, match=f"split: expected test with --data sample, got {split}; use --data cifar10"):
+        load_images("sample", split)
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_name_a_folder_and_its_parent_are_the_same_set(tmp_path, write_cifar, monkeypatch, name):
+    images, _ = write_cifar(tmp_path, name)
+    monkeypatch.setenv("SMOOTHED_DATA", str(tmp_path))
+    monkeypatch.chdir(tmp_path / FOLDERS[name])
+    for data in (name, str(tmp_path), str(tmp_path / FOLDERS[name]), f"{tmp_path}/{FOLDERS[name]}/", "..", "."):
+        found = load_images(data)
+        assert found.name == f"{name} test"
+        assert torch.equal(found.images, torch.from_numpy(images["test"]))
+
+
+def test_a_folder_under_home(tmp_path, write_cifar, monkeypatch):
+    write_cifar(tmp_path / "sets", "cifar100")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load_images("~/sets").name == "cifar100 test"
+
+
+@pytest.mark.parametrize(("name", "files"), [("cifar10", 5), ("cifar100", 1)])
+def test_train_and_validation_are_the_training_set(tmp_path, write_cifar, name, files):
+    write_cifar(tmp_path, name, count=5010 // files)
+    data, whole = str(tmp_path), load_cifar(name, "train", tmp_path)
+    train, validation = load_images(data, "train"), load_images(data, "validation")
+    assert (len(train), len(validation)) == (10, 5000)
+    assert (train.name, validation.name) == (f"{name} train", f"{name} validation")
+    rows = {image.numpy().tobytes() for part in (train, validation) for image in part.images}
+    assert rows == {image.numpy().tobytes() for image in whole.images}
+
+    found, training, held_out = load_training(data)
+    assert found == name
+    assert torch.equal(training.images, train.images)
+    assert torch.equal(held_out.images, validation.images)
+
+
+@pytest.mark.parametrize("load", [load_images, load_training])
+def test_what_is_no_data_set(tmp_path, load):
+    (tmp_path / "file").write_text("x")
+    for data in ("mnist", str(tmp_path), str(tmp_path / "none"), str(tmp_path / "file"), str(tmp_path / FOLDERS["cifar10"])):
+        expected = "data: expected sample, cifar10, cifar100, or a folder with cifar-10-batches-py or cifar-100-python"
+        with pytest.raises(DataError, match=expected):
+            load(data)
+
+
+def test_a_folder_with_both(tmp_path, write_cifar):
+    for name in FOLDERS:
+        write_cifar(tmp_path, name)
+    with pytest.raises(DataError, match=r"data: expected one data set in .*, found both; name the inner folder"):
+        load_images(str(tmp_path))
+    for name, folder in FOLDERS.items():
+        assert load_images(str(tmp_path / folder)).name == f"{name} test"
+
+
+def test_a_name_without_its_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("SMOOTHED_DATA", str(tmp_path))
+    with pytest.raises(DataError, match="cifar100: expected the folder cifar-100-python in .*smoothed download cifar100"):
+        load_images("cifar100")
+
+
+def test_an_unknown_split():
+    with pytest.raises(ArgumentError, match="split: expected one of test, validation, train, got 'val'"):
+        load_images("sample", "val")

@@ -1,0 +1,74 @@
+"""Tables, sentences, plots and JSON of rows."""
+
+import json
+
+import pytest
+from matplotlib.image import imread
+from rich.console import Console
+
+from smoothed.errors import OutputError
+from smoothed.evaluation.rows import ONE_DRAW, Row
+from smoothed.report.json_rows import write_rows
+from smoothed.report.plot import plot_accuracy
+from smoothed.report.table import gain_sentence, rows_table
+
+
+def row(vote, count, clean, robust, sigma=0.1):
+    return Row.from_counts(
+        clean=clean, robust=robust, images=200, model="toy", vote=vote, num_samples=count, sigma=sigma,
+        sigma_units="normalized", attack="pgd", steps=7, eps=8 / 255,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def rows():
+    votes = [row(vote, count, [150 + count], [90 + count]) for vote in ("prediction", "soft") for count in (1, 8)]
+    return [row(ONE_DRAW, 1, [150], [90], sigma=0.0), *votes]
+
+
+def text(table):
+    console = Console(width=120, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console.print(table)
+    console.file.close()
+    return console.export_text()
+
+
+def test_the_table_shows_every_row(rows):
+    shown = text(rows_table(rows))
+    assert "toy, 200 images, PGD-7 at eps 8/255" in shown
+    assert "one draw, no vote" in shown
+    assert "79.00" in shown  # 158 of 200
+    assert "49.00" in shown  # 98 of 200
+    assert "42.2 - 55.9" in shown  # Wilson's interval of it
+
+
+def test_deviations_are_shown_where_there_are_runs():
+    assert "75.50 ± 0.71" in text(rows_table([row("soft", 8, [150, 152], [90, 90])]))
+
+
+def test_the_sentence_says_what_was_gained_or_lost(rows):
+    sentence = gain_sentence(rows)
+    assert "8 draws, sigma 0.1 normalized" in sentence
+    assert "gained 4.0 points of accuracy (45.0% -> 49.0%) under PGD" in sentence
+    assert "gained 4.0 points of accuracy (75.0% -> 79.0%) on clean images" in sentence
+    worse = [rows[0], row("prediction", 8, [140], [90])]
+    assert "lost 5.0 points of accuracy (75.0% -> 70.0%) on clean images" in gain_sentence(worse)
+
+
+def test_the_plot_is_a_png_and_replaces_the_old_one(rows, tmp_path):
+    path = tmp_path / "deep" / "plot.png"
+    plot_accuracy(rows, path)
+    pixels = imread(plot_accuracy(rows, path))
+    assert pixels.shape[0] > 300
+    assert pixels.std() > 0.05
+    assert [file.name for file in path.parent.iterdir()] == ["plot.png"]
+
+
+def test_json_has_a_row_each_with_the_promised_names(rows, tmp_path):
+    written = json.loads(write_rows(rows, tmp_path / "rows.json").read_text())
+    promised = {"model", "vote", "num_samples", "sigma", "attack", "eps", "clean", "clean_interval", "robust"}
+    assert all(promised | {"robust_interval", "images"} <= set(entry) for entry in written)
+    assert [entry["num_samples"] for entry in written] == [1, 1, 8, 1, 8]
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="could not be written"):
+        write_rows(rows, tmp_path / "file" / "rows.json")

@@ -1,0 +1,109 @@
+"""The input noises against scipy's laws."""
+
+import math
+
+import pytest
+import torch
+from scipy import stats
+from torch.testing import assert_close
+
+from smoothed.errors import ArgumentError
+from smoothed.models import CIFAR10_STD
+from smoothed.noise import NOISES, Gaussian, Laplace, Uniform
+
+LAWS = {
+    Gaussian: lambda sigma: stats.norm(scale=sigma),
+    Uniform: lambda sigma: stats.uniform(-math.sqrt(3) * sigma, 2 * math.sqrt(3) * sigma),
+    Laplace: lambda sigma: stats.laplace(scale=sigma / math.sqrt(2)),
+}
+noises = pytest.mark.parametrize("noise", LAWS)
+
+
+@noises
+class TestLaw:
+    def test_mean_and_deviation(self, noise, generator):
+        # 300000 numbers: the mean's deviation is sigma / 548; the deviation's at most 0.0021 sigma (Laplace).
+        values = noise(0.1)(torch.zeros(1000, 3, 10, 10), generator)
+        assert abs(values.mean().item()) < 5 * 0.1 / 548
+        assert abs(values.std().item() / 0.1 - 1) < 0.01
+
+    def test_law(self, noise, generator):
+        # KS at 1e-3, seed fixed. The last lines show its power: a bias of 3 % of sigma would fail.
+        values = noise(0.1)(torch.zeros(1000, 3, 10, 10, dtype=torch.float64), generator).flatten().numpy()
+        law = LAWS[noise](0.1).cdf
+        assert stats.kstest(values, law).pvalue > 1e-3
+        for biased in (1.03 * values, 0.97 * values, values + 0.003):
+            assert stats.kstest(biased, law).pvalue < 1e-4
+
+    def test_pixels_are_independent(self, noise, generator):
+        # Correlations of 20000 pairs have deviation 0.0071; five deviations.
+        values = noise(0.1)(torch.zeros(20_000, 2, 1, 2), generator).flatten(1)
+        assert (torch.corrcoef(values.T) - torch.eye(4)).abs().max() < 5 * 0.0071
+
+    def test_one_sigma_a_channel(self, noise, generator):
+        sigmas = (0.02, 0.2, 0.5)
+        values = noise(sigmas)(torch.zeros(1000, 3, 10, 10, dtype=torch.float64), generator)
+        for channel, sigma in enumerate(sigmas):
+            assert stats.kstest(values[:, channel].flatten().numpy(), LAWS[noise](sigma).cdf).pvalue > 1e-3
+
+    def test_normalized_is_the_papers_unit(self, noise, generator):
+        values = noise.normalized(0.24, CIFAR10_STD)(torch.zeros(1000, 3, 10, 10), generator)
+        expected = 0.24 * torch.tensor([0.247, 0.243, 0.262])  # about 15 / 255
+        assert_close(values.std((0, 2, 3)), expected, rtol=0.02, atol=0)
+
+    def test_inputs_give_shape_and_dtype_and_nothing_else(self, noise):
+        first, second = (torch.Generator().manual_seed(2) for _ in range(2))
+        inputs = torch.rand(2, 3, 4, 5)
+        kept = inputs.clone()
+        from_images, from_zeros = noise(0.1)(inputs, first), noise(0.1)(torch.zeros_like(inputs), second)
+        assert torch.equal(from_images, from_zeros)
+        assert torch.equal(inputs, kept)
+        assert noise((0.1,) * 3)(torch.zeros(2, 3, 4, 5, dtype=torch.float64), first).dtype == torch.float64
+
+    def test_the_generator_decides_and_the_global_one_is_left_alone(self, noise):
+        before = torch.get_rng_state()
+        generator = torch.Generator().manual_seed(2)
+        first, second = (noise(0.1)(torch.zeros(2, 3, 4, 4), generator) for _ in range(2))
+        again = noise(0.1)(torch.zeros(2, 3, 4, 4), torch.Generator().manual_seed(2))
+        assert torch.equal(first, again)
+        assert not torch.equal(first, second)
+        assert torch.equal(torch.get_rng_state(), before)
+
+    def test_without_a_generator_it_follows_the_global_one(self, noise):
+        with torch.random.fork_rng():
+            torch.manual_seed(4)
+            first = noise(0.1)(torch.zeros(1, 1, 4, 4))
+            torch.manual_seed(4)
+            assert torch.equal(noise(0.1)(torch.zeros(1, 1, 4, 4)), first)
+
+    @pytest.mark.parametrize("sigma", [0, 0.0, (0.0, 0.0, 0.0)])
+    def test_zero(self, noise, sigma, generator):
+        zero = noise(sigma)
+        assert zero.is_zero
+        assert torch.equal(zero(torch.rand(2, 3, 4, 4), generator), torch.zeros(2, 3, 4, 4))
+
+    def test_one_channel_may_be_zero(self, noise, generator):
+        some = noise((0.0, 0.1))
+        assert not some.is_zero
+        values = some(torch.zeros(2, 2, 4, 4), generator)
+        assert not values[:, 0].any()
+        assert values[:, 1].all()
+
+    @pytest.mark.parametrize("sigma", [-0.1, math.nan, math.inf, (0.1, -0.1, 0.1), (0.1, 0.1, math.nan)])
+    def test_bad_sigma(self, noise, sigma):
+        with pytest.raises(ArgumentError, match="sigma: expected a finite number of at least 0, got"):
+            noise(sigma)
+
+    def test_bad_normalized_sigma(self, noise):
+        with pytest.raises(ArgumentError, match=r"sigma: expected a finite number of at least 0, got -0\.24"):
+            noise.normalized(-0.24, CIFAR10_STD)
+
+    def test_wrong_number_of_channels(self, noise):
+        with pytest.raises(
+            ArgumentError, match=r"sigma: expected one number a channel of \(2, 1, 4, 4\), got 3 numbers"
+        ):
+            noise((0.1, 0.1, 0.1))(torch.zeros(2, 1, 4, 4))
+
+
+def test_every_noise_has_a_name_and_a_law():
+    assert set(NOISES.values()) == set(LAWS)

@@ -1,0 +1,129 @@
+"""The loop: it learns, it can be killed and resumed, and it says where a model comes from."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from smoothed.checkpoint import load, read_header, read_tensors
+from smoothed.errors import CheckpointError, OutputError
+from smoothed.evaluation.accuracy import one_draw_accuracy
+from smoothed.injection import noise_layers
+from smoothed.training.loop import train
+
+sys.path.insert(0, str(Path(__file__).parent))
+from tiny_run import tiny_config, tiny_set
+
+SCRIPT = Path(__file__).with_name("tiny_run.py")
+EPOCHS = "6"
+
+
+def command(folder, *more):
+    return [sys.executable, str(SCRIPT), str(folder), EPOCHS, *more]
+
+
+def same_weights(first, second):
+    a, b = (read_tensors(folder / "last.safetensors")[0] for folder in (first, second))
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def lines(folder):
+    logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in logged]
+
+
+@pytest.fixture(scope="module")
+def unkilled(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unkilled")
+    subprocess.run(command(folder), check=True, capture_output=True)
+    return folder
+
+
+def test_killed_at_any_moment_and_resumed_it_ends_with_the_same_weights(unkilled, tmp_path):
+    for steps in (2, 9):  # within the first epoch and after several
+        process = subprocess.Popen(command(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        while process.poll() is None and not any(
+            int(path.name.removeprefix("step-")) >= steps for path in (tmp_path / "state").glob("step-????????")
+        ):
+            time.sleep(0.005)
+        assert process.poll() is None, process.stderr.read().decode()
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    assert not same_weights_exist(tmp_path) or not same_weights(unkilled, tmp_path)
+    resumed = subprocess.run(command(tmp_path), check=True, capture_output=True, text=True)
+    assert resumed.stdout == "finished 18\n"
+    assert same_weights(unkilled, tmp_path)
+    assert lines(unkilled) == lines(tmp_path)
+
+
+def same_weights_exist(folder):
+    return (folder / "last.safetensors").is_file()
+
+
+def test_a_time_limit_stops_with_everything_needed_to_go_on(unkilled, tmp_path):
+    stopped = subprocess.run(command(tmp_path, "0"), check=True, capture_output=True, text=True)
+    assert stopped.stdout == "stopped 1\n"
+    subprocess.run(command(tmp_path), check=True, capture_output=True)
+    assert same_weights(unkilled, tmp_path)
+
+
+def test_the_state_is_small_and_old_ones_go(unkilled):
+    states = list((unkilled / "state").iterdir())
+    assert [path.name for path in states] == ["step-00000018"]
+    assert all(path.stat().st_size <= 16e6 for path in states[0].iterdir())
+
+
+def test_it_learns_what_can_be_learned(tmp_path):
+    data = tiny_set(96, 2)
+    config = tiny_config(epochs=8, lr=0.05, injection_strength=0.05, attack="fgsm", eps=0.02)
+    outcome = train(config, tiny_set(96, 0), tiny_set(16, 1), tmp_path)
+    assert outcome.finished
+    assert one_draw_accuracy(load(tmp_path / "last.safetensors"), data) > 0.8  # chance is 1/3
+
+
+def test_the_card_says_where_the_model_comes_from(unkilled):
+    header = read_header(unkilled / "best.safetensors")
+    assert header["architecture"] == "resnet20"
+    assert header["classes"] == ["red", "green", "blue"]
+    assert header["training"]["config"] == tiny_config(epochs=6).to_json()
+    assert header["training"]["torch"] == torch.__version__
+    assert 0 <= header["training"]["validation"]["validation_robust"] <= 1
+    assert len(noise_layers(load(unkilled / "best.safetensors"))) == 22
+    assert [line["epoch"] for line in lines(unkilled)] == [1, 2, 3, 4, 5, 6]
+    assert list((unkilled / "tensorboard").glob("events.*"))
+    best = max(line["validation_robust"] for line in lines(unkilled))
+    assert header["training"]["validation"]["validation_robust"] == best
+
+
+def test_another_configuration_is_not_resumed(tmp_path):
+    train(tiny_config(epochs=1), tiny_set(32, 0), tiny_set(16, 1), tmp_path)
+    with pytest.raises(CheckpointError, match=r"the run there has lr = 0\.1, this one 0\.2"):
+        train(tiny_config(epochs=1, lr=0.2), tiny_set(32, 0), tiny_set(16, 1), tmp_path)
+
+
+def test_ctrl_c_saves_the_state(tmp_path):
+    def interrupt(progress):
+        if progress.step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_config(), tiny_set(48, 0), tiny_set(16, 1), tmp_path, on_step=interrupt)
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["step-00000002"]
+
+
+def test_a_folder_that_can_not_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="could not be made"):
+        train(tiny_config(), tiny_set(48, 0), tiny_set(16, 1), tmp_path / "file" / "run")
+
+
+def test_training_leaves_the_global_generator_alone(tmp_path):
+    before = torch.random.get_rng_state()
+    train(tiny_config(epochs=1), tiny_set(32, 0), tiny_set(16, 1), tmp_path)
+    assert torch.equal(before, torch.random.get_rng_state())
