@@ -170,7 +170,7 @@ def test_update_header_keeps_the_weights(images, tmp_path):
 
 
 def test_a_missing_file(tmp_path):
-    with pytest.raises(CheckpointError, match="model: expected a checkpoint file or a bundled name .*, got .*none.st"):
+    with pytest.raises(CheckpointError, match=r"model: expected a checkpoint file or a bundled name .*, got .*none.st"):
         checkpoint.load(tmp_path / "none.st")
     with pytest.raises(CheckpointError, match="expected a checkpoint, found no such file"):
         checkpoint.load_into(users_network(), tmp_path / "none.st")
@@ -270,7 +270,7 @@ def test_a_header_whose_injection_is_no_list_of_changes(injection, tmp_path):
 def test_a_law_or_a_layer_that_is_unknown(change, tmp_path):
     known = {"layer": "conv1", "target": "weight", "law": "CNI", "rank": 1}
     path = write_header(tmp_path / "model.safetensors", injection=[{**known, **change}])
-    with pytest.raises(CheckpointError, match="injection: expected noise that fits the network, got {'layer'"):
+    with pytest.raises(CheckpointError, match=r"injection: expected noise that fits the network, got \{'layer'"):
         checkpoint.load(path)
 
 

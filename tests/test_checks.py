@@ -66,7 +66,7 @@ def test_inputs_of_another_dtype(dtype):
 
 
 def test_inputs_that_are_no_tensor():
-    with pytest.raises(ArgumentError, match="expected a float tensor of images .*, got list"):
+    with pytest.raises(ArgumentError, match=r"expected a float tensor of images .*, got list"):
         untyped(checks.check_inputs)([[0.5]])
 
 
@@ -83,7 +83,7 @@ def test_inputs_without_a_pixel(shape):
 
 
 def test_inputs_are_called_what_the_caller_calls_them():
-    with pytest.raises(ArgumentError, match="^clean: expected") as caught:
+    with pytest.raises(ArgumentError, match=r"^clean: expected") as caught:
         checks.check_inputs(torch.zeros(3), "clean")
     assert caught.value.argument == "clean"
     assert isinstance(caught.value, SmoothedError)

@@ -57,7 +57,12 @@ def test_makes_parent_folders(tmp_path):
 
 def test_the_temporary_file_lies_beside_and_ends_as_the_path(old):
     seen = []
-    write_atomically(old, lambda _: (seen.append(partial), partial.write_text("new")))
+
+    def write(partial):
+        seen.append(partial)
+        partial.write_text("new")
+
+    write_atomically(old, write)
     assert seen[0].parent == old.parent
     assert seen[0].suffix == ".json"
     assert seen[0] != old
@@ -131,7 +136,7 @@ def test_a_file_in_place_of_the_folder(old):
 
 
 def test_a_folder_that_nobody_may_write():
-    with pytest.raises(OutputError, match="/proc/rows.json: could not be written"):
+    with pytest.raises(OutputError, match=r"/proc/rows\.json: could not be written"):
         write_text("/proc/rows.json", "new")
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -67,9 +68,9 @@ def check_logits(logits: Tensor, rows: int, name: str = "model") -> Tensor:
 
 def check_positive(value: int, name: str) -> int:
     """Return `value` if it is an integer of at least 1, else raise `ArgumentError`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ArgumentError(name, "an integer of at least 1", repr(value))
-    return value
+    return int(value)
 
 
 def check_not_negative(value: float, name: str) -> float:

@@ -51,40 +51,47 @@ class ScaledNoise:
 
     def __call__(self, inputs: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Noise of the shape, device and dtype of `inputs` (N, C, H, W)."""
-        if not isinstance(self.sigma, tuple):
-            return self._unit(inputs, generator).mul_(self.sigma)
-        if inputs.ndim < 2 or len(self.sigma) != inputs.shape[1]:
-            raise ArgumentError("sigma", f"one number a channel of {tuple(inputs.shape)}", f"{len(self.sigma)} numbers")
-        scale = torch.tensor(self.sigma, device=inputs.device, dtype=inputs.dtype)
-        return self._unit(inputs, generator).mul_(scale.view(1, -1, *[1] * (inputs.ndim - 2)))
+        return self.scale_(self.unit_(torch.empty_like(inputs), generator))
 
-    def _unit(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
+    def scale_(self, noise: Tensor) -> Tensor:
+        """Multiply unit noise (N, C, ...) by sigma, in place."""
+        if not isinstance(self.sigma, tuple):
+            return noise.mul_(self.sigma)
+        if noise.ndim < 2 or len(self.sigma) != noise.shape[1]:
+            raise ArgumentError("sigma", f"one number a channel of {tuple(noise.shape)}", f"{len(self.sigma)} numbers")
+        scale = torch.tensor(self.sigma, device=noise.device, dtype=noise.dtype)
+        return noise.mul_(scale.view(1, -1, *[1] * (noise.ndim - 2)))
+
+    def unit_(self, noise: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Fill `noise`, of any shape, with draws of mean 0 and deviation 1, in place."""
         raise NotImplementedError
 
 
 class Gaussian(ScaledNoise):
     """N(0, sigma^2) on every pixel (the paper's smoothing noise, section 3)."""
 
-    def _unit(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
-        return torch.empty_like(inputs).normal_(generator=generator)
+    def unit_(self, noise: Tensor, generator: torch.Generator | None) -> Tensor:
+        """See `ScaledNoise.unit_`."""
+        return noise.normal_(generator=generator)
 
 
 class Uniform(ScaledNoise):
     """Uniform on [-sqrt(3) sigma, sqrt(3) sigma], which has deviation sigma."""
 
-    def _unit(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
-        bound = math.sqrt(3)
-        return torch.empty_like(inputs).uniform_(-bound, bound, generator=generator)
+    def unit_(self, noise: Tensor, generator: torch.Generator | None) -> Tensor:
+        """See `ScaledNoise.unit_`."""
+        return noise.uniform_(-math.sqrt(3), math.sqrt(3), generator=generator)
 
 
 class Laplace(ScaledNoise):
     """Laplace of scale sigma / sqrt(2), which has deviation sigma."""
 
-    def _unit(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
+    def unit_(self, noise: Tensor, generator: torch.Generator | None) -> Tensor:
+        """See `ScaledNoise.unit_`."""
         # An exponential with a random sign: finite for every draw, which the inverse CDF of a uniform is not.
-        size = torch.empty_like(inputs).exponential_(generator=generator)
-        sign = torch.empty_like(inputs).bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
-        return size.mul_(sign).div_(math.sqrt(2))
+        noise.exponential_(generator=generator)
+        sign = torch.empty_like(noise).bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
+        return noise.mul_(sign).div_(math.sqrt(2))
 
 
 NOISES: dict[str, type[ScaledNoise]] = {"gaussian": Gaussian, "uniform": Uniform, "laplace": Laplace}

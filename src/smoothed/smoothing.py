@@ -67,6 +67,11 @@ class OneDraw(nn.Module):
 
         def noise(features: Tensor) -> Tensor:
             generators = key.generators(INPUT, len(features), features.device)
+            if isinstance(self.noise, ScaledNoise):  # the same numbers, with one scaling for all rows
+                noise = torch.empty_like(features, memory_format=torch.contiguous_format)
+                for row, generator in zip(noise, generators, strict=True):
+                    self.noise.unit_(row, generator)
+                return self.noise.scale_(noise)
             rows = [self._noise(row, generator) for row, generator in zip(features.split(1), generators, strict=True)]
             return _checked(torch.cat(rows), features)
 

@@ -150,3 +150,14 @@ class TestErrors:
     def test_logits(self, objective, batch):
         with pytest.raises(ArgumentError, match=r"model: expected float logits of shape \(6, K\), K >= 2"):
             objective(lambda inputs: inputs.flatten(1)[:3], *batch)
+
+
+@pytest.mark.parametrize("label", [-100, -1, 4])
+def test_a_label_that_is_no_class_is_refused(network, images, label):
+    labels = torch.full((16,), label)
+    with pytest.raises(ArgumentError, match=f"labels: expected classes in 0..3, the model's, got {label}"):
+        one_draw()(network, images, labels)
+
+
+def test_a_float64_model_is_attacked_in_float64(network, images, labels):
+    assert one_draw()(network.double(), images.double(), labels).dtype == torch.float64

@@ -268,7 +268,7 @@ class TestManners:
 
     def test_an_error_gives_the_modes_back(self, network, images, labels):
         network.train()
-        with pytest.raises(IndexError):
+        with pytest.raises(ArgumentError, match="labels: expected classes"):
             pgd(network, images, labels + 99, eps=EPS)
         assert all(module.training for module in network.modules())
 

@@ -120,12 +120,14 @@ def test_data_of_another_dtype(tmp_path, write_cifar, dump_python2, dtype):
     write_cifar(tmp_path, "cifar10")
     data = np.zeros((4, 3072), dtype)
     dump_python2(tmp_path / "cifar-10-batches-py" / "test_batch", part("cifar10", data=data))
-    with pytest.raises(DataError, match="test_batch: expected .*uint8"):
+    with pytest.raises(DataError, match=r"test_batch: expected .*uint8"):
         load_cifar("cifar10", "test", tmp_path)
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("labels", "got"), [([0] * 3, "3"), ([0] * 5, "5"), ([], "0"), (None, "none"), ((0,) * 4, "none")])
+@pytest.mark.parametrize(
+    ("labels", "got"), [([0] * 3, "3"), ([0] * 5, "5"), ([], "0"), (None, "none"), ((0,) * 4, "none")]
+)
 def test_labels_of_another_number(tmp_path, write_cifar, dump_python2, name, labels, got):
     write_cifar(tmp_path, name)
     key = CIFARS[name].label_key.decode()
@@ -150,7 +152,7 @@ def test_a_label_that_is_no_class(tmp_path, write_cifar, dump_python2, name, wro
 def test_class_names_of_another_number(tmp_path, write_cifar, dump_python2, names):
     write_cifar(tmp_path, "cifar10")
     dump_python2(tmp_path / "cifar-10-batches-py" / "batches.meta", {b"label_names": names})
-    with pytest.raises(DataError, match="batches.meta: expected 10 class names; the file is damaged"):
+    with pytest.raises(DataError, match=r"batches\.meta: expected 10 class names; the file is damaged"):
         load_cifar("cifar10", "test", tmp_path)
 
 

@@ -57,7 +57,13 @@ def test_train_and_validation_are_the_training_set(tmp_path, write_cifar, name, 
 @pytest.mark.parametrize("load", [load_images, load_training])
 def test_what_is_no_data_set(tmp_path, load):
     (tmp_path / "file").write_text("x")
-    for data in ("mnist", str(tmp_path), str(tmp_path / "none"), str(tmp_path / "file"), str(tmp_path / FOLDERS["cifar10"])):
+    for data in (
+        "mnist",
+        str(tmp_path),
+        str(tmp_path / "none"),
+        str(tmp_path / "file"),
+        str(tmp_path / FOLDERS["cifar10"]),
+    ):
         expected = "data: expected sample, cifar10, cifar100, or a folder with cifar-10-batches-py or cifar-100-python"
         with pytest.raises(DataError, match=expected):
             load(data)
@@ -74,7 +80,9 @@ def test_a_folder_with_both(tmp_path, write_cifar):
 
 def test_a_name_without_its_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("SMOOTHED_DATA", str(tmp_path))
-    with pytest.raises(DataError, match="cifar100: expected the folder cifar-100-python in .*smoothed download cifar100"):
+    with pytest.raises(
+        DataError, match=r"cifar100: expected the folder cifar-100-python in .*smoothed download cifar100"
+    ):
         load_images("cifar100")
 
 

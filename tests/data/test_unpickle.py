@@ -98,7 +98,9 @@ def test_flags_of_a_type_are_not_passed_to_numpy(path):
 @pytest.mark.parametrize("kind", [b"O8", b"f4", b"V1", b"u2"])
 def test_arrays_of_other_types_are_refused(path, kind):
     path.write_bytes(official(kind=kind))
-    with pytest.raises(DataError, match=re.escape(f"expected arrays of uint8 and plain values, got an array of {kind}")):
+    with pytest.raises(
+        DataError, match=re.escape(f"expected arrays of uint8 and plain values, got an array of {kind}")
+    ):
         read_pickle(path)
 
 
@@ -171,7 +173,7 @@ def test_a_torch_file(path):
 
 def test_no_other_encoding(path):
     path.write_bytes(pickle.dumps({b"data": Call(codecs.encode, "nop", "rot13")}, 2))
-    with pytest.raises(DataError, match="got the encoding b?'?rot13'?; do not trust this file"):
+    with pytest.raises(DataError, match="got the encoding rot13; do not trust this file"):
         read_pickle(path)
 
 

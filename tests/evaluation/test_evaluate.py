@@ -120,7 +120,7 @@ def test_bad_settings(data):
         Protocol(attack="nfgsm").settled_attack()
     with pytest.raises(ArgumentError, match="eps: expected a finite number of at least 0, got -1"):
         evaluate(Brightness(), data, Protocol(eps=-1.0, sigma_units="pixel"), sigmas=[0.0], name="b")
-    with pytest.raises(ArgumentError, match="sigma: expected a finite number of at least 0, got -0.1"):
+    with pytest.raises(ArgumentError, match=r"sigma: expected a finite number of at least 0, got -0.1"):
         evaluate(Brightness(), data, Protocol(sigma_units="pixel"), sigmas=[-0.1], name="b")
     with pytest.raises(ArgumentError, match="sigma_units: expected pixel for a model without"):
         evaluate(Brightness(), data, Protocol(), sigmas=[0.1], name="b")

@@ -345,3 +345,9 @@ def test_noise_has_its_weights_dtype(law):
     inject(layer, weights=law, activations=law)
     assert {parameter.dtype for parameter in layer.parameters()} == {torch.float64}
     assert layer(torch.rand(4, 3, dtype=torch.float64)).dtype == torch.float64
+
+
+def test_the_channels_of_a_transposed_convolution_are_its_outputs():
+    layer = nn.ConvTranspose2d(3, 5, 2)
+    inject(layer, weights=PNI("channel"))
+    assert noise_layers(layer)[0].alpha.shape == (1, 5, 1, 1)

@@ -81,7 +81,9 @@ def test_the_state_is_small_and_old_ones_go(unkilled):
 
 def test_it_learns_what_can_be_learned(tmp_path):
     data = tiny_set(96, 2)
-    config = tiny_config(epochs=8, lr=0.05, injection_strength=0.05, attack="fgsm", eps=0.02)
+    config = tiny_config(
+        epochs=12, lr=0.02, average=0.5, injection="pni-w-layer", injection_strength=0.2, attack="fgsm", eps=0.02
+    )
     outcome = train(config, tiny_set(96, 0), tiny_set(16, 1), tmp_path)
     assert outcome.finished
     assert one_draw_accuracy(load(tmp_path / "last.safetensors"), data) > 0.8  # chance is 1/3

@@ -2,11 +2,15 @@
 
 import sys
 
-import click
 import typer
 
 from smoothed.cli.console import errors
 from smoothed.errors import SmoothedError
+
+# Typer brings click with it, of late under a name of its own; what both call a ClickException is what it can refuse.
+ClickException: type[Exception] = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException" and issubclass(kind, Exception)
+)
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -38,14 +42,21 @@ def main(arguments: list[str] | None = None) -> None:
     except SmoothedError as error:
         errors.print(f"error: {error}", style="red")
         code = EXIT_ERROR
-    except click.ClickException as error:
-        errors.print(f"error: {error.format_message()}", style="red")
+    except ClickException as error:
+        errors.print(f"error: {_usage(error)}", style="red")
         code = EXIT_ERROR
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         errors.print(f"error: {where}{error.strerror or error}", style="red")
         code = EXIT_ERROR
-    except (KeyboardInterrupt, click.Abort):
-        errors.print("interrupted")
+    except (KeyboardInterrupt, typer.Abort):
         code = EXIT_INTERRUPTED
+    if code == EXIT_INTERRUPTED:  # some versions of Typer give it back, others raise
+        errors.print("interrupted")
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage(error: BaseException) -> str:
+    """What Typer has to say, in one line."""
+    message = getattr(error, "format_message", lambda: str(error))()
+    return " ".join(message.split())

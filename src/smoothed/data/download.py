@@ -1,11 +1,13 @@
 """Fetch CIFAR's official archives: with progress, resumable, and checked before anything is unpacked."""
 
+import gzip
 import hashlib
 import http.client
 import shutil
 import tarfile
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -83,7 +85,7 @@ def unpack(archive: Path, folder: Path) -> None:
                     )
             tar.extractall(staging, filter="data")
         (staging / folder.name).rename(folder)
-    except (tarfile.TarError, EOFError, FileNotFoundError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, FileNotFoundError) as error:
         raise DataError(f"{archive}: expected a tar archive of {folder.name}, got a damaged one ({error})") from None
     finally:
         _remove(staging)

@@ -21,7 +21,8 @@ class Normalize(nn.Module):
         std: likewise, positive.
 
     Raises:
-        ArgumentError: when called on images with another number of channels.
+        ArgumentError: another number of deviations than means, or one that is not positive; when called, images with
+            another number of channels.
     """
 
     mean: Tensor
@@ -29,6 +30,8 @@ class Normalize(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
+        if len(mean) != len(std) or not all(0 < value < float("inf") for value in std):
+            raise ArgumentError("std", f"{len(mean)} positive numbers, one a channel", tuple(std))
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
 

@@ -24,7 +24,7 @@ def rows_table(rows: Sequence[Row]) -> Table:
         if previous is not None and group != previous:
             table.add_section()
         previous = group
-        vote = "one draw, no vote" if row.vote == ONE_DRAW else row.vote
+        vote = "one draw" if row.vote == ONE_DRAW else row.vote
         table.add_row(
             vote,
             str(row.num_samples),
@@ -62,4 +62,4 @@ def _percent(mean: float, deviation: float, runs: int) -> str:
 
 
 def _interval(bounds: tuple[float, float]) -> str:
-    return f"{100 * bounds[0]:.1f} - {100 * bounds[1]:.1f}"
+    return f"{100 * bounds[0]:.1f}-{100 * bounds[1]:.1f}"

@@ -4,6 +4,7 @@ Everything random in a step is a function of (seed, step), and everything in an 
 run that was killed and resumed ends with the weights of one that was not.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from smoothed.attacks import named_attack
@@ -88,6 +90,7 @@ class Run:
         self.config, self.classes, self.accelerator = config, classes, accelerator
         self.provenance = provenance(accelerator.device)
         self.step, self.seconds, self.best = 0, 0.0, None
+        self.losses: list[Tensor] = []
 
     @property
     def result(self) -> nn.Module:
@@ -106,7 +109,8 @@ class Run:
 
     def meta(self) -> dict[str, Any]:
         """The state that is no tensor."""
-        return {"config": self.config.to_json(), "seconds": self.seconds, "best": self.best}
+        losses = [float(loss) for loss in self.losses]
+        return {"config": self.config.to_json(), "seconds": self.seconds, "best": self.best, "losses": losses}
 
     def restore(self, groups: dict[str, dict[str, Tensor]], meta: dict[str, Any]) -> None:
         """Take up the state that `groups` and `meta` gave.
@@ -129,6 +133,7 @@ class Run:
             target = parameters[name]
             self.optimizer.state[target]["momentum_buffer"] = torch.empty_like(target).copy_(buffer)
         self.step, self.seconds, self.best = meta["step"], meta["seconds"], meta["best"]
+        self.losses = [torch.tensor(loss) for loss in meta["losses"]]
 
 
 def train(
@@ -167,6 +172,8 @@ def train(
     """
     begun = time.monotonic()
     _require_folder(folder)
+    # Accelerate keeps one configuration a process; without this, a second run could not have another precision.
+    AcceleratorState._reset_state()  # pyright: ignore[reportPrivateUsage]
     accelerator = Accelerator(
         mixed_precision={"float32": "no", "bf16": "bf16"}[config.precision],
         log_with="tensorboard",
@@ -189,21 +196,21 @@ def train(
             save_state(folder / "state", run.step, run.groups(), run.meta())
 
     numbers = (metrics.read() or [{}])[-1]
-    losses: list[Tensor] = []
     try:
         while run.step < total:
             epoch, place = divmod(run.step, steps_per_epoch)
-            losses.append(_step(run, train_set, epoch, place, run.step / total))
+            run.losses.append(_step(run, train_set, epoch, place, run.step / total))
             run.step += 1
             if on_step is not None:
                 clean, robust = numbers.get("validation_clean"), numbers.get("validation_robust")
-                on_step(Progress(run.step, total, epoch, config.epochs, float(losses[-1]), clean, robust))
+                on_step(Progress(run.step, total, epoch, config.epochs, float(run.losses[-1]), clean, robust))
             epoch_is_over = place == steps_per_epoch - 1
             if epoch_is_over:
                 run.seconds = seconds_before + time.monotonic() - begun
                 numbers = _end_epoch(run, validation_set, folder, epoch + 1, command)
-                metrics.log(run.step, **numbers, loss=float(torch.stack(losses).mean()), seconds=run.seconds)
-                losses = []
+                loss = math.fsum(float(loss) for loss in run.losses) / len(run.losses)
+                metrics.log(run.step, **numbers, loss=loss, seconds=run.seconds)
+                run.losses = []
             out_of_time = time_limit is not None and time.monotonic() - begun > time_limit
             if epoch_is_over or out_of_time or time.monotonic() - last_save > save_every:
                 store()

@@ -1,0 +1,16 @@
+"""The README's example runs as it stands."""
+
+import re
+from pathlib import Path
+
+import torch
+
+
+def test_the_example_runs(capsys):
+    text = Path(__file__).parents[1].joinpath("README.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(example.strip().splitlines()) <= 12
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        exec(compile(example, "README.md", "exec"), {})  # noqa: S102
+    assert "noise in 2 places" in capsys.readouterr().out
