@@ -112,7 +112,7 @@ def test_another_configuration_is_not_resumed(tmp_path):
 def test_ctrl_c_saves_the_state(tmp_path):
     def interrupt(progress):
         if progress.step == 2:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         train(tiny_config(), tiny_set(48, 0), tiny_set(16, 1), tmp_path, on_step=interrupt)

@@ -28,6 +28,12 @@ def train(
         float,
         typer.Option(help="Factor on the deviation the learned noise starts with; short runs learn faster from less."),
     ] = 1.0,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from", help="Fine-tune this checkpoint, a bundled name or a path; one without noise gets INJECTION."
+        ),
+    ] = None,
     attack: Annotated[str, typer.Option(help=f"What to train against: one of {_names(ATTACKS)}.")] = "pgd",
     eps: Annotated[
         float, typer.Option(parser=fraction, metavar="NUMBER", help="L-inf radius of the attack, in pixels of [0, 1].")
@@ -71,6 +77,7 @@ def train(
         architecture=architecture,
         injection=injection,
         injection_strength=injection_strength,
+        start=start,
         attack=attack,
         eps=eps,
         attack_steps=steps,

@@ -20,6 +20,7 @@ class TrainingConfig:
         architecture: a key of `models.ARCHITECTURES`.
         injection: a key of `injection.PRESETS`.
         injection_strength: factor on the deviation the learned noise starts with; short runs learn faster from less.
+        start: the checkpoint to fine-tune, a bundled name or a path; None starts anew.
         attack: what makes the adversarial examples, a key of `attacks.ATTACKS`.
         eps: the attack's radius in pixel units of [0, 1].
         attack_steps: its steps, the paper's k (single-step attacks ignore it).
@@ -42,6 +43,7 @@ class TrainingConfig:
     architecture: str = "resnet20"
     injection: str = "cni-w"
     injection_strength: float = 1.0
+    start: str | None = None
     attack: str = "pgd"
     eps: float = 8 / 255
     attack_steps: int = 7

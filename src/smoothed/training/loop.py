@@ -22,22 +22,20 @@ from smoothed.data.augment import augment
 from smoothed.data.imageset import ImageSet, to_float
 from smoothed.errors import CheckpointError, OutputError
 from smoothed.evaluation.accuracy import one_draw_accuracy
-from smoothed.injection import drawing, inject_preset, noise_layers
-from smoothed.models import build
-from smoothed.models.normalize import CIFAR10_MEAN, CIFAR10_STD, CIFAR100_MEAN, CIFAR100_STD
+from smoothed.injection import drawing, noise_layers
 from smoothed.randomness import Fresh, mix, seeded
 from smoothed.training.averaging import average_weights
 from smoothed.training.config import TrainingConfig
+from smoothed.training.initial import initial_network
+from smoothed.training.interrupt import DeferredInterrupt
 from smoothed.training.losses import adversarial_loss
 from smoothed.training.metrics import Metrics
 from smoothed.training.provenance import provenance
 from smoothed.training.schedules import SCHEDULES
 from smoothed.training.state import load_state, save_state
 
-STATISTICS = {"cifar10": (CIFAR10_MEAN, CIFAR10_STD), "cifar100": (CIFAR100_MEAN, CIFAR100_STD)}
-
 # Which stream of randomness a key belongs to, so that no two uses ever share one.
-INITIAL, ORDER, CROPS, NOISE, VALIDATION = range(5)
+ORDER, CROPS, NOISE, VALIDATION = range(1, 5)
 
 
 @dataclass(frozen=True)
@@ -68,11 +66,7 @@ class Run:
     """A run in memory: the network, its optimizer and average, and how far they have come."""
 
     def __init__(self, config: TrainingConfig, classes: tuple[str, ...], accelerator: Accelerator) -> None:
-        mean, std = STATISTICS[config.data]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(mix(config.seed, INITIAL))
-            model = build(config.architecture, num_classes=len(classes), mean=mean, std=std)
-        self.injection = inject_preset(model, config.injection, config.injection_strength).to_json()
+        model, self.injection, self.parent = initial_network(config, classes)
         model.to(accelerator.device)
         model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing from torch's stubs
         self.average = average_weights(model, config.average) if config.average else None
@@ -169,6 +163,7 @@ def train(
     Raises:
         CheckpointError: the folder holds another configuration's run.
         OutputError: something could not be written; the last state saved is intact.
+        KeyboardInterrupt: after Ctrl-C, once the step has ended and the state is saved.
     """
     begun = time.monotonic()
     _require_folder(folder)
@@ -196,7 +191,7 @@ def train(
             save_state(folder / "state", run.step, run.groups(), run.meta())
 
     numbers = (metrics.read() or [{}])[-1]
-    try:
+    with DeferredInterrupt() as interrupt:
         while run.step < total:
             epoch, place = divmod(run.step, steps_per_epoch)
             run.losses.append(_step(run, train_set, epoch, place, run.step / total))
@@ -212,16 +207,15 @@ def train(
                 metrics.log(run.step, **numbers, loss=loss, seconds=run.seconds)
                 run.losses = []
             out_of_time = time_limit is not None and time.monotonic() - begun > time_limit
-            if epoch_is_over or out_of_time or time.monotonic() - last_save > save_every:
+            stops = out_of_time or interrupt.requested
+            if epoch_is_over or stops or time.monotonic() - last_save > save_every:
                 store()
                 last_save = time.monotonic()
-            if out_of_time:
+            if stops:
                 break
-    except KeyboardInterrupt:
-        store()
-        raise
-    finally:
-        accelerator.end_training()
+    accelerator.end_training()
+    if interrupt.requested:
+        raise KeyboardInterrupt
     return Outcome(run.step >= total, run.step, total, run.best, run.seconds)
 
 
@@ -305,6 +299,7 @@ def _keep(run: Run, path: Path, numbers: dict[str, Any], command: str | None) ->
         "seconds": round(run.seconds, 1),
         "validation": numbers,
         **run.provenance,
+        **({"from": run.parent} if run.parent else {}),
     }
     header = describe(run.config.architecture, run.result, run.injection, run.classes, training=training)
     save(path, run.result, header)
