@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from smoothed.errors import OutputError
-from smoothed.files import write_atomically, write_text
+from smoothed.files import require_writable, write_atomically, write_text
 
 
 @pytest.fixture
@@ -144,3 +144,12 @@ def test_a_writer_that_writes_nothing(old):
     with pytest.raises(OutputError, match="No such file"):
         write_atomically(old, lambda _: None)
     assert is_as_it_was(old)
+
+
+def test_require_writable_says_so_before_the_work(tmp_path):
+    require_writable(tmp_path / "deep" / "rows.json")
+    assert not list((tmp_path / "deep").iterdir())
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file" / "rows.json"):
+        with pytest.raises(OutputError, match="could not be written"):
+            require_writable(path)

@@ -1,7 +1,11 @@
 """The public face: what it names exists, and the floors of the house hold."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 import smoothed
 
@@ -34,13 +38,18 @@ FLOORS = [
 def test_all_is_sorted_and_true():
     assert smoothed.__all__ == sorted(smoothed.__all__, key=lambda name: (not name.isupper(), name[0].islower(), name))
     assert all(hasattr(smoothed, name) for name in smoothed.__all__)
-    imported = {
-        alias.asname or alias.name
-        for node in ast.parse((SOURCE / "__init__.py").read_text()).body
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
-    assert imported == set(smoothed.__all__)
+    tree = ast.parse((SOURCE / "__init__.py").read_text())
+    (typed,) = (node.body for node in tree.body if isinstance(node, ast.If))
+    imported = {(node.module, alias.name) for node in typed for alias in node.names}
+    assert imported == {(home, name) for home, names in smoothed._HOMES.items() for name in names}
+    assert {name for _, name in imported} == set(smoothed.__all__) <= set(dir(smoothed))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = smoothed.nothing
+
+
+def test_the_package_is_imported_without_torch():
+    code = "import sys, smoothed, smoothed.cli.main; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_every_room_has_a_floor_and_nobody_reaches_up():

@@ -298,3 +298,52 @@ def test_bad_calls(network, images):
         Smoothed(network, lambda inputs, generator: inputs[..., :1], num_samples=1).predict(images)  # noqa: ARG005
     with pytest.raises(ArgumentError, match="vote: expected scores of shape"):
         Smoothed(network, vote=lambda logits: logits[:, :1], num_samples=1).predict(images)
+
+
+def test_a_function_around_a_noisy_network_votes_with_independent_draws(network, images):
+    """What is no module can't be looked into: one draw a pass, unless the user says that more are right."""
+    inject(network, weights=PNI())
+    for model, options in [(lambda x: network(x), {}), (network, {"pack_draws": False})]:
+        rows = []
+        handle = network.register_forward_pre_hook(lambda _, args, rows=rows: rows.append(len(args[0])))
+        Smoothed(model, num_samples=5, **options).predict(images[:2])
+        handle.remove()
+        assert rows == [2] * 5
+
+
+def test_noise_that_is_switched_off_stays_off(noisy_network, images):
+    smoothed = Smoothed(noisy_network, None, vote="soft", num_samples=3, seed=0)
+    with noiseless(noisy_network):
+        mean = smoothed(images)
+        assert torch.allclose(mean, noisy_network(images).softmax(1), atol=1e-6)
+    assert not torch.allclose(mean, smoothed(images), atol=1e-4)
+
+
+def test_the_members_of_an_ensemble_have_their_own_noise(network):
+    """Layers are numbered in the model that draws, wherever their noise came from."""
+    first, second = nn.Sequential(nn.Linear(4, 3)), nn.Sequential(nn.Linear(4, 3))
+    second.load_state_dict(first.state_dict())
+    inject(first, weights=PNI()), inject(second, weights=PNI())
+    both = nn.ModuleList([first, second])
+    with drawing(both, Keyed(0)):
+        assert not torch.equal(first[0].weight, second[0].weight)
+
+
+def test_activation_noise_needs_the_batch_first(images):
+    class Folded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(8, 2)
+
+        def forward(self, inputs):
+            return self.linear(inputs.reshape(-1, 8)).reshape(len(inputs), -1, 2).mean(1)
+
+    folded = Folded()
+    inject(folded, activations=PNI())
+    with pytest.raises(ArgumentError, match="whose first dimension is the batch's, 16, got 384 rows in noise layer 1"):
+        Smoothed(folded, num_samples=1, chunk_size=16).predict(images)
+
+
+def test_logits_that_are_not_finite_are_refused(images):
+    with pytest.raises(ArgumentError, match="model: expected finite logits, got NaN or infinity"):
+        Smoothed(lambda inputs: inputs.mean((2, 3)) / 0 * 0, num_samples=1).predict(images)

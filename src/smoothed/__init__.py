@@ -1,13 +1,29 @@
 """Smoothed inference for adversarial robustness: any classifier, voting over noisy copies of its input."""
 
-from smoothed import attacks, noise, votes
-from smoothed.checkpoint import bundled, load, load_into, read_header, save
-from smoothed.errors import ArgumentError, CheckpointError, DataError, OutputError, SmoothedError
-from smoothed.injection import CNI, PNI, Injection, drawing, frozen, inject, noiseless
-from smoothed.models import build
-from smoothed.noise import Gaussian, Laplace, Uniform
-from smoothed.smoothing import OneDraw, Smoothed
-from smoothed.tally import Tally
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from smoothed import attacks, noise, votes
+    from smoothed.checkpoint import bundled, load, load_into, read_header, save
+    from smoothed.errors import ArgumentError, CheckpointError, DataError, OutputError, SmoothedError
+    from smoothed.injection import CNI, PNI, Injection, drawing, frozen, inject, noiseless
+    from smoothed.models import build
+    from smoothed.noise import Gaussian, Laplace, Uniform
+    from smoothed.smoothing import OneDraw, Smoothed
+    from smoothed.tally import Tally
+
+# Where each public name lives. Loaded when asked for: torch takes seconds, and the command line answers Ctrl-C at once.
+_HOMES = {
+    "smoothed": ("attacks", "noise", "votes"),
+    "smoothed.checkpoint": ("bundled", "load", "load_into", "read_header", "save"),
+    "smoothed.errors": ("ArgumentError", "CheckpointError", "DataError", "OutputError", "SmoothedError"),
+    "smoothed.injection": ("CNI", "PNI", "Injection", "drawing", "frozen", "inject", "noiseless"),
+    "smoothed.models": ("build",),
+    "smoothed.noise": ("Gaussian", "Laplace", "Uniform"),
+    "smoothed.smoothing": ("OneDraw", "Smoothed"),
+    "smoothed.tally": ("Tally",),
+}
 
 __all__ = [
     "CNI",
@@ -38,3 +54,16 @@ __all__ = [
     "save",
     "votes",
 ]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public name
+    for home, names in _HOMES.items():
+        if name in names:
+            value = import_module(f"smoothed.{name}") if home == "smoothed" else getattr(import_module(home), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'smoothed' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""`python -m smoothed`, as `accelerate launch -m smoothed` needs it."""
+"""`python -m smoothed`."""
 
 from smoothed.cli.main import main
 

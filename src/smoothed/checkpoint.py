@@ -119,6 +119,19 @@ def save(path: Path | str, model: nn.Module, header: Header) -> Path:
     return write_tensors(path, model.state_dict(), {"format_version": FORMAT_VERSION, **header})
 
 
+def own_sigma(path: Path | str) -> tuple[float, str]:
+    """The deviation of input noise that was chosen for a checkpoint, and its unit; 0 where none was.
+
+    Raises:
+        CheckpointError: as `read_header`; a damaged choice.
+    """
+    chosen = read_header(path).get("smoothing") or {"sigma": 0.0, "sigma_units": "normalized"}
+    try:
+        return float(chosen["sigma"]), str(chosen["sigma_units"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: expected smoothing with sigma and sigma_units, got {chosen!r}") from error
+
+
 def update_header(path: Path | str, **more: Any) -> None:  # noqa: ANN401 - any JSON value
     """Add `more` to the header of a checkpoint, or replace it there; the weights stay, the file is replaced atomically.
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from numbers import Integral
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -75,9 +75,9 @@ def check_positive(value: int, name: str) -> int:
 
 def check_not_negative(value: float, name: str) -> float:
     """Return `value` if it is a finite number of at least 0, else raise `ArgumentError`."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < float("inf"):
         raise ArgumentError(name, "a finite number of at least 0", repr(value))
-    return value
+    return float(value)
 
 
 def check_fraction(value: float, name: str) -> float:

@@ -1,6 +1,8 @@
 """Write files so that a reader finds the old one or the new one, never a half."""
 
+import errno
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +32,19 @@ def write_atomically(path: Path | str, write: Callable[[Path], object]) -> Path:
     finally:
         partial.unlink(missing_ok=True) if partial.parent.is_dir() else None
     return path
+
+
+def require_writable(path: Path | str) -> None:
+    """Raise `OutputError` now where `write_atomically` would fail later, after long work: folders are made."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OutputError(f"{path}: could not be written ({error.strerror or error})") from error
 
 
 def write_text(path: Path | str, text: str) -> Path:

@@ -27,7 +27,7 @@ class ScaledNoise:
     """Independent noise of mean 0 and deviation `sigma` on every pixel; subclasses say of which law.
 
     Args:
-        sigma: deviation in pixel units of [0, 1], a number or one a channel.
+        sigma: deviation in pixel units of [0, 1], a number or a tuple of one a channel.
 
     Raises:
         ArgumentError: a negative or non-finite sigma; when called, another number of channels than sigmas.
@@ -36,7 +36,10 @@ class ScaledNoise:
     sigma: Scale
 
     def __post_init__(self) -> None:
-        for value in self.sigma if isinstance(self.sigma, tuple) else (self.sigma,):
+        values = self.sigma if isinstance(self.sigma, tuple) else (self.sigma,)
+        if not values:
+            raise ArgumentError("sigma", "a number or one a channel", "()")
+        for value in values:
             check_not_negative(value, "sigma")
 
     @classmethod

@@ -11,11 +11,16 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from smoothed.errors import ArgumentError
+
 _MASK = (1 << 64) - 1
 
 
 def mix(*keys: int) -> int:
-    """A 63-bit seed that is a function of `keys` and of their order (SplitMix64's finaliser, chained)."""
+    """A 63-bit seed that is a function of `keys` and of their order (SplitMix64's finaliser, chained).
+
+    Torch's CPU generator keeps the low 32 bits of a seed, so there two keys share a stream with probability 2^-32.
+    """
     state = 0
     for key in keys:
         state = (state + key + 0x9E3779B97F4A7C15) & _MASK
@@ -84,7 +89,18 @@ class Keyed:
         return torch.randn(tuple(shape), generator=generator, device=like.device, dtype=like.dtype)
 
     def rows(self, layer: int, shape: Sequence[int], like: Tensor) -> Tensor:
-        """See `Source.rows`."""
+        """See `Source.rows`.
+
+        Raises:
+            ArgumentError: the first dimension is not the batch's, so that no row is an image's.
+        """
+        if self.images is not None and shape[0] != len(self.images):
+            raise ArgumentError(
+                "model",
+                f"activations with noise whose first dimension is the batch's, {len(self.images)}",
+                f"{shape[0]} rows in noise layer {layer}",
+                "put the noise on weights, or on layers that keep the batch first",
+            )
         normals = torch.empty(tuple(shape), device=like.device, dtype=like.dtype)
         for row, generator in zip(normals, self.generators(layer, len(normals), like.device), strict=True):
             row.normal_(generator=generator)

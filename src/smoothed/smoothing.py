@@ -1,7 +1,8 @@
 """Smoothed inference: a classifier that votes over noisy copies of its input (sections 3 and 3.1 of the paper).
 
 Every draw has its own input noise and its own network noise, all of it a function of (seed, draw, image). So the same
-seed gives the same votes whatever the chunk size, and no two votes of an image share a draw.
+seed gives the same votes whatever the chunk size (but for the rounding of sums in batches of another size, where two
+classes are that close), and no two votes of an image share a draw.
 """
 
 import os
@@ -60,35 +61,31 @@ class OneDraw(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map images (N, C, H, W) to the logits (N, K) of one draw; differentiable in the inputs."""
-        return self._run(inputs, lambda features: _checked(self._noise(features, self.generator), features))
+        return self._run(inputs, lambda noise, features: _checked(noise(features, self.generator), features))
 
     def keyed(self, inputs: Tensor, key: Keyed) -> Tensor:
         """The same with all noise, the network's too, taken from `key`."""
 
-        def noise(features: Tensor) -> Tensor:
+        def by_row(noise: Noise, features: Tensor) -> Tensor:
             generators = key.generators(INPUT, len(features), features.device)
-            if isinstance(self.noise, ScaledNoise):  # the same numbers, with one scaling for all rows
-                noise = torch.empty_like(features, memory_format=torch.contiguous_format)
-                for row, generator in zip(noise, generators, strict=True):
-                    self.noise.unit_(row, generator)
-                return self.noise.scale_(noise)
-            rows = [self._noise(row, generator) for row, generator in zip(features.split(1), generators, strict=True)]
+            if isinstance(noise, ScaledNoise):  # the same numbers, with one scaling for all rows
+                drawn = torch.empty_like(features, memory_format=torch.contiguous_format)
+                for row, generator in zip(drawn, generators, strict=True):
+                    noise.unit_(row, generator)
+                return noise.scale_(drawn)
+            rows = [noise(row, generator) for row, generator in zip(features.split(1), generators, strict=True)]
             return _checked(torch.cat(rows), features)
 
         with drawing(self.model, key):
-            return self._run(inputs, noise)
+            return self._run(inputs, by_row)
 
-    def _noise(self, features: Tensor, generator: torch.Generator | None) -> Tensor:
-        if self.noise is None:
-            return torch.zeros_like(features)
-        return self.noise(features, generator)
-
-    def _run(self, inputs: Tensor, noise: Callable[[Tensor], Tensor]) -> Tensor:
-        if self.is_silent:
+    def _run(self, inputs: Tensor, draw: Callable[[Noise, Tensor], Tensor]) -> Tensor:
+        noise = self.noise
+        if noise is None or self.is_silent:
             return self.model(inputs)
         if self.layer is None:
-            return self.model(inputs + noise(inputs))
-        with self._noisy_layer(noise):
+            return self.model(inputs + draw(noise, inputs))
+        with self._noisy_layer(lambda features: draw(noise, features)):
             return self.model(inputs)
 
     def _find(self, layer: str) -> nn.Module:
@@ -123,6 +120,9 @@ class Smoothed(nn.Module):
         num_samples: draws of an image, the paper's M.
         layer: the name of a submodule whose input is made noisy instead of the image (eq. 22).
         chunk_size: rows of one forward pass; memory grows with it, and not with `num_samples`.
+        pack_draws: whether one pass may hold several draws of an image. Not if the model has randomness of its own that
+            a batch shares, for then its votes would not be independent. None packs where that is known to be right:
+            in a `torch.nn.Module` without noise of `inject` on weights; say False for other shared randomness.
         seed: of every draw; None takes one from the operating system.
 
     Each call draws anew, in an order that the seed decides; `generator` makes a call repeatable by itself.
@@ -145,6 +145,7 @@ class Smoothed(nn.Module):
         num_samples: int = 64,
         layer: str | None = None,
         chunk_size: int = 256,
+        pack_draws: bool | None = None,
         seed: int | None = None,
     ) -> None:
         super().__init__()
@@ -152,6 +153,7 @@ class Smoothed(nn.Module):
         self.vote = vote
         self.num_samples = check_positive(num_samples, "num_samples")
         self.chunk_size = check_positive(chunk_size, "chunk_size")
+        self.pack_draws = pack_draws
         self.seed = int.from_bytes(os.urandom(7), "big") if seed is None else seed
         self._calls = 0
         resolve(vote)
@@ -179,7 +181,10 @@ class Smoothed(nn.Module):
         return Tally(shares, _draws(inputs, self.num_samples)).log_probs
 
     def predict(self, inputs: Tensor, generator: torch.Generator | None = None) -> Int[Tensor, " n"]:
-        """The winning classes (N,), int64, in eval mode and without gradients; ties go to the lowest class."""
+        """The winning classes (N,), int64, in eval mode and without gradients.
+
+        Ties go to the lowest class, as in the paper; `tally(...)[vote][M].classes("random")` splits them.
+        """
         own = self.tally(inputs, votes={"own": self.vote}, generator=generator)["own"]
         return own[self.num_samples].classes()
 
@@ -240,6 +245,7 @@ class Smoothed(nn.Module):
     ) -> dict[str, dict[int, Tensor]]:
         """The scores of images that fit into one pass, after each number of draws in `at`."""
         total, snapshots = dict[str, Tensor](), {vote: dict[int, Tensor]() for vote in votes}
+        finite = torch.ones((), dtype=torch.bool, device=inputs.device)
         images = range(first_image, first_image + len(inputs))
         for draws in self._passes(len(inputs), max(at)):
             key = Keyed(
@@ -249,18 +255,23 @@ class Smoothed(nn.Module):
             )
             rows = inputs if len(draws) == 1 else inputs.repeat(len(draws), 1, 1, 1)
             logits = check_logits(self.one_draw.keyed(rows, key), len(rows))
+            finite &= logits.isfinite().all()
             scores = {name: _check_scores(vote(logits), logits).chunk(len(draws)) for name, vote in votes.items()}
             for place, draw in enumerate(draws):
                 for vote in votes:
                     total[vote] = total[vote] + scores[vote][place] if vote in total else scores[vote][place]
                     if draw + 1 in at:
                         snapshots[vote][draw + 1] = total[vote]
+        if not finite:  # asked once a chunk: on a GPU the answer has to be waited for
+            raise ArgumentError("model", "finite logits", "NaN or infinity")
         return snapshots
 
     def _passes(self, images: int, draws: int) -> Iterator[range]:
         """The draws of each forward pass. Draws that share a network's weights would not be independent votes."""
-        shares_noise = any(not layer.per_row for layer in noise_layers(self.model))
-        at_once = 1 if shares_noise else max(1, self.chunk_size // images)
+        packs = self.pack_draws
+        if packs is None:
+            packs = isinstance(self.model, nn.Module) and all(layer.per_row for layer in noise_layers(self.model))
+        at_once = max(1, self.chunk_size // images) if packs else 1
         for start in range(0, draws, at_once):
             yield range(start, min(start + at_once, draws))
 

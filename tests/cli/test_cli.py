@@ -93,7 +93,7 @@ def test_demo_runs_on_the_bundled_checkpoint(tmp_path, capsys):
         (["evaluate", "--attack", "magic"], "error: attack: expected one of fgsm"),
         (["evaluate", "--data", "nowhere"], "error: data: expected sample, cifar10, cifar100, or a folder"),
         (["evaluate", "--split", "validation"], "error: split: expected test with --data sample"),
-        (["evaluate", "--tune"], "error: tune: expected --split validation or train"),
+        (["evaluate", "--tune"], "error: tune: expected --split validation, got --split test"),
         (["evaluate", "--colour"], "No such option"),
         (["evaluate", "--runs", "few"], "--runs"),
         (["train"], "Missing option"),

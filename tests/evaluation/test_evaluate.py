@@ -87,7 +87,8 @@ def test_one_draw_accuracy_is_a_naive_loop(network, generator):
 def row(sigma, robust, vote="prediction", count=8):
     return Row.from_counts(
         clean=[9], robust=[robust], images=10, model="m", vote=vote, num_samples=count, sigma=sigma,
-        sigma_units="normalized", attack="pgd", steps=7, eps=0.1,
+        sigma_units="normalized", noise="gaussian",
+        attack="pgd", steps=7, attack_samples=1, precision="float32", seed=0, eps=0.1,
     )  # fmt: skip
 
 
@@ -132,3 +133,25 @@ def test_normalized_sigma_is_scaled_by_the_models_deviation():
     model.normalize.std = torch.tensor([0.2, 0.5, 0.1]).view(3, 1, 1)
     noise = Protocol().input_noise(model, 0.24)
     assert noise == Gaussian(tuple(0.24 * value for value in model.normalize.std.flatten().tolist()))
+
+
+@pytest.mark.parametrize("options", [{"num_samples": (8, 8)}, {"votes": ("soft", "soft")}])
+def test_nothing_is_counted_twice(options):
+    (name,) = options
+    with pytest.raises(ArgumentError, match=f"{name}: expected each value once"):
+        Protocol(**options)
+
+
+def test_rows_say_what_was_done_and_no_more():
+    assert Protocol(attack="fgsm").setting() | {"steps": 1, "attack_samples": 1} == Protocol(attack="fgsm").setting()
+    assert Protocol(attack="pgd", steps=3).setting()["steps"] == 3
+    assert Protocol(attack="epgd", attack_samples=4, noise="laplace", seed=2).setting() == {
+        "noise": "laplace",
+        "sigma_units": "normalized",
+        "attack": "epgd",
+        "steps": 7,
+        "attack_samples": 4,
+        "eps": 8 / 255,
+        "precision": "float32",
+        "seed": 2,
+    }

@@ -351,3 +351,18 @@ def test_the_channels_of_a_transposed_convolution_are_its_outputs():
     layer = nn.ConvTranspose2d(3, 5, 2)
     inject(layer, weights=PNI("channel"))
     assert noise_layers(layer)[0].alpha.shape == (1, 5, 1, 1)
+
+
+def test_what_can_not_take_noise_is_said_before_anything_changes():
+    lazy = nn.Sequential(nn.Linear(2, 2), nn.LazyLinear(2))
+    with pytest.raises(ArgumentError, match="expected layers that know their size, got 1, a lazy one"):
+        inject(lazy, weights=PNI())
+    assert not noise_layers(lazy)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_a_weight_that_a_hook_computes_can_not_take_noise():
+    hooked = nn.Sequential(nn.Linear(2, 2), nn.utils.weight_norm(nn.Linear(2, 2)))
+    with pytest.raises(ArgumentError, match="expected weights that are parameters, got 1, whose weight is computed"):
+        inject(hooked, weights=PNI())
+    assert not noise_layers(hooked)

@@ -16,7 +16,8 @@ from smoothed.report.table import gain_sentence, rows_table
 def row(vote, count, clean, robust, sigma=0.1):
     return Row.from_counts(
         clean=clean, robust=robust, images=200, model="toy", vote=vote, num_samples=count, sigma=sigma,
-        sigma_units="normalized", attack="pgd", steps=7, eps=8 / 255,
+        sigma_units="normalized", noise="gaussian",
+        attack="pgd", steps=7, attack_samples=1, precision="float32", seed=0, eps=8 / 255,
     )  # fmt: skip
 
 
@@ -49,7 +50,7 @@ def test_deviations_are_shown_where_there_are_runs():
 def test_the_sentence_says_what_was_gained_or_lost(rows):
     sentence = gain_sentence(rows)
     assert "8 draws, sigma 0.1 normalized" in sentence
-    assert "gained 4.0 points of accuracy (45.0% -> 49.0%) under PGD" in sentence
+    assert "gained 4.0 points of accuracy (45.0% -> 49.0%) under PGD-7" in sentence
     assert "gained 4.0 points of accuracy (75.0% -> 79.0%) on clean images" in sentence
     worse = [rows[0], row("prediction", 8, [140], [90])]
     assert "lost 5.0 points of accuracy (75.0% -> 70.0%) on clean images" in gain_sentence(worse)

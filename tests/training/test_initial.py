@@ -50,6 +50,9 @@ def test_a_checkpoint_that_does_not_fit(tmp_path):
     path = checkpoint(tmp_path / "noisy.safetensors", "cni-w")
     with pytest.raises(CheckpointError, match="expected a network with pni-w or without noise, got another"):
         initial_network(TrainingConfig(start=path, injection="pni-w"), CLASSES)
+    layer_wise = checkpoint(tmp_path / "layer.safetensors", "pni-w-layer")
+    with pytest.raises(CheckpointError, match="expected a network with pni-w or without noise, got another"):
+        initial_network(TrainingConfig(start=layer_wise, injection="pni-w"), CLASSES)
     with pytest.raises(CheckpointError, match="expected architecture resnet32, got resnet20"):
         initial_network(TrainingConfig(start=path, architecture="resnet32"), CLASSES)
     with pytest.raises(CheckpointError, match="expected classes"):

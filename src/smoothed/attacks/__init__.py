@@ -1,7 +1,14 @@
 """Attacks: pure functions `(model, inputs, labels, *, ...) -> adversarial inputs`, one method a file."""
 
 from smoothed.attacks.fgsm import fgsm, nfgsm
-from smoothed.attacks.named import ATTACKS, EVALUATION_ATTACKS, Attack, named_attack
+from smoothed.attacks.named import (
+    ATTACKS,
+    EVALUATION_ATTACKS,
+    SINGLE_DRAW_ATTACKS,
+    SINGLE_STEP_ATTACKS,
+    Attack,
+    named_attack,
+)
 from smoothed.attacks.objectives import (
     Objective,
     cross_entropy,
@@ -15,6 +22,8 @@ from smoothed.attacks.pgd import pgd
 __all__ = [
     "ATTACKS",
     "EVALUATION_ATTACKS",
+    "SINGLE_DRAW_ATTACKS",
+    "SINGLE_STEP_ATTACKS",
     "Attack",
     "Objective",
     "cross_entropy",

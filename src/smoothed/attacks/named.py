@@ -63,6 +63,9 @@ ATTACKS: dict[str, Callable[[float, int, int], Attack]] = {
 # N-FGSM leaves the ball on purpose, so it trains but does not measure.
 EVALUATION_ATTACKS = tuple(name for name in ATTACKS if name != "nfgsm")
 
+SINGLE_STEP_ATTACKS = ("fgsm", "nfgsm")
+SINGLE_DRAW_ATTACKS = (*SINGLE_STEP_ATTACKS, "pgd")
+
 
 def named_attack(name: str, *, eps: float, steps: int = 7, num_samples: int = 8) -> Attack:
     """The attack called `name`, in the L-inf norm.

@@ -22,20 +22,24 @@ def demo(
     Prints clean and attacked accuracy of the base network and of each vote, with 95 % intervals, and what smoothing
     gained. Needs no download; takes a minute or so on two cores.
     """
-    from smoothed.checkpoint import load, locate, read_header
+    from smoothed.checkpoint import load, locate, own_sigma, read_header
     from smoothed.data.sample import load_sample
     from smoothed.devices import best_device, resolve_precision
     from smoothed.evaluation.evaluate import Protocol, evaluate
+    from smoothed.files import require_writable
     from smoothed.report.json_rows import write_rows
     from smoothed.report.plot import plot_accuracy
     from smoothed.report.table import gain_sentence, rows_table
 
+    for path in (plot, json):
+        if path is not None:
+            require_writable(path)
     device = best_device()
     network = load(MODEL, device=device)
-    own = read_header(locate(MODEL))["smoothing"]
+    sigma, sigma_units = own_sigma(locate(MODEL))
     protocol = Protocol(
         num_samples=COUNTS,
-        sigma_units=own["sigma_units"],
+        sigma_units=sigma_units,
         seed=seed,
         precision=resolve_precision("auto", device),
     )
@@ -45,13 +49,15 @@ def demo(
             network,
             load_sample().first(images).to(device),
             protocol,
-            sigmas=[own["sigma"]],
+            sigmas=[sigma],
             name=MODEL,
             on_progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     output.print(rows_table(rows))
     output.print(gain_sentence(rows))
-    output.print(f"Sigma was chosen on {own['chosen_on']} images, by {own['chosen_by']}.")
+    own = read_header(locate(MODEL)).get("smoothing", {})
+    output.print(f"Sigma was chosen on {own.get('chosen_on')} images, by {own.get('chosen_by')}.")
+    output.print(f"Votes were taken in {protocol.precision}; attacks in float32.")
     errors.print(f"plot written to {plot_accuracy(rows, plot)}")
     if json is not None:
         errors.print(f"rows written to {write_rows(rows, json)}")

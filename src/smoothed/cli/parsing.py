@@ -1,6 +1,7 @@
 """Words of the command line that are not plain numbers: `8/255`, `25m`, `1,8,64`."""
 
 import re
+from collections.abc import Iterable
 from fractions import Fraction
 
 import typer
@@ -24,6 +25,11 @@ def duration(text: str | float) -> float:
     if match is None:
         raise typer.BadParameter(f"expected a time such as 90s, 25m or 1.5h, got {text}")
     return float(match[1]) * _SECONDS[match[2]]
+
+
+def names(choices: Iterable[str]) -> str:
+    """The names of a fixed set, for a help text."""
+    return ", ".join(choices)
 
 
 def numbers(text: str, option: str) -> list[float]:

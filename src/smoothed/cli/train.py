@@ -9,21 +9,17 @@ import typer
 
 from smoothed.attacks import ATTACKS
 from smoothed.cli.console import errors, output, progress_bar
-from smoothed.cli.parsing import duration, fraction
+from smoothed.cli.parsing import duration, fraction, names
 from smoothed.injection import PRESETS
 from smoothed.models import ARCHITECTURES
 from smoothed.training.schedules import SCHEDULES
 
 
-def _names(choices: object) -> str:
-    return ", ".join(choices)  # pyright: ignore[reportArgumentType, reportCallIssue] - any iterable of names
-
-
 def train(
     out: Annotated[Path, typer.Option(help="Folder of the run. The same command goes on where it stopped.")],
     data: Annotated[str, typer.Option(help="cifar10, cifar100, or the folder of either.")] = "cifar10",
-    architecture: Annotated[str, typer.Option(help=f"One of {_names(ARCHITECTURES)}.")] = "resnet20",
-    injection: Annotated[str, typer.Option(help=f"Noise inside: one of {_names(PRESETS)}.")] = "cni-w",
+    architecture: Annotated[str, typer.Option(help=f"One of {names(ARCHITECTURES)}.")] = "resnet20",
+    injection: Annotated[str, typer.Option(help=f"Noise inside: one of {names(PRESETS)}.")] = "cni-w",
     injection_strength: Annotated[
         float,
         typer.Option(help="Factor on the deviation the learned noise starts with; short runs learn faster from less."),
@@ -34,7 +30,7 @@ def train(
             "--from", help="Fine-tune this checkpoint, a bundled name or a path; one without noise gets INJECTION."
         ),
     ] = None,
-    attack: Annotated[str, typer.Option(help=f"What to train against: one of {_names(ATTACKS)}.")] = "pgd",
+    attack: Annotated[str, typer.Option(help=f"What to train against: one of {names(ATTACKS)}.")] = "pgd",
     eps: Annotated[
         float, typer.Option(parser=fraction, metavar="NUMBER", help="L-inf radius of the attack, in pixels of [0, 1].")
     ] = "8/255",  # pyright: ignore[reportArgumentType] - parsed by `fraction`
@@ -45,7 +41,7 @@ def train(
     ] = 0.5,
     epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 400,
     batch_size: Annotated[int, typer.Option(help="Images of one step.")] = 256,
-    schedule: Annotated[str, typer.Option(help=f"Of the learning rate: one of {_names(SCHEDULES)}.")] = "steps",
+    schedule: Annotated[str, typer.Option(help=f"Of the learning rate: one of {names(SCHEDULES)}.")] = "steps",
     lr: Annotated[float, typer.Option(help="Peak learning rate of SGD.")] = 0.1,
     noise_lr: Annotated[float, typer.Option(help="Factor on the learning rate for the noise strengths.")] = 1.0,
     momentum: Annotated[float, typer.Option(help="Nesterov momentum of SGD.")] = 0.9,
@@ -96,9 +92,11 @@ def train(
         validation_attack_images=validation_attack_images,
     )
     with progress_bar() as bar:
-        task = bar.add_task("training")
+        task = bar.add_task("training", start=False)
 
         def show(progress: Progress) -> None:
+            if not bar.tasks[0].started:  # the time left is told by the steps of this call, not by those before it
+                bar.reset(task, completed=progress.step)
             text = f"epoch {progress.epoch + 1}/{progress.epochs}  loss {progress.loss:.3f}"
             if progress.clean is not None and progress.robust is not None:
                 text += f"  validation {progress.clean:.1%}, PGD-7 {progress.robust:.1%}"
@@ -108,7 +106,7 @@ def train(
         try:
             outcome = run(config, train_set, validation_set, out, time_limit=time_limit, on_step=show, command=command)
         except KeyboardInterrupt:
-            errors.print(f"the state is saved in {out}; the same command goes on")
+            errors.print(f"stopped; the same command goes on from the last state saved in {out}")
             raise
     if not outcome.finished:
         output.print(f"stopped at step {outcome.step} of {outcome.total_steps}; the same command goes on")

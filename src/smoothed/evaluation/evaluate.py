@@ -1,12 +1,12 @@
 """Evaluation: attack once, tally once, and read every M and every vote off the same draws."""
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
-from smoothed.attacks import Attack, named_attack
+from smoothed.attacks import EVALUATION_ATTACKS, SINGLE_DRAW_ATTACKS, SINGLE_STEP_ATTACKS, Attack, named_attack
 from smoothed.checks import check_choice, check_positive
 from smoothed.data.imageset import ImageSet
 from smoothed.devices import Precision, autocast
@@ -17,6 +17,7 @@ from smoothed.modes import evaluating
 from smoothed.noise import NOISES, ScaledNoise
 from smoothed.randomness import Fresh, mix, seeded
 from smoothed.smoothing import OneDraw, Smoothed
+from smoothed.tally import Tally
 from smoothed.votes import VOTES
 
 # Images that share one draw of weight noise, as a batch does in the paper: fixed, so that memory decides no number.
@@ -57,7 +58,7 @@ class Protocol:
     eps: float = 8 / 255
     steps: int = 7
     attack_samples: int = 8
-    votes: tuple[str, ...] = ("prediction", "weighted", "soft")
+    votes: tuple[str, ...] = tuple(VOTES)
     num_samples: tuple[int, ...] = (1, 8, 64)
     noise: str = "gaussian"
     sigma_units: str = "normalized"
@@ -73,11 +74,26 @@ class Protocol:
             check_choice(vote, VOTES, "votes")
         for count in self.num_samples:
             check_positive(count, "num_samples")
+        for name in ("votes", "num_samples"):
+            if len(set(getattr(self, name))) != len(getattr(self, name)):
+                raise ArgumentError(name, "each value once", ",".join(map(str, getattr(self, name))))
+
+    def setting(self) -> dict[str, Any]:
+        """What all rows of this protocol have in common; numbers that the attack ignores are 1."""
+        return {
+            "noise": self.noise,
+            "sigma_units": self.sigma_units,
+            "attack": self.attack,
+            "steps": 1 if self.attack in SINGLE_STEP_ATTACKS else self.steps,
+            "attack_samples": 1 if self.attack in SINGLE_DRAW_ATTACKS else self.attack_samples,
+            "eps": self.eps,
+            "precision": self.precision,
+            "seed": self.seed,
+        }
 
     def settled_attack(self) -> Attack:
         """The attack with its options."""
-        if self.attack == "nfgsm":
-            raise ArgumentError("attack", "an attack that stays within eps", "nfgsm, which only trains")
+        check_choice(self.attack, EVALUATION_ATTACKS, "attack")
         return named_attack(self.attack, eps=self.eps, steps=self.steps, num_samples=self.attack_samples)
 
     def input_noise(self, model: nn.Module, sigma: float) -> ScaledNoise:
@@ -123,35 +139,28 @@ def evaluate(
     Raises:
         ArgumentError: a setting that makes no sense.
     """
-    settings: list[tuple[float, dict[str, None], tuple[int, ...]]] = []
-    if base:
-        settings.append((0.0, {ONE_DRAW: None}, (1,)))
-    settings += [(sigma, dict.fromkeys(protocol.votes), protocol.num_samples) for sigma in sigmas]
-    batches = -(-len(data) // BATCH)
-    done, total = 0, len(settings) * protocol.runs * batches
+    settings: list[_Setting] = [_Setting(0.0, {ONE_DRAW: "prediction"}, (1,))] if base else []
+    settings += [_Setting(sigma, {vote: vote for vote in protocol.votes}, protocol.num_samples) for sigma in sigmas]
+    attack = protocol.settled_attack()
+    noises = [protocol.input_noise(model, setting.sigma) for setting in settings]
+    done, total = 0, len(settings) * protocol.runs * -(-len(data) // BATCH)
     rows: list[Row] = []
-    for sigma, votes, at in settings:
-        noise = protocol.input_noise(model, sigma)
-        by_name = {vote: "prediction" if vote == ONE_DRAW else vote for vote in votes}
-        smoothed = Smoothed(model, noise, num_samples=max(at), chunk_size=chunk_size, seed=protocol.seed)
-        clean, robust = defaultdict(list), defaultdict(list)
+    for setting, noise in zip(settings, noises, strict=True):
+        smoothed = Smoothed(model, noise, num_samples=max(setting.at), chunk_size=chunk_size, seed=protocol.seed)
+        clean, robust = _Correct(), _Correct()
         for run in range(protocol.runs):
-            correct_clean, correct_robust = defaultdict(int), defaultdict(int)
             for number, (inputs, labels) in enumerate(data.batches(BATCH)):
                 key = mix(protocol.seed, run, number)
-                adversarial = _attacked(model, noise, protocol.settled_attack(), inputs, labels, seed=mix(key, ATTACK))
-                for images, counts, stream in ((inputs, correct_clean, CLEAN), (adversarial, correct_robust, ROBUST)):
+                adversarial = _attacked(smoothed, attack, inputs, labels, seed=mix(key, ATTACK))
+                for images, correct, stream in ((inputs, clean, CLEAN), (adversarial, robust, ROBUST)):
+                    generator = seeded(mix(key, stream), inputs.device)
                     with autocast(protocol.precision, inputs.device):
-                        generator = seeded(mix(key, stream), inputs.device)
-                        tallies = smoothed.tally(images, at, votes=by_name, generator=generator)
-                    for vote in votes:
-                        for count in at:
-                            counts[vote, count] += int((tallies[vote][count].classes() == labels).sum())
+                        tallies = smoothed.tally(images, setting.at, votes=setting.votes, generator=generator)
+                    for vote, by_count in tallies.items():
+                        for count, tally in by_count.items():
+                            correct.add((vote, count), run, tally, labels)
                 done += 1
                 on_progress(done, total)
-            for setting, count in correct_clean.items():
-                clean[setting].append(count)
-                robust[setting].append(correct_robust[setting])
         rows += [
             Row.from_counts(
                 clean=clean[vote, count],
@@ -160,22 +169,36 @@ def evaluate(
                 model=name,
                 vote=vote,
                 num_samples=count,
-                sigma=sigma,
-                sigma_units=protocol.sigma_units,
-                attack=protocol.attack,
-                steps=protocol.steps,
-                eps=protocol.eps,
+                sigma=setting.sigma,
+                **protocol.setting(),
             )
-            for vote in votes
-            for count in at
+            for vote in setting.votes
+            for count in setting.at
         ]
     return rows
 
 
-def _attacked(
-    model: nn.Module, noise: ScaledNoise, attack: Attack, inputs: Tensor, labels: Tensor, *, seed: int
-) -> Tensor:
+@dataclass(frozen=True)
+class _Setting:
+    """One attack and one set of draws: a sigma, the votes by the names of their rows, and every M."""
+
+    sigma: float
+    votes: dict[str, str]
+    at: tuple[int, ...]
+
+
+class _Correct(dict[tuple[str, int], list[int]]):
+    """Correct images of each run, by vote and M."""
+
+    def add(self, key: tuple[str, int], run: int, tally: Tally, labels: Tensor) -> None:
+        counts = self.setdefault(key, [])
+        counts += [0] * (run + 1 - len(counts))
+        counts[run] += int((tally.classes() == labels).sum())
+
+
+def _attacked(smoothed: Smoothed, attack: Attack, inputs: Tensor, labels: Tensor, *, seed: int) -> Tensor:
     """Adversarial inputs against one-draw gradients, the input's noise and the network's from one generator."""
     generator = seeded(seed, inputs.device)
-    with drawing(model, Fresh(generator)), evaluating(model):
-        return attack(OneDraw(model, noise, generator=generator), inputs, labels, generator)
+    draw = OneDraw(smoothed.model, smoothed.one_draw.noise, generator=generator)
+    with drawing(draw, Fresh(generator)), evaluating(draw):
+        return attack(draw, inputs, labels, generator)

@@ -20,8 +20,10 @@ class Row:
         num_samples: draws of an image, M.
         sigma: deviation of the input noise, in `sigma_units`.
         sigma_units: `normalized` (the paper's) or `pixel`.
+        noise: the law of the input noise.
         attack: the attack's name.
         steps: its gradient steps.
+        attack_samples: draws for each of its gradients.
         eps: its L-inf radius, in pixel units of [0, 1].
         clean: share of images classified correctly, a mean over runs, in [0, 1].
         clean_interval: its 95 % Wilson interval over images.
@@ -31,6 +33,11 @@ class Row:
         robust_std: likewise.
         images: how many.
         runs: how often, each with its own attack and its own draws.
+        precision: of the votes, `float32` or `bf16`.
+        seed: of everything random.
+
+    An interval is over images, for the draws there were: a batch shares its draws of weight noise, whose own spread
+    shows in the deviation over runs.
     """
 
     model: str
@@ -38,8 +45,10 @@ class Row:
     num_samples: int
     sigma: float
     sigma_units: str
+    noise: str
     attack: str
     steps: int
+    attack_samples: int
     eps: float
     clean: float
     clean_interval: tuple[float, float]
@@ -49,6 +58,8 @@ class Row:
     robust_std: float
     images: int
     runs: int
+    precision: str
+    seed: int
 
     @classmethod
     def from_counts(

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd  # pyright: ignore[reportPrivateUsage] - torch's only name for "any convolution"
+from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
 from smoothed.errors import ArgumentError, CheckpointError
@@ -104,8 +105,7 @@ def inject(
     if not planned:
         raise ArgumentError("model", "at least one convolution or linear layer that a law applies to", "none")
     for name, target, layer, _ in planned:
-        if _has_noise(layer, target):
-            raise ArgumentError("model", "layers without noise", f"{name}.{target}, which has some", "undo it first")
+        _require_free(name, target, layer)
     # Every noise is built before the first is added: a law that does not fit leaves the model as it was.
     noises = [_noise(layer, target, law) for _, target, layer, law in planned]
     for (_, target, layer, law), noise in zip(planned, noises, strict=True):
@@ -114,8 +114,6 @@ def inject(
     changes = tuple(
         Change(name, target, law, size) for (name, target, _, law), size in zip(planned, sizes, strict=True)
     )
-    for index, noise in enumerate(noise_layers(model), start=1):
-        noise.index = index
     return Injection(model, changes)
 
 
@@ -144,6 +142,17 @@ def _has_noise(layer: nn.Module, target: str) -> bool:
     if target == "activation":
         return hasattr(layer, ACTIVATION_NOISE)
     return parametrize.is_parametrized(layer, "weight") and bool(noise_layers(_parametrizations(layer)))
+
+
+def _require_free(name: str, target: str, layer: NoisyType) -> None:
+    """Raise unless `layer` can take noise at `target`."""
+    if _has_noise(layer, target):
+        raise ArgumentError("model", "layers without noise", f"{name}.{target}, which has some", "undo it first")
+    if isinstance(layer.weight, UninitializedParameter):
+        raise ArgumentError("model", "layers that know their size", f"{name}, a lazy one", "call the model once")
+    if "weight" not in dict(layer.named_parameters(recurse=False)) and not parametrize.is_parametrized(layer, "weight"):
+        hint = "use torch.nn.utils.parametrizations instead"
+        raise ArgumentError("model", "weights that are parameters", f"{name}, whose weight is computed", hint)
 
 
 def _noise(layer: NoisyType, target: str, law: Law) -> NoiseLayer:

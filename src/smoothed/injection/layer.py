@@ -16,7 +16,7 @@ class NoiseLayer(nn.Module, ABC):
 
     Attributes:
         source: where the normals come from; None switches the noise off.
-        index: the layer's number in its network, from 1: part of the key of keyed noise.
+        index: the layer's number in its network, from 1: part of the key of keyed noise, set by `drawing`.
         per_row: whether each row of the batch has its own noise (activations) or all share one (weights).
     """
 
@@ -68,16 +68,21 @@ def noise_layers(model: Classifier) -> list[NoiseLayer]:
 
 @contextmanager
 def drawing(model: Classifier, source: Source | None) -> Iterator[None]:
-    """Take the network's noise from `source` inside the block; None switches it off."""
+    """Take the network's noise from `source` inside the block; None switches it off.
+
+    Noise that is switched off stays off. The layers are numbered anew in the order of `model`, so that no two layers of
+    one network ever share a key, also where it is put together from networks with noise.
+    """
     layers = noise_layers(model)
-    before = [layer.source for layer in layers]
-    for layer in layers:
-        layer.source = source
+    before = [(layer.source, layer.index) for layer in layers]
+    for index, layer in enumerate(layers, start=1):
+        layer.source = None if layer.source is None else source
+        layer.index = index
     try:
         yield
     finally:
-        for layer, previous in zip(layers, before, strict=True):
-            layer.source = previous
+        for layer, (previous, index) in zip(layers, before, strict=True):
+            layer.source, layer.index = previous, index
 
 
 def noiseless(model: Classifier) -> AbstractContextManager[None]:

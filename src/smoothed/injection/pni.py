@@ -22,6 +22,9 @@ Site = Literal["input", "output"]
 class PNI:
     """The law `alpha * std * n`.
 
+    An activation's std is taken image by image, where He et al. take the whole batch's: so an image's noise, and its vote,
+    never depend on the images beside it.
+
     Args:
         granularity: one alpha a layer, a channel (a weight's output channel, an activation's channel), or an element
             (weights only: an activation's size is the image's).

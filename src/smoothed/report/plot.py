@@ -1,6 +1,7 @@
 """Accuracy against the number of draws, as a PNG."""
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -9,6 +10,7 @@ from matplotlib.figure import Figure
 
 from smoothed.evaluation.rows import ONE_DRAW, Row
 from smoothed.files import write_atomically
+from smoothed.report.table import attack_title
 
 # Okabe and Ito's colours, which differ for every kind of colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -29,7 +31,7 @@ def plot_accuracy(rows: Sequence[Row], path: Path | str) -> Path:
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 2)
     first = rows[0]
-    titles = {"clean": "Clean images", "robust": f"{first.attack.upper()}-{first.steps}, eps {first.eps * 255:g}/255"}
+    titles = {"clean": "Clean images", "robust": f"{attack_title(first)}, eps {first.eps * 255:g}/255"}
     for axis, (name, title) in zip(axes, titles.items(), strict=True):
         _draw(axis, rows, name)
         axis.set_title(title, loc="left", fontweight="bold")
@@ -47,7 +49,7 @@ def _draw(axis: Axes, rows: Sequence[Row], name: str) -> None:
         axis.axhline(
             100 * getattr(row, name), color=BASE_COLOUR, linestyle="--", linewidth=1, label="one draw, no vote"
         )
-    for place, (vote, colour) in enumerate(zip(votes, COLOURS, strict=False)):
+    for place, (vote, colour) in enumerate(zip(votes, cycle(COLOURS), strict=False)):
         points = sorted((row for row in rows if row.vote == vote), key=lambda row: row.num_samples)
         # Each vote is moved a little sideways, so that intervals don't hide each other.
         x = [row.num_samples * 1.04 ** (place - (len(votes) - 1) / 2) for row in points]

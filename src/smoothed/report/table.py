@@ -10,7 +10,7 @@ from smoothed.evaluation.rows import ONE_DRAW, Row
 def rows_table(rows: Sequence[Row]) -> Table:
     """A table with a line for each row: percentages, 95 % intervals, and deviations where there are several runs."""
     first = rows[0]
-    attack = f"{first.attack.upper()}-{first.steps}" if first.attack != "fgsm" else "FGSM"
+    attack = attack_title(first)
     eps = f"{first.eps * 255:g}/255"
     table = Table(title=f"{first.model}, {first.images} images, {attack} at eps {eps}", title_justify="left")
     table.add_column("vote")
@@ -37,6 +37,11 @@ def rows_table(rows: Sequence[Row]) -> Table:
     return table
 
 
+def attack_title(row: Row) -> str:
+    """The attack as papers write it: PGD-7, FGSM."""
+    return row.attack.upper() if row.steps == 1 else f"{row.attack.upper()}-{row.steps}"
+
+
 def gain_sentence(rows: Sequence[Row], vote: str = "prediction") -> str:
     """What `vote` at its largest M gained over the base network's one draw, in points.
 
@@ -46,7 +51,7 @@ def gain_sentence(rows: Sequence[Row], vote: str = "prediction") -> str:
     smoothed = max((row for row in rows if row.vote == vote), key=lambda row: row.num_samples)
     return (
         f"Smoothing ({vote} vote, {smoothed.num_samples} draws, sigma {smoothed.sigma:g} {smoothed.sigma_units}) "
-        f"{_change(base.robust, smoothed.robust)} under {base.attack.upper()} "
+        f"{_change(base.robust, smoothed.robust)} under {attack_title(base)} "
         f"and {_change(base.clean, smoothed.clean)} on clean images."
     )
 

@@ -27,7 +27,7 @@ class TrainingConfig:
         attack_samples: draws for each of its gradients, the paper's M (attacks on one draw ignore it).
         adversarial_weight: w of eq. 6; at 1 the clean term is gone, at 0 the attack.
         epochs: passes over the training part.
-        batch_size: images of one step, over all processes.
+        batch_size: images of one step.
         schedule: of the learning rate, a key of `schedules.SCHEDULES`.
         lr: its peak.
         noise_lr: factor on it for the noise strengths, whose gradients are the noisier the higher the rate.

@@ -29,7 +29,7 @@ def initial_network(
         CheckpointError: the checkpoint is unreadable, or of another architecture, other classes, or another noise.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(mix(config.seed, INITIAL))
+        torch.default_generator.manual_seed(mix(config.seed, INITIAL))  # the CPU's alone, which the fork gives back
         mean, std = STATISTICS[config.data]
         new = build(config.architecture, num_classes=len(classes), mean=mean, std=std)
     if config.start is None:
@@ -42,12 +42,13 @@ def initial_network(
     parent = header.get("training", {})
     if not noise_layers(model):
         return model, inject_preset(model, config.injection, config.injection_strength).to_json(), parent
-    if _places(header["injection"]) != _places(inject_preset(new, config.injection).to_json()):
+    if _places(header.get("injection", [])) != _places(inject_preset(new, config.injection).to_json()):
         raise CheckpointError(
             f"{config.start}: expected a network with {config.injection} or without noise, got another"
         )
-    return model, header["injection"], parent
+    return model, header.get("injection", []), parent
 
 
-def _places(changes: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
-    return sorted((change["layer"], change["target"], change["law"]) for change in changes)
+def _places(changes: list[dict[str, Any]]) -> list[list[tuple[str, Any]]]:
+    """What is noisy and by which law, without where its strengths started."""
+    return sorted(sorted((k, v) for k, v in change.items() if not k.startswith("initial")) for change in changes)

@@ -6,7 +6,8 @@ run that was killed and resumed ends with the weights of one that was not.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from smoothed.attacks import named_attack
+from smoothed.attacks import Attack, named_attack
 from smoothed.checkpoint import describe, save
 from smoothed.data.augment import augment
 from smoothed.data.imageset import ImageSet, to_float
-from smoothed.errors import CheckpointError, OutputError
+from smoothed.errors import ArgumentError, CheckpointError, OutputError
 from smoothed.evaluation.accuracy import one_draw_accuracy
 from smoothed.injection import drawing, noise_layers
 from smoothed.randomness import Fresh, mix, seeded
@@ -65,7 +66,9 @@ class Outcome:
 class Run:
     """A run in memory: the network, its optimizer and average, and how far they have come."""
 
-    def __init__(self, config: TrainingConfig, classes: tuple[str, ...], accelerator: Accelerator) -> None:
+    def __init__(
+        self, config: TrainingConfig, classes: tuple[str, ...], accelerator: Accelerator, attack: Attack | None = None
+    ) -> None:
         model, self.injection, self.parent = initial_network(config, classes)
         model.to(accelerator.device)
         model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing from torch's stubs
@@ -82,6 +85,9 @@ class Run:
         # The bare network: attacks differentiate in the inputs, for which no gradient has to be synchronised.
         self.model: nn.Module = model
         self.config, self.classes, self.accelerator = config, classes, accelerator
+        self.attack = attack or named_attack(
+            config.attack, eps=config.eps, steps=config.attack_steps, num_samples=config.attack_samples
+        )
         self.provenance = provenance(accelerator.device)
         self.step, self.seconds, self.best = 0, 0.0, None
         self.losses: list[Tensor] = []
@@ -138,6 +144,7 @@ def train(
     *,
     time_limit: float | None = None,
     save_every: float = 60.0,
+    attack: Attack | None = None,
     on_step: Callable[[Progress], None] | None = None,
     command: str | None = None,
 ) -> Outcome:
@@ -154,6 +161,7 @@ def train(
         folder: of the run.
         time_limit: seconds after which the state is saved and the call returns.
         save_every: seconds between saved states; one is saved after each epoch, at the end and at Ctrl-C anyway.
+        attack: your own, in place of the configuration's; runs in eval mode or not as it likes.
         on_step: called after each step.
         command: what the user typed, for the card.
 
@@ -167,18 +175,11 @@ def train(
     """
     begun = time.monotonic()
     _require_folder(folder)
-    # Accelerate keeps one configuration a process; without this, a second run could not have another precision.
-    AcceleratorState._reset_state()  # pyright: ignore[reportPrivateUsage]
-    accelerator = Accelerator(
-        mixed_precision={"float32": "no", "bf16": "bf16"}[config.precision],
-        log_with="tensorboard",
-        project_dir=folder,
-    )
-    run = Run(config, train_set.classes, accelerator)
+    accelerator = _accelerator(config, folder)
+    run = Run(config, train_set.classes, accelerator, attack)
     saved = load_state(folder / "state")
     if saved is not None:
         run.restore(*saved)
-    accelerator.init_trackers("tensorboard")
     metrics = Metrics(folder, accelerator, run.step)
     train_set, validation_set = train_set.to(accelerator.device), validation_set.to(accelerator.device)
     steps_per_epoch = max(1, len(train_set) // config.batch_size)
@@ -191,7 +192,7 @@ def train(
             save_state(folder / "state", run.step, run.groups(), run.meta())
 
     numbers = (metrics.read() or [{}])[-1]
-    with DeferredInterrupt() as interrupt:
+    with _tracking(accelerator), DeferredInterrupt() as interrupt:
         while run.step < total:
             epoch, place = divmod(run.step, steps_per_epoch)
             run.losses.append(_step(run, train_set, epoch, place, run.step / total))
@@ -213,7 +214,6 @@ def train(
                 last_save = time.monotonic()
             if stops:
                 break
-    accelerator.end_training()
     if interrupt.requested:
         raise KeyboardInterrupt
     return Outcome(run.step >= total, run.step, total, run.best, run.seconds)
@@ -228,6 +228,28 @@ def _end_epoch(run: Run, validation_set: ImageSet, folder: Path, epoch: int, com
         _keep(run, folder / "best.safetensors", numbers, command)
     _keep(run, folder / "last.safetensors", numbers, command)
     return numbers
+
+
+def _accelerator(config: TrainingConfig, folder: Path) -> Accelerator:
+    precision = {"float32": "no", "bf16": "bf16"}[config.precision]
+    shared = AcceleratorState._shared_state  # pyright: ignore[reportPrivateUsage]
+    if shared and AcceleratorState().mixed_precision != precision:
+        # Accelerate keeps one configuration a process, and would refuse a second run with another precision.
+        AcceleratorState._reset_state()  # pyright: ignore[reportPrivateUsage]
+    accelerator = Accelerator(mixed_precision=precision, log_with="tensorboard", project_dir=folder)
+    if accelerator.num_processes > 1:
+        raise ArgumentError("processes", "one process for training", accelerator.num_processes)
+    return accelerator
+
+
+@contextmanager
+def _tracking(accelerator: Accelerator) -> Iterator[None]:
+    """TensorBoard's writer, closed whatever happens."""
+    accelerator.init_trackers("tensorboard")
+    try:
+        yield
+    finally:
+        accelerator.end_training()
 
 
 def _parameter_groups(model: nn.Module, noise_lr: float) -> list[dict[str, Any]]:
@@ -265,11 +287,8 @@ def _step(run: Run, data: ImageSet, epoch: int, place: int, progress: float) -> 
     with drawing(run.model, Fresh(generator)):
         adversarial = clean
         if config.adversarial_weight > 0:
-            attack = named_attack(
-                config.attack, eps=config.eps, steps=config.attack_steps, num_samples=config.attack_samples
-            )
             with accelerator.autocast():
-                adversarial = attack(run.model, clean, labels, generator)
+                adversarial = run.attack(run.model, clean, labels, generator)
         loss = adversarial_loss(run.network, clean, adversarial, labels, config.adversarial_weight)
         accelerator.backward(loss)
     run.optimizer.step()

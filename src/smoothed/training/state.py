@@ -16,6 +16,8 @@ from smoothed.checkpoint import FORMAT_VERSION, read_tensors, write_tensors
 from smoothed.errors import CheckpointError, OutputError
 from smoothed.files import write_text
 
+PARTIAL = ".partial-"
+
 Groups = dict[str, dict[str, Tensor]]
 """Named groups of named tensors: the weights, their average, the momentum. Each is a file of its own."""
 
@@ -33,14 +35,14 @@ def save_state(folder: Path, step: int, groups: Groups, meta: dict[str, Any]) ->
         OutputError: the disk is full or the folder read-only; the previous state is intact.
     """
     target = folder / f"step-{step:08d}"
-    partial = folder / f".partial-{os.getpid()}"
+    partial = folder / f"{PARTIAL}{os.getpid()}"
     try:
         shutil.rmtree(partial, ignore_errors=True)
         for name, tensors in groups.items():
             write_tensors(partial / f"{name}.safetensors", tensors, {"format_version": FORMAT_VERSION})
         write_text(partial / "meta.json", json.dumps({**meta, "step": step, "groups": list(groups)}))
-        if target.exists():
-            shutil.rmtree(target)
+        if target.exists():  # the same step again: its state is the same, too
+            return
         partial.rename(target)
     except OSError as error:
         raise OutputError(f"{target}: could not be written ({error.strerror or error})") from error
@@ -57,6 +59,8 @@ def load_state(folder: Path) -> tuple[Groups, dict[str, Any]] | None:
     Raises:
         CheckpointError: the state is damaged.
     """
+    for partial in folder.glob(PARTIAL + "*"):  # what a kill left half-written
+        shutil.rmtree(partial, ignore_errors=True)
     states = _states(folder)
     if not states:
         return None
