@@ -303,9 +303,9 @@ def test_bad_calls(network, images):
 def test_a_function_around_a_noisy_network_votes_with_independent_draws(network, images):
     """What is no module can't be looked into: one draw a pass, unless the user says that more are right."""
     inject(network, weights=PNI())
-    for model, options in [(lambda x: network(x), {}), (network, {"pack_draws": False})]:
+    for model, options in [(network.forward, {}), (network, {"pack_draws": False})]:
         rows = []
-        handle = network.register_forward_pre_hook(lambda _, args, rows=rows: rows.append(len(args[0])))
+        handle = network[0].register_forward_pre_hook(lambda _, args, rows=rows: rows.append(len(args[0])))
         Smoothed(model, num_samples=5, **options).predict(images[:2])
         handle.remove()
         assert rows == [2] * 5
@@ -319,7 +319,7 @@ def test_noise_that_is_switched_off_stays_off(noisy_network, images):
     assert not torch.allclose(mean, smoothed(images), atol=1e-4)
 
 
-def test_the_members_of_an_ensemble_have_their_own_noise(network):
+def test_the_members_of_an_ensemble_have_their_own_noise():
     """Layers are numbered in the model that draws, wherever their noise came from."""
     first, second = nn.Sequential(nn.Linear(4, 3)), nn.Sequential(nn.Linear(4, 3))
     second.load_state_dict(first.state_dict())

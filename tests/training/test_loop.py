@@ -134,8 +134,8 @@ def test_training_leaves_the_global_generator_alone(tmp_path):
 def test_ones_own_attack_is_used(tmp_path):
     calls = []
 
-    def attack(model, inputs, labels, generator=None):
-        calls.append((len(inputs), generator is not None))
+    def attack(_, inputs, labels, generator=None):
+        calls.append((len(labels), generator is not None))
         return inputs
 
     train(tiny_config(epochs=1), tiny_set(32, 0), tiny_set(16, 1), tmp_path, attack=attack)

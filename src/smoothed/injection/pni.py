@@ -22,8 +22,8 @@ Site = Literal["input", "output"]
 class PNI:
     """The law `alpha * std * n`.
 
-    An activation's std is taken image by image, where He et al. take the whole batch's: so an image's noise, and its vote,
-    never depend on the images beside it.
+    An activation's std is taken image by image, where He et al. take the whole batch's: an image's noise, and so its
+    vote, never depends on the images beside it.
 
     Args:
         granularity: one alpha a layer, a channel (a weight's output channel, an activation's channel), or an element
