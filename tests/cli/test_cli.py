@@ -89,7 +89,7 @@ def test_demo_runs_on_the_bundled_checkpoint(tmp_path, capsys):
         (["evaluate", "--num-samples", "0"], "error: num_samples: expected an integer of at least 1, got 0"),
         (["evaluate", "--images", "0"], "error: images: expected 1 to 1000 (the size of cifar10 sample), got 0"),
         (["evaluate", "--images", "5000"], "error: images: expected 1 to 1000"),
-        (["evaluate", "--attack", "nfgsm"], "error: attack: expected an attack that stays within eps"),
+        (["evaluate", "--attack", "nfgsm"], "error: attack: expected one of fgsm, pgd, epgd"),
         (["evaluate", "--attack", "magic"], "error: attack: expected one of fgsm"),
         (["evaluate", "--data", "nowhere"], "error: data: expected sample, cifar10, cifar100, or a folder"),
         (["evaluate", "--split", "validation"], "error: split: expected test with --data sample"),

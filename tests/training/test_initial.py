@@ -5,7 +5,7 @@ import torch
 
 from smoothed.checkpoint import describe, read_tensors, save
 from smoothed.errors import CheckpointError
-from smoothed.injection import inject_preset, noise_layers
+from smoothed.injection import frozen, inject_preset, noise_layers
 from smoothed.models import build
 from smoothed.training.config import TrainingConfig
 from smoothed.training.initial import initial_network
@@ -57,3 +57,19 @@ def test_a_checkpoint_that_does_not_fit(tmp_path):
         initial_network(TrainingConfig(start=path, architecture="resnet32"), CLASSES)
     with pytest.raises(CheckpointError, match="expected classes"):
         initial_network(TrainingConfig(start=path), ("x", "y", "z"))
+
+
+@pytest.mark.parametrize("injection", ["cni-w", "pni-w-layer"])
+def test_fine_tuning_can_start_from_weaker_noise(tmp_path, injection):
+    """Scaling by a half halves the noise of a draw, exactly: the law is linear in its normals."""
+    path = checkpoint(tmp_path / "noisy.safetensors", injection)
+    noises = []
+    for strength in (1.0, 0.5):
+        model, _, _ = initial_network(
+            TrainingConfig(start=path, injection=injection, injection_strength=strength), CLASSES
+        )
+        with frozen(model):
+            layer = model.layer1[0].conv1
+            noises.append((layer.weight - layer.parametrizations.weight.original).detach())
+    assert noises[0].std() > 0.01
+    assert torch.allclose(noises[1], noises[0] / 2, atol=1e-6)

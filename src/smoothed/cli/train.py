@@ -22,7 +22,7 @@ def train(
     injection: Annotated[str, typer.Option(help=f"Noise inside: one of {names(PRESETS)}.")] = "cni-w",
     injection_strength: Annotated[
         float,
-        typer.Option(help="Factor on the deviation the learned noise starts with; short runs learn faster from less."),
+        typer.Option(help="Factor on the deviation the learned noise starts with, its own or that of --from."),
     ] = 1.0,
     start: Annotated[
         str | None,

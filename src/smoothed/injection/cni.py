@@ -73,6 +73,12 @@ class CNILayer(NoiseLayer):
         self.variance = nn.Parameter(torch.full(tuple(shape), law.initial_variance))
         self.factor = nn.Parameter(torch.full((math.prod(shape), law.rank), law.initial_factor))
 
+    @torch.no_grad()
+    def scale_(self, factor: float) -> None:
+        """See `NoiseLayer.scale_`."""
+        self.variance.mul_(factor**2)
+        self.factor.mul_(factor)
+
     def noise(self, tensor: Tensor) -> Tensor:
         """See `NoiseLayer.noise`."""
         factor, rank = self.factor, self.factor.shape[-1]

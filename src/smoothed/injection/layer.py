@@ -38,6 +38,10 @@ class NoiseLayer(nn.Module, ABC):
     def noise(self, tensor: Tensor) -> Tensor:
         """One draw of noise of the shape of `tensor`."""
 
+    @abstractmethod
+    def scale_(self, factor: float) -> None:
+        """Multiply the noise's deviation by `factor`, in place."""
+
     def normals(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """Standard normals of `shape`, by row or shared, from the source."""
         if self.source is None:  # pragma: no cover - forward returns before

@@ -64,6 +64,11 @@ class PNILayer(NoiseLayer):
         super().__init__(per_row=per_row)
         self.alpha = nn.Parameter(torch.full(tuple(shape), initial))
 
+    @torch.no_grad()
+    def scale_(self, factor: float) -> None:
+        """See `NoiseLayer.scale_`."""
+        self.alpha.mul_(factor)
+
     def noise(self, tensor: Tensor) -> Tensor:
         """See `NoiseLayer.noise`."""
         return self.alpha * (self.deviation(tensor) * self.normals(tensor.shape, tensor))

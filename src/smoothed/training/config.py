@@ -19,7 +19,8 @@ class TrainingConfig:
         data: `cifar10` or `cifar100`.
         architecture: a key of `models.ARCHITECTURES`.
         injection: a key of `injection.PRESETS`.
-        injection_strength: factor on the deviation the learned noise starts with; short runs learn faster from less.
+        injection_strength: factor on the deviation the learned noise starts with, the law's own or that of `start`;
+            short runs learn faster from less.
         start: the checkpoint to fine-tune, a bundled name or a path; None starts anew.
         attack: what makes the adversarial examples, a key of `attacks.ATTACKS`.
         eps: the attack's radius in pixel units of [0, 1].

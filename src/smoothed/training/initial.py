@@ -23,7 +23,8 @@ def initial_network(
 ) -> tuple[nn.Module, list[dict[str, Any]], dict[str, Any]]:
     """The network with its noise, the noise as JSON values, and the training record of the checkpoint it comes from.
 
-    A checkpoint without noise gets the configuration's; one with noise keeps it, and its learned strengths.
+    A checkpoint without noise gets the configuration's; one with noise keeps it, and its learned strengths, times the
+    configuration's `injection_strength`.
 
     Raises:
         CheckpointError: the checkpoint is unreadable, or of another architecture, other classes, or another noise.
@@ -46,6 +47,8 @@ def initial_network(
         raise CheckpointError(
             f"{config.start}: expected a network with {config.injection} or without noise, got another"
         )
+    for layer in noise_layers(model):
+        layer.scale_(config.injection_strength)
     return model, header.get("injection", []), parent
 
 
