@@ -1,6 +1,7 @@
 """Write files so that a reader finds the old one or the new one, never a half."""
 
 import errno
+import json
 import os
 import tempfile
 from collections.abc import Callable
@@ -50,3 +51,8 @@ def require_writable(path: Path | str) -> None:
 def write_text(path: Path | str, text: str) -> Path:
     """Write `text` as UTF-8, atomically."""
     return write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def write_json(value: object, path: Path | str) -> Path:
+    """Write JSON values, atomically."""
+    return write_text(path, json.dumps(value, indent=1) + "\n")

@@ -6,6 +6,7 @@ Noise is never clipped after it is added.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -23,7 +24,7 @@ Scale = float | tuple[float, ...]
 
 
 @dataclass(frozen=True)
-class ScaledNoise:
+class ScaledNoise(ABC):
     """Independent noise of mean 0 and deviation `sigma` on every pixel; subclasses say of which law.
 
     Args:
@@ -65,9 +66,9 @@ class ScaledNoise:
         scale = torch.tensor(self.sigma, device=noise.device, dtype=noise.dtype)
         return noise.mul_(scale.view(1, -1, *[1] * (noise.ndim - 2)))
 
+    @abstractmethod
     def unit_(self, noise: Tensor, generator: torch.Generator | None) -> Tensor:
         """Fill `noise`, of any shape, with draws of mean 0 and deviation 1, in place."""
-        raise NotImplementedError
 
 
 class Gaussian(ScaledNoise):

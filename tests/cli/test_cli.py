@@ -176,7 +176,10 @@ def test_tune_chooses_on_held_out_images(checkpoint, tmp_path, full_data, capsys
 def test_train_runs_on_real_images(full_data, tmp_path, capsys):
     options = ["--attack", "nfgsm", "--epochs", 1, "--injection", "none", "--precision", "bf16"]
     command = ["train", "--data", full_data, "--out", tmp_path / "run", *options]
-    assert run(*command, "--time-limit", "1s") == 0
+    assert run(*command, "--time-limit", "1s", "--json", tmp_path / "outcome.json") == 0
+    outcome = json.loads((tmp_path / "outcome.json").read_text())
+    assert outcome["finished"] is False
+    assert 0 < outcome["step"] < outcome["total_steps"] == 175
     assert "the same command goes on" in capsys.readouterr().out
     assert run(*command, "--time-limit", "1s", "--lr", "0.3") == 2
     assert "the run there has lr = 0.1, this one 0.3" in capsys.readouterr().err

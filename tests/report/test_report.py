@@ -8,7 +8,7 @@ from rich.console import Console
 
 from smoothed.errors import OutputError
 from smoothed.evaluation.rows import ONE_DRAW, Row
-from smoothed.report.json_rows import write_rows
+from smoothed.files import write_json
 from smoothed.report.plot import plot_accuracy
 from smoothed.report.table import gain_sentence, rows_table
 
@@ -66,10 +66,10 @@ def test_the_plot_is_a_png_and_replaces_the_old_one(rows, tmp_path):
 
 
 def test_json_has_a_row_each_with_the_promised_names(rows, tmp_path):
-    written = json.loads(write_rows(rows, tmp_path / "rows.json").read_text())
+    written = json.loads(write_json([row.to_json() for row in rows], tmp_path / "rows.json").read_text())
     promised = {"model", "vote", "num_samples", "sigma", "attack", "eps", "clean", "clean_interval", "robust"}
     assert all(promised | {"robust_interval", "images"} <= set(entry) for entry in written)
     assert [entry["num_samples"] for entry in written] == [1, 1, 8, 1, 8]
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="could not be written"):
-        write_rows(rows, tmp_path / "file" / "rows.json")
+        write_json([], tmp_path / "file" / "rows.json")

@@ -26,8 +26,7 @@ def demo(
     from smoothed.data.sample import load_sample
     from smoothed.devices import best_device, resolve_precision
     from smoothed.evaluation.evaluate import Protocol, evaluate
-    from smoothed.files import require_writable
-    from smoothed.report.json_rows import write_rows
+    from smoothed.files import require_writable, write_json
     from smoothed.report.plot import plot_accuracy
     from smoothed.report.table import gain_sentence, rows_table
 
@@ -60,4 +59,4 @@ def demo(
     output.print(f"Votes were taken in {protocol.precision}; attacks in float32.")
     errors.print(f"plot written to {plot_accuracy(rows, plot)}")
     if json is not None:
-        errors.print(f"rows written to {write_rows(rows, json)}")
+        errors.print(f"rows written to {write_json([row.to_json() for row in rows], json)}")

@@ -13,13 +13,20 @@ def download(
     to: Annotated[
         Path | None, typer.Option(help="Folder for data sets: $SMOOTHED_DATA, or a cache folder, if not given.")
     ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write here the data set's name and folder.")] = None,
 ) -> None:
     """Download a data set from its official site, check its md5 and unpack it. Goes on where it was interrupted."""
     from smoothed.data.download import download_cifar
+    from smoothed.files import require_writable, write_json
+
+    if json is not None:
+        require_writable(json)
 
     with progress_bar() as bar:
         task = bar.add_task(f"{name} (bytes)")
         folder = download_cifar(
             name, to, on_progress=lambda there, total: bar.update(task, completed=there, total=total)
         )
+    if json is not None:
+        write_json({"name": name, "folder": str(folder)}, json)
     output.print(f"{name} is in {folder}")

@@ -62,8 +62,7 @@ def evaluate(
     from smoothed.evaluation.evaluate import Protocol
     from smoothed.evaluation.evaluate import evaluate as measure
     from smoothed.evaluation.tune import choose_sigma, smoothing_card
-    from smoothed.files import require_writable
-    from smoothed.report.json_rows import write_rows
+    from smoothed.files import require_writable, write_json
     from smoothed.report.table import rows_table
 
     if tune and split != "validation":
@@ -110,4 +109,4 @@ def evaluate(
     if record:
         update_header(locate(model), results=[row.to_json() for row in rows])
     if json is not None:
-        errors.print(f"rows written to {write_rows(rows, json)}")
+        errors.print(f"rows written to {write_json([row.to_json() for row in rows], json)}")

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -56,6 +57,7 @@ def train(
         float | None,
         typer.Option(parser=duration, metavar="TIME", help="Save and stop after this long: 90s, 25m, 1.5h."),
     ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write here how the run ended and its best numbers.")] = None,
 ) -> None:
     """Train with adversarial examples and noise inside, and keep the best network on held-out images.
 
@@ -63,10 +65,13 @@ def train(
     metrics.jsonl, TensorBoard's files and the state to go on from.
     """
     from smoothed.data.named import load_training
+    from smoothed.files import require_writable, write_json
     from smoothed.training.config import TrainingConfig
     from smoothed.training.loop import Progress
     from smoothed.training.loop import train as run
 
+    if json is not None:
+        require_writable(json)
     name, train_set, validation_set = load_training(data)
     config = TrainingConfig(
         data=name,
@@ -108,6 +113,8 @@ def train(
         except KeyboardInterrupt:
             errors.print(f"stopped; the same command goes on from the last state saved in {out}")
             raise
+    if json is not None:
+        write_json(asdict(outcome), json)
     if not outcome.finished:
         output.print(f"stopped at step {outcome.step} of {outcome.total_steps}; the same command goes on")
     elif outcome.best is not None:

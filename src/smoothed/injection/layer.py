@@ -44,9 +44,8 @@ class NoiseLayer(nn.Module, ABC):
 
     def normals(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """Standard normals of `shape`, by row or shared, from the source."""
-        if self.source is None:  # pragma: no cover - forward returns before
-            return like.new_zeros(tuple(shape))
-        draw = self.source.rows if self.per_row else self.source.shared
+        source = Fresh() if self.source is None else self.source
+        draw = source.rows if self.per_row else source.shared
         return draw(self.index, shape, like)
 
     def deviation(self, tensor: Tensor) -> Tensor:
