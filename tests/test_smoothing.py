@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from torch import nn
 
-from smoothed import CNI, PNI, Gaussian, OneDraw, Smoothed, inject, noiseless, votes
+from smoothed import CNI, PNI, Gaussian, OneDraw, Smoothed, attacks, inject, noiseless, votes
 from smoothed.errors import ArgumentError
 from smoothed.injection import drawing
 from smoothed.randomness import Keyed, seed_from
@@ -347,3 +347,12 @@ def test_activation_noise_needs_the_batch_first(images):
 def test_logits_that_are_not_finite_are_refused(images):
     with pytest.raises(ArgumentError, match="model: expected finite logits, got NaN or infinity"):
         Smoothed(lambda inputs: inputs.mean((2, 3)) / 0 * 0, num_samples=1).predict(images)
+
+
+def test_a_wrong_number_of_channels_names_the_argument(network, images, labels):
+    gray = images[:, :1]
+    message = r"inputs: expected the channels that the model takes, got shape \(16, 1, 8, 8\)"
+    with pytest.raises(ArgumentError, match=message):
+        Smoothed(network, Gaussian(0.1), num_samples=1, chunk_size=16).predict(gray)
+    with pytest.raises(ArgumentError, match=message):
+        attacks.pgd(network, gray, labels, eps=0.1)

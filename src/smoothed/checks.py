@@ -1,7 +1,8 @@
 """What every entry point asks of its arguments, with one wording for the errors."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from numbers import Integral, Real
 
 import torch
@@ -42,6 +43,18 @@ def check_labels(labels: Tensor, inputs: Tensor, name: str = "labels") -> Tensor
         got = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
         raise ArgumentError(name, f"int64 classes of shape ({len(inputs)},)", got)
     return labels
+
+
+@contextmanager
+def naming_channels(inputs: Tensor) -> Iterator[None]:
+    """Turn a network's complaint about channels, inside the block, into an `ArgumentError` on `inputs`."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "channels" not in str(error):
+            raise
+        got = f"shape {tuple(inputs.shape)}"
+        raise ArgumentError("inputs", "the channels that the model takes", got, str(error).splitlines()[0]) from error
 
 
 def check_classes(labels: Tensor, num_classes: int, name: str = "labels") -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from smoothed.checks import check_inputs, check_logits, check_positive
+from smoothed.checks import check_inputs, check_logits, check_positive, naming_channels
 from smoothed.errors import ArgumentError
 from smoothed.injection import drawing, noise_layers
 from smoothed.modes import Classifier, evaluating
@@ -254,7 +254,8 @@ class Smoothed(nn.Module):
                 [image for _ in draws for image in images],
             )
             rows = inputs if len(draws) == 1 else inputs.repeat(len(draws), 1, 1, 1)
-            logits = check_logits(self.one_draw.keyed(rows, key), len(rows))
+            with naming_channels(rows):
+                logits = check_logits(self.one_draw.keyed(rows, key), len(rows))
             finite &= logits.isfinite().all()
             scores = {name: _check_scores(vote(logits), logits).chunk(len(draws)) for name, vote in votes.items()}
             for place, draw in enumerate(draws):

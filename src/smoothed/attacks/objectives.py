@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from smoothed.checks import check_classes, check_logits, check_positive
+from smoothed.checks import check_classes, check_logits, check_positive, naming_channels
 from smoothed.modes import Classifier
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -80,6 +80,7 @@ def _over_draws(num_samples: int, combine: Callable[[Tensor, Tensor], Tensor]) -
 
 def _logits(model: Classifier, inputs: Tensor, labels: Tensor) -> Tensor:
     """One draw's logits, in float32 at least: half precision is for the network, not for the loss."""
-    logits = check_logits(model(inputs), len(inputs))
+    with naming_channels(inputs):
+        logits = check_logits(model(inputs), len(inputs))
     check_classes(labels, logits.shape[1])
     return logits if logits.dtype == torch.float64 else logits.float()
