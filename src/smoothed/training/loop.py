@@ -169,6 +169,7 @@ def train(
         How it ended.
 
     Raises:
+        ArgumentError: started as several processes, which this version does not train with.
         CheckpointError: the folder holds another configuration's run.
         OutputError: something could not be written; the last state saved is intact.
         KeyboardInterrupt: after Ctrl-C, once the step has ended and the state is saved.
