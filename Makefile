@@ -15,8 +15,8 @@ demo: $(VENV)/.installed ## Run the demo on the bundled model and images
 test: lint types unit ## Everything CI checks
 
 lint: $(VENV)/.installed-test ## Style
-	$(BIN)/ruff format --check src tests
-	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
 
 types: $(VENV)/.installed-test ## Types
 	$(BIN)/basedpyright
@@ -25,8 +25,8 @@ unit: $(VENV)/.installed-test ## Tests and doctests
 	$(BIN)/pytest -q
 
 format: $(VENV)/.installed-test ## Rewrite the sources in style
-	$(BIN)/ruff format src tests
-	$(BIN)/ruff check --fix src tests
+	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/ruff check --fix src tests benchmarks
 
 clean: ## Remove the environment and what tests leave
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

@@ -1,6 +1,7 @@
 """Shapes are checked while tests run; the full data set is used where it is."""
 
 import os
+import signal
 from pathlib import Path
 
 from jaxtyping import install_import_hook
@@ -11,6 +12,9 @@ install_import_hook("smoothed", "shapes.check_shapes")
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as `nohup make test &` has it, and every process started here
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 

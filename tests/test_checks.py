@@ -134,6 +134,57 @@ def test_logits_that_are_not_a_float_row_an_image(logits, got):
         untyped(checks.check_logits)(logits, 3)
 
 
+class TestClasses:
+    def test_in_range(self):
+        labels = torch.tensor([0, 3, 1])
+        assert checks.check_classes(labels, 4) is labels
+
+    @pytest.mark.parametrize(("values", "got"), [([0, 4], 4), ([-1, 9], -1), ([-100], -100)])
+    def test_out_of_range(self, values, got):
+        with pytest.raises(ArgumentError, match=rf"targets: expected classes in 0\.\.3, the model's, got {got}$"):
+            checks.check_classes(torch.tensor(values), 4, "targets")
+
+    def test_a_tensors_bounds_are_read_once(self, monkeypatch):
+        """On a GPU each reading waits for it, and attacks ask at each gradient."""
+        read, own = [], torch.aminmax
+        monkeypatch.setattr(torch, "aminmax", lambda labels: read.append(1) or own(labels))
+        labels = torch.tensor([0, 3])
+        for _ in range(3):
+            checks.check_classes(labels, 4)
+        assert len(read) == 1
+        with pytest.raises(ArgumentError, match=r"0\.\.2, the model's, got 3"):
+            checks.check_classes(labels, 3)  # for another network
+        assert len(read) == 1
+        checks.check_classes(labels.clone(), 4)
+        assert len(read) == 2
+
+    @pytest.mark.parametrize("through", ["itself", "a view", "its base"])
+    def test_changes_in_place_are_noticed(self, through):
+        base = torch.tensor([0, 1, 2, 0])
+        labels = base[:3]
+        checks.check_classes(labels, 3)
+        {"itself": labels, "a view": labels[1:], "its base": base}[through][-1 if through != "its base" else 2] = 7
+        with pytest.raises(ArgumentError, match="got 7"):
+            checks.check_classes(labels, 3)
+        labels.fill_(1)
+        checks.check_classes(labels, 3)
+
+    def test_nothing_is_kept_of_labels_that_are_gone(self):
+        before = len(checks._known_bounds)
+        for _ in range(5):
+            checks.check_classes(torch.tensor([1]), 2)
+        assert len(checks._known_bounds) <= before
+
+    def test_labels_of_inference_mode(self):
+        """They have no version, so they are read each time."""
+        with torch.inference_mode():
+            labels = torch.tensor([0, 1])
+            checks.check_classes(labels, 2)
+            labels[0] = 5
+        with pytest.raises(ArgumentError, match="got 5"):
+            checks.check_classes(labels, 2)
+
+
 @pytest.mark.parametrize("value", [1, 2, 10**12])
 def test_positive(value):
     assert checks.check_positive(value, "steps") == value
@@ -176,3 +227,18 @@ def test_choice(choices):
 def test_no_choice(value):
     with pytest.raises(ArgumentError, match=f"vote: expected one of soft, hard, got {value!r}"):
         untyped(checks.check_choice)(value, ["soft", "hard"], "vote")
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [("sfot", "; did you mean soft?"), ("softer", "; did you mean soft?"), ("hart", "; did you mean hard?"), ("x", "")],
+)
+def test_no_choice_names_the_nearest(value, hint):
+    with pytest.raises(ArgumentError) as caught:
+        checks.check_choice(value, ["soft", "hard"], "vote")
+    assert str(caught.value) == f"vote: expected one of soft, hard, got {value!r}{hint}"
+
+
+def test_no_choice_names_all_that_are_near():
+    with pytest.raises(ArgumentError, match=r"; did you mean (wide28 or wide34|wide34 or wide28)\?$"):
+        checks.check_choice("wide", ["wide28", "resnet", "wide34"], "architecture")

@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 from torch.testing import assert_close
 
-from smoothed.randomness import Fresh, Keyed, mix, seed_from, seeded
+from smoothed.randomness import Fresh, InBatch, Keyed, Pool, Rows, mix, normal_, seed_from, seeded, uniform_
 
 
 class TestMix:
@@ -113,3 +113,207 @@ class TestFresh:
     def test_standard_normal(self, generator):
         normals = Fresh(generator).rows(1, (200_000,), torch.empty(0))
         assert stats.kstest(normals.numpy(), "norm").pvalue > 1e-3
+
+
+def uniform(shape, randomness, dtype=torch.float32):
+    return uniform_(torch.empty(shape, dtype=dtype), -2, 3, randomness)
+
+
+def normal(shape, randomness, dtype=torch.float32):
+    return normal_(torch.empty(shape, dtype=dtype), randomness)
+
+
+draws = pytest.mark.parametrize("draw", [uniform, normal])
+
+
+@draws
+class TestRows:
+    @pytest.mark.parametrize("shape", [(), (1,), (3,), (3, 2, 5)])
+    @pytest.mark.parametrize("cuts", [[1], [64], [63, 65], [10, 64, 65, 100, 128, 149]])
+    def test_rows_are_the_same_wherever_the_batch_is_cut(self, draw, shape, cuts):
+        whole = Rows(5)
+        expected = [draw((150, *shape), whole) for _ in range(3)]
+        for start, stop in itertools.pairwise([0, *cuts, 150]):
+            part = Rows(5, start)
+            for request in range(3):
+                assert torch.equal(draw((stop - start, *shape), part), expected[request][start:stop])
+
+    def test_a_part_may_be_far_from_the_start(self, draw):
+        first = Rows(1, 10**9 + 7)
+        assert torch.equal(draw((80, 3), first)[40:], draw((40, 3), Rows(1, 10**9 + 47)))
+
+    def test_seed_request_and_row_all_count(self, draw):
+        rows = torch.cat([draw((130, 4), Rows(seed)) for seed in (0, 1)])
+        first = Rows(0)
+        draw((2, 4), first)
+        rows = torch.cat([rows, draw((130, 4), first)])
+        assert len(rows.unique(dim=0)) == 390
+        assert torch.equal(draw((130, 4), Rows(0)), rows[:130])
+
+    @pytest.mark.parametrize("first", [0, 30, 64])
+    @pytest.mark.parametrize("shape", [(0,), (0, 3), (5, 0), (1, 2, 0)])
+    def test_nothing_to_draw(self, draw, shape, first):
+        rows = Rows(3, first)
+        assert draw(shape, rows).shape == shape
+        assert rows.requests == 1  # of a process without rows, too
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+    def test_dtype_and_the_global_generator(self, draw, dtype):
+        before = torch.get_rng_state()
+        numbers = draw((70, 3), Rows(0), dtype)
+        assert numbers.dtype == dtype
+        assert len(numbers.unique()) > 50
+        assert torch.equal(torch.get_rng_state(), before)
+
+    def test_law(self, draw):
+        """KS at 1e-3, seed fixed; rows, blocks and requests are independent: five deviations of a mean of products."""
+        rows = Rows(11)
+        numbers = torch.stack([draw((2000, 50), rows, torch.float64) for _ in range(2)])
+        law = stats.norm if draw is normal else stats.uniform(-2, 5)
+        assert stats.kstest(numbers.flatten().numpy(), law.cdf).pvalue > 1e-3
+        assert stats.kstest(1.03 * numbers.flatten().numpy(), law.cdf).pvalue < 1e-8
+        centred = (numbers - law.mean()) / law.std()
+        pairs = {
+            "rows": (centred[:, 1:], centred[:, :-1]),
+            "blocks": (centred[:, 64:], centred[:, :-64]),
+            "requests": (centred[0], centred[1]),
+            "entries": (centred[..., 1:], centred[..., :-1]),
+        }
+        for name, (one, other) in pairs.items():
+            assert abs((one * other).mean()) < 5 / one.numel() ** 0.5, name
+
+    def test_rows_can_be_taken_back(self, draw):
+        rows = Rows(2)
+        draw((3,), rows)
+        back = rows.remember()
+        first = draw((3,), rows)
+        back()
+        assert torch.equal(draw((3,), rows), first)
+
+
+class TestFilling:
+    def test_from_a_generator(self):
+        expected = torch.empty(7, 2).uniform_(-2, 3, generator=seeded(4))
+        assert torch.equal(uniform((7, 2), seeded(4)), expected)
+        assert torch.equal(normal((7, 2), seeded(4)), torch.empty(7, 2).normal_(generator=seeded(4)))
+
+    @draws
+    def test_from_the_default_generator(self, draw):
+        with torch.random.fork_rng():
+            torch.manual_seed(4)
+            numbers = draw((7, 2), None)
+        assert torch.equal(numbers, draw((7, 2), seeded(4)))
+
+    @draws
+    @pytest.mark.parametrize("randomness", [lambda: None, lambda: seeded(1), lambda: Rows(1)])
+    def test_in_place(self, draw, randomness):
+        fill = uniform_ if draw is uniform else normal_
+        bounds = (0, 1) if draw is uniform else ()
+        tensor = torch.zeros(5, 2)
+        assert fill(tensor, *bounds, randomness()) is tensor
+        assert tensor.all()
+
+
+class Counting(Fresh):
+    """A source that says what it was asked for."""
+
+    def __init__(self, seed=0):
+        super().__init__(seeded(seed))
+        self.shapes = []
+
+    def shared(self, layer, shape, like):
+        self.shapes.append((layer, shape, like.dtype))
+        return super().shared(layer, shape, like)
+
+
+class TestPool:
+    def test_one_draw_serves_many_layers(self):
+        source, like = Counting(), torch.empty(0)
+        pool = Pool(source, 12)
+        parts = [pool.shared(1, (3,), like), pool.shared(2, (2, 2), like), pool.shared(3, [5], like)]
+        assert [part.shape for part in parts] == [(3,), (2, 2), (5,)]
+        assert source.shapes == [(1, (12,), torch.float32)]
+        assert torch.equal(torch.cat([part.flatten() for part in parts]), torch.randn(12, generator=seeded(0)))
+        pool.shared(4, (1,), like)
+        assert len(source.shapes) == 2
+
+    def test_what_is_left_is_dropped_where_it_does_not_suffice(self):
+        source, like = Counting(), torch.empty(0)
+        pool = Pool(source, 10)
+        taken = [pool.shared(1, (8,), like), pool.shared(2, (3,), like), pool.shared(3, (7,), like)]
+        stream = torch.randn(10, generator=(generator := seeded(0))), torch.randn(10, generator=generator)
+        assert torch.equal(taken[0], stream[0][:8])
+        assert torch.equal(torch.cat(taken[1:]), stream[1])
+
+    def test_more_than_the_pool_holds(self):
+        source, like = Counting(), torch.empty(0)
+        pool = Pool(source, 4)
+        assert pool.shared(1, (3, 5), like).shape == (3, 5)
+        assert pool.shared(1, (), like).shape == ()
+        assert [shape for _, shape, _ in source.shapes] == [(15,), (4,)]
+
+    def test_nothing(self):
+        assert Pool(Counting(), 0).shared(1, (0, 3), torch.empty(0)).shape == (0, 3)
+
+    def test_another_dtype_or_device_is_another_draw(self):
+        pool = Pool(Fresh(), 10)
+        for options in ({}, {"dtype": torch.float64}, {"dtype": torch.float64, "device": "meta"}):
+            like = torch.empty(0, **options)
+            drawn = pool.shared(1, (4,), like)
+            assert (drawn.dtype, drawn.device) == (like.dtype, like.device)
+
+    def test_law(self):
+        """KS at 1e-3, seed fixed; layers and passes are independent: five deviations of a mean of products."""
+        pool, like = Pool(Fresh(seeded(1)), 500), torch.empty(0, dtype=torch.float64)
+        passes = torch.stack([torch.stack([pool.shared(k, (10, 10), like) for k in range(4)]) for _ in range(500)])
+        assert stats.kstest(passes.flatten().numpy(), "norm").pvalue > 1e-3
+        for one, other in ((passes[:, 1:], passes[:, :-1]), (passes[1:], passes[:-1])):
+            assert abs((one * other).mean()) < 5 / one.numel() ** 0.5
+
+    def test_rows_go_past_it(self):
+        pool, like = Pool(Fresh(seeded(1)), 50), torch.empty(0)
+        assert torch.equal(pool.rows(1, (3, 4), like), torch.randn(3, 4, generator=seeded(1)))
+
+    def test_it_can_be_taken_back(self):
+        pool, like = Pool(Fresh(seeded(1)), 5), torch.empty(0)
+        pool.shared(1, (2,), like)
+        back = pool.remember()
+        first = [pool.shared(1, (2,), like) for _ in range(4)]
+        back()
+        assert all(torch.equal(pool.shared(1, (2,), like), each) for each in first)
+
+
+class TestInBatch:
+    def test_what_is_shared_is_the_same_in_every_part_and_rows_follow(self):
+        like = torch.empty(0, dtype=torch.float64)
+
+        def part(first, rows):
+            source = InBatch(seeded(3), Rows(4, first))
+            return [
+                source.shared(1, (5,), like),
+                source.rows(1, (rows, 3), like),
+                source.rows(2, (rows, 2, 2), like),
+                source.shared(2, (2, 2), like),
+            ]
+
+        whole, parts = part(0, 100), [part(0, 10), part(10, 60), part(70, 30)]
+        for each in parts:
+            assert torch.equal(each[0], whole[0])
+            assert torch.equal(each[3], whole[3])
+        for index in (1, 2):
+            assert torch.equal(torch.cat([each[index] for each in parts]), whole[index])
+            assert whole[index].dtype == torch.float64
+        assert torch.equal(whole[0], torch.randn(5, generator=seeded(3), dtype=torch.float64))
+        assert not torch.equal(whole[1][:, :2], whole[2][:, 0])
+
+    def test_it_can_be_taken_back(self):
+        source, like = InBatch(seeded(3), Rows(4)), torch.empty(0)
+
+        def numbers():
+            return torch.cat([source.shared(1, (3,), like), source.rows(1, (3,), like)])
+
+        numbers()
+        back = source.remember()
+        first = numbers()
+        back()
+        assert torch.equal(numbers(), first)

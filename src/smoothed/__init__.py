@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from smoothed import attacks, noise, votes
     from smoothed.checkpoint import bundled, load, load_into, read_header, save
-    from smoothed.errors import ArgumentError, CheckpointError, DataError, OutputError, SmoothedError
-    from smoothed.injection import CNI, PNI, Injection, drawing, frozen, inject, noiseless
+    from smoothed.errors import ArgumentError, CheckpointError, DataError, DivergedError, OutputError, SmoothedError
+    from smoothed.injection import CNI, PNI, Additive, Injection, drawing, frozen, inject, noiseless
     from smoothed.models import build
     from smoothed.noise import Gaussian, Laplace, Uniform
     from smoothed.smoothing import OneDraw, Smoothed
@@ -17,8 +17,15 @@ if TYPE_CHECKING:
 _HOMES = {
     "smoothed": ("attacks", "noise", "votes"),
     "smoothed.checkpoint": ("bundled", "load", "load_into", "read_header", "save"),
-    "smoothed.errors": ("ArgumentError", "CheckpointError", "DataError", "OutputError", "SmoothedError"),
-    "smoothed.injection": ("CNI", "PNI", "Injection", "drawing", "frozen", "inject", "noiseless"),
+    "smoothed.errors": (
+        "ArgumentError",
+        "CheckpointError",
+        "DataError",
+        "DivergedError",
+        "OutputError",
+        "SmoothedError",
+    ),
+    "smoothed.injection": ("CNI", "PNI", "Additive", "Injection", "drawing", "frozen", "inject", "noiseless"),
     "smoothed.models": ("build",),
     "smoothed.noise": ("Gaussian", "Laplace", "Uniform"),
     "smoothed.smoothing": ("OneDraw", "Smoothed"),
@@ -28,9 +35,11 @@ _HOMES = {
 __all__ = [
     "CNI",
     "PNI",
+    "Additive",
     "ArgumentError",
     "CheckpointError",
     "DataError",
+    "DivergedError",
     "Gaussian",
     "Injection",
     "Laplace",

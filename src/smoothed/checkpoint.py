@@ -5,6 +5,7 @@ from (the training configuration, measured numbers, versions). `load` returns a 
 """
 
 import json
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -24,6 +25,8 @@ from smoothed.models import ARCHITECTURES, Normalize, build
 FORMAT = "smoothed-checkpoint"
 FORMAT_VERSION = 1
 SUFFIX = ".safetensors"
+CUSTOM = "custom"
+"""The architecture of a network of one's own."""
 
 Header = dict[str, Any]
 
@@ -97,18 +100,26 @@ def describe(
     classes: tuple[str, ...],
     **more: Any,  # noqa: ANN401 - any JSON value
 ) -> Header:
-    """The header of a network that `build(architecture)` made: what `load` needs, and `more` for the reader."""
-    check_choice(architecture, ARCHITECTURES, "architecture")
-    normalize = model.get_submodule("normalize")
-    if not isinstance(normalize, Normalize):
-        raise ArgumentError("model", "a Normalize layer called `normalize`", type(normalize).__name__)
+    """The header of a network: what `load` needs if `build(architecture)` made it, and `more` for the reader.
+
+    A network of one's own, of the architecture `custom`, is put together by its owner and filled by `load_into`.
+    """
+    check_choice(architecture, (*ARCHITECTURES, CUSTOM), "architecture")
+    statistics = {}
+    if architecture in ARCHITECTURES:
+        normalize = model.get_submodule("normalize")
+        if not isinstance(normalize, Normalize):
+            raise ArgumentError("model", "a Normalize layer called `normalize`", type(normalize).__name__)
+        statistics = {
+            name: [round(value, 6) for value in buffer.flatten().tolist()]
+            for name, buffer in (("mean", normalize.mean), ("std", normalize.std))
+        }
     return {
         "format_version": FORMAT_VERSION,
         "version": package_version(),
         "architecture": architecture,
         "classes": list(classes),
-        "mean": [round(value, 6) for value in normalize.mean.flatten().tolist()],
-        "std": [round(value, 6) for value in normalize.std.flatten().tolist()],
+        **statistics,
         "injection": injection,
         **more,
     }
@@ -177,6 +188,8 @@ def load(name_or_path: Path | str, *, device: torch.device | str = "cpu") -> nn.
     """
     path = locate(name_or_path)
     header = read_header(path)
+    if header.get("architecture") == CUSTOM:
+        raise CheckpointError(f"{path}: expected a network of this package, got one's own; build it and use load_into")
     try:
         model = build(
             header["architecture"], num_classes=len(header["classes"]), mean=header["mean"], std=header["std"]
@@ -216,8 +229,25 @@ def _put_noise(model: nn.Module, changes: object, path: Path | str) -> None:
 
 def _load_weights(model: nn.Module, path: Path) -> None:
     tensors, _ = read_tensors(path)
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1:2] or [str(error)]
-        raise CheckpointError(f"{path}: expected weights that fit the network, got: {first[0].strip()}") from None
+    problem = misfit(tensors, model.state_dict())
+    if problem:
+        raise CheckpointError(f"{path}: expected weights that fit the network, got: {problem}")
+    model.load_state_dict(tensors)
+
+
+def misfit(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """Which of `tensors` don't fit `wanted`, by name and shape, the first few of each kind; empty where all do."""
+    missing = [name for name in wanted if name not in tensors]
+    unknown = [name for name in tensors if name not in wanted]
+    shapes = [
+        f"{name} {tuple(tensors[name].shape)} for {tuple(wanted[name].shape)}"
+        for name in wanted
+        if name in tensors and tensors[name].shape != wanted[name].shape
+    ]
+    kinds = (("missing", missing), ("unexpected", unknown), ("of another shape", shapes))
+    return "; ".join(f"{kind}: {_few(names)}" for kind, names in kinds if names)
+
+
+def _few(names: list[str], count: int = 3) -> str:
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more

@@ -1,5 +1,6 @@
 """What every entry point asks of its arguments, with one wording for the errors."""
 
+import difflib
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -7,6 +8,7 @@ from numbers import Integral, Real
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from smoothed.errors import ArgumentError
 
@@ -59,10 +61,23 @@ def naming_channels(inputs: Tensor) -> Iterator[None]:
 
 def check_classes(labels: Tensor, num_classes: int, name: str = "labels") -> Tensor:
     """Return `labels` if they lie in 0 .. num_classes - 1, else raise `ArgumentError`."""
-    low, high = (int(bound) for bound in torch.aminmax(labels))
+    low, high = _bounds(labels)
     if low < 0 or high >= num_classes:
         raise ArgumentError(name, f"classes in 0..{num_classes - 1}, the model's", low if low < 0 else high)
     return labels
+
+
+# The bounds of label tensors by their version: attacks ask at each gradient, and on a GPU each reading waits for it.
+_known_bounds: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
+def _bounds(labels: Tensor) -> tuple[int, int]:
+    version = None if labels.is_inference() else labels._version
+    known = _known_bounds.get(labels)
+    if known is None or version is None or known[0] != version:
+        low, high = torch.aminmax(labels)
+        known = _known_bounds[labels] = version, (int(low), int(high))
+    return known[1]
 
 
 def check_logits(logits: Tensor, rows: int, name: str = "model") -> Tensor:
@@ -101,8 +116,10 @@ def check_fraction(value: float, name: str) -> float:
 
 
 def check_choice(value: str, choices: Iterable[str], name: str) -> str:
-    """Return `value` if it is one of `choices`, else raise `ArgumentError`."""
+    """Return `value` if it is one of `choices`, else raise `ArgumentError`, which names the nearest ones."""
     allowed = tuple(choices)
     if value not in allowed:
-        raise ArgumentError(name, "one of " + ", ".join(allowed), repr(value))
+        near = difflib.get_close_matches(str(value), allowed)
+        hint = f"did you mean {' or '.join(near)}?" if near else ""
+        raise ArgumentError(name, "one of " + ", ".join(allowed), repr(value), hint)
     return value

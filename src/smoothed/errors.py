@@ -23,3 +23,7 @@ class CheckpointError(SmoothedError):
 
 class OutputError(SmoothedError):
     """A result could not be written: full disk, read-only folder, a folder in place of a file."""
+
+
+class DivergedError(SmoothedError):
+    """Training met a loss that is no number. The message says at which step, and how to go on."""

@@ -1,11 +1,12 @@
 """Where noise comes from: fresh from a generator, or a function of a key.
 
-A `Source` hands out standard normals. Two kinds exist. `Fresh` draws them from a `torch.Generator`, so two passes
+A `Source` hands out standard normals. `Fresh` draws them from a `torch.Generator`, so two passes
 differ. `Keyed` makes them a function of (seed, draw, image, layer), so the same draw of the same image meets the same
-noise whatever the batch, the chunk or the order of the work.
+noise whatever the batch, the chunk or the order of the work. `InBatch` is `Fresh` for processes that share a batch.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -40,6 +41,65 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
     return torch.Generator(device).manual_seed(seed)
 
 
+class Rows:
+    """Random numbers for the rows of a batch that follow the rows, wherever the batch is cut.
+
+    Row i of the whole batch gets, at the c-th request, numbers that are a function of (seed, c, i). So processes that
+    share a batch draw what one process would, each for its own rows.
+
+    Args:
+        seed: any integer.
+        first: the place in the whole batch of the first row that is asked for.
+    """
+
+    # Rows are drawn this many at a time: a generator is seeded once a block, and no more than a block is thrown away.
+    BLOCK = 64
+
+    def __init__(self, seed: int, first: int = 0) -> None:
+        self.seed = seed
+        self.first = first
+        self.requests = 0
+
+    def remember(self) -> Callable[[], None]:
+        """A function that takes the numbers back to where they are now."""
+        requests = self.requests
+
+        def restore() -> None:
+            self.requests = requests
+
+        return restore
+
+    def fill_(self, tensor: Tensor, draw: Callable[[Tensor, torch.Generator], object]) -> Tensor:
+        """Fill `tensor` (rows first) in place: `draw` fills a block of rows from a generator on its device."""
+        self.requests += 1
+        generator = torch.Generator(tensor.device)
+        start, stop = self.first, self.first + len(tensor)
+        for begin in range(start - start % self.BLOCK, stop, self.BLOCK):
+            block = torch.empty((self.BLOCK, *tensor.shape[1:]), device=tensor.device, dtype=tensor.dtype)
+            draw(block, generator.manual_seed(mix(self.seed, self.requests, begin)))
+            low, high = max(begin, start), min(begin + self.BLOCK, stop)
+            tensor[low - start : high - start] = block[low - begin : high - begin]
+        return tensor
+
+
+Randomness = torch.Generator | Rows | None
+"""Where random rows come from: a generator on their device, torch's default one (None), or `Rows`."""
+
+
+def uniform_(tensor: Tensor, low: float, high: float, randomness: Randomness) -> Tensor:
+    """Fill `tensor`, (N, ...), with uniform numbers in place."""
+    if isinstance(randomness, Rows):
+        return randomness.fill_(tensor, lambda block, generator: block.uniform_(low, high, generator=generator))
+    return tensor.uniform_(low, high, generator=randomness)
+
+
+def normal_(tensor: Tensor, randomness: Randomness) -> Tensor:
+    """Fill `tensor`, (N, ...), with standard normals in place."""
+    if isinstance(randomness, Rows):
+        return randomness.fill_(tensor, lambda block, generator: block.normal_(generator=generator))
+    return tensor.normal_(generator=randomness)
+
+
 @runtime_checkable
 class Source(Protocol):
     """Hands out standard normals to noise, by layer: 0 is the input, network layers count from 1."""
@@ -66,6 +126,82 @@ class Fresh:
         return torch.randn(tuple(shape), generator=self.generator, device=device, dtype=like.dtype).to(like.device)
 
     rows = shared
+
+    def remember(self) -> Callable[[], None]:
+        """A function that takes the generator back to where it is now; torch's default one is its owner's affair."""
+        if self.generator is None:
+            return lambda: None
+        generator, state = self.generator, self.generator.get_state()
+        return lambda: generator.set_state(state) and None
+
+
+class Pool:
+    """Normals of another source that the batch shares, drawn many at a time: one call serves all layers of a network.
+
+    Args:
+        source: where they come from.
+        size: how many to draw at a time: what one pass needs.
+    """
+
+    def __init__(self, source: Source, size: int) -> None:
+        self.source = source
+        self.size = size
+        self._left: Tensor | None = None
+
+    def shared(self, layer: int, shape: Sequence[int], like: Tensor) -> Tensor:
+        """See `Source.shared`."""
+        count = math.prod(shape)
+        left = self._left
+        if left is None or len(left) < count or left.device != like.device or left.dtype != like.dtype:
+            left = self.source.shared(layer, (max(self.size, count),), like)
+        taken, self._left = left[:count], left[count:]
+        return taken.view(tuple(shape))
+
+    def rows(self, layer: int, shape: Sequence[int], like: Tensor) -> Tensor:
+        """See `Source.rows`."""
+        return self.source.rows(layer, shape, like)
+
+    def remember(self) -> Callable[[], None]:
+        """A function that takes the pool and its source back to where they are now."""
+        left, source = self._left, getattr(self.source, "remember", lambda: lambda: None)()
+
+        def restore() -> None:
+            self._left = left
+            source()
+
+        return restore
+
+
+class InBatch:
+    """Fresh normals for a part of a batch: what the batch shares is the same in every part, rows follow their images.
+
+    Args:
+        generator: of what the whole batch shares; each part has one that starts at the same seed.
+        own: of the rows of this part.
+    """
+
+    def __init__(self, generator: torch.Generator, own: Rows) -> None:
+        self.common = Fresh(generator)
+        self.own = own
+
+    def shared(self, layer: int, shape: Sequence[int], like: Tensor) -> Tensor:
+        """See `Source.shared`."""
+        return self.common.shared(layer, shape, like)
+
+    def rows(self, layer: int, shape: Sequence[int], like: Tensor) -> Tensor:
+        """See `Source.rows`."""
+        del layer
+        return normal_(torch.empty(tuple(shape), device=like.device, dtype=like.dtype), self.own)
+
+    def remember(self) -> Callable[[], None]:
+        """A function that takes both back to where they are now."""
+        common, own = self.common.remember(), self.own.remember()
+
+        def restore() -> None:
+            common()
+            own()
+
+        return restore
 
 
 class Keyed:

@@ -8,9 +8,10 @@ import torchattacks
 from torch.nn import functional
 from torch.testing import assert_close
 
-from smoothed.attacks import expected_loss, fgsm, nfgsm
+from smoothed.attacks import expected_loss, fgsm, fgsm_random_start, nfgsm
 from smoothed.errors import ArgumentError
 from smoothed.injection import PNI, inject
+from smoothed.randomness import Rows, seeded
 
 EPS = 8 / 255
 
@@ -72,11 +73,75 @@ class TestFgsm:
         fgsm(network, images, labels, eps=EPS)
         assert_untouched(network, before)
 
+    def test_one_radius_an_image(self, network, images, labels):
+        eps = torch.linspace(0, EPS, 16)
+        expected = (images + eps.view(-1, 1, 1, 1) * gradient(network, images, labels).sign()).clamp(0, 1)
+        assert_close(fgsm(network, images, labels, eps=eps), expected, rtol=0, atol=1e-6)
+
     def test_errors(self, network, images, labels):
         with pytest.raises(ArgumentError, match="eps: expected a finite number of at least 0, got -1"):
             fgsm(network, images, labels, eps=-1)
         with pytest.raises(ArgumentError, match="inputs: expected images in"):
             fgsm(network, images - 1, labels, eps=EPS)
+
+
+class TestRandomStart:
+    """Wong, Rice and Kolter's fast adversarial training, from their published step."""
+
+    @pytest.fixture
+    def inputs(self, images):
+        """In float64, with pixels at both ends of the range."""
+        return images.double().mul(1.4).sub(0.2).clamp(0, 1)
+
+    @pytest.mark.parametrize("step_size", [None, 0.0, EPS, 2 * EPS])
+    def test_is_their_step(self, step_size, network, inputs, labels):
+        """Uniform noise, cut to the range; the gradient there, in train mode; a step, cut to the ball and the range."""
+        twin = copy.deepcopy(network.double())
+        twin[1].train()
+        delta = torch.empty_like(inputs).uniform_(-EPS, EPS, generator=seeded(3))
+        delta = torch.max(torch.min(delta, 1 - inputs), 0 - inputs)
+        alpha = 1.25 * EPS if step_size is None else step_size
+        delta = torch.clamp(delta + alpha * gradient(twin, inputs + delta, labels).sign(), min=-EPS, max=EPS)
+        expected = inputs + torch.max(torch.min(delta, 1 - inputs), 0 - inputs)
+        attacked = fgsm_random_start(network, inputs, labels, eps=EPS, step_size=step_size, generator=seeded(3))
+        assert_close(attacked, expected, rtol=0, atol=1e-12)
+
+    def test_stays_in_its_ball_and_raises_the_loss(self, network, inputs, labels, generator):
+        inputs = inputs.float()
+        attacked = fgsm_random_start(network, inputs, labels, eps=EPS, generator=generator)
+        assert 0.99 * EPS < (attacked - inputs).abs().max() <= EPS + 1e-6
+        assert attacked.min() >= 0
+        assert attacked.max() <= 1
+        noise = torch.empty_like(inputs).uniform_(-EPS, EPS, generator=generator)
+        start = loss(network, (inputs + noise).clamp(0, 1), labels)
+        assert (loss(network, attacked, labels) > start).all()
+
+    def test_starts_follow_images(self, network, images, labels):
+        whole = fgsm_random_start(network.eval(), images, labels, eps=EPS, step_size=0.0, generator=Rows(7))
+        end = fgsm_random_start(network, images[5:], labels[5:], eps=EPS, step_size=0.0, generator=Rows(7, 5))
+        assert torch.equal(end, whole[5:])
+
+    def test_leaves_the_model(self, network, images, labels, generator):
+        for mode in (True, False):
+            before = state(network.train(mode))
+            fgsm_random_start(network, images, labels, eps=EPS, generator=generator)
+            assert_untouched(network, before)
+            assert network[1].track_running_stats
+
+    def test_the_generator_decides(self, network, images, labels):
+        before = torch.get_rng_state()
+        ends = [fgsm_random_start(network, images, labels, eps=EPS, generator=seeded(seed)) for seed in (1, 1, 2)]
+        assert torch.equal(ends[0], ends[1])
+        assert not torch.equal(ends[0], ends[2])
+        assert torch.equal(torch.get_rng_state(), before)
+
+    def test_errors(self, network, images, labels):
+        with pytest.raises(ArgumentError, match="step_size: expected a finite number of at least 0, got -1"):
+            fgsm_random_start(network, images, labels, eps=EPS, step_size=-1)
+        with pytest.raises(ArgumentError, match=r"eps: expected a finite number of at least 0, got -0\.1"):
+            fgsm_random_start(network, images, labels, eps=-0.1)
+        with pytest.raises(ArgumentError, match="inputs: expected images in"):
+            fgsm_random_start(network, images + 1, labels, eps=EPS)
 
 
 class TestNfgsm:

@@ -5,7 +5,20 @@ import torch
 from torch.nn import functional
 from torch.testing import assert_close
 
-from smoothed.attacks import ATTACKS, EVALUATION_ATTACKS, expected_logits, expected_loss, named_attack, pgd
+from smoothed.attacks import (
+    ATTACKS,
+    EVALUATION_ATTACKS,
+    SINGLE_DRAW_ATTACKS,
+    SINGLE_STEP_ATTACKS,
+    TRAINING_ATTACKS,
+    divergence_pgd,
+    expected_logits,
+    expected_loss,
+    fgsm_random_start,
+    named_attack,
+    nfgsm,
+    pgd,
+)
 from smoothed.errors import ArgumentError
 from smoothed.injection import PNI, drawing, inject
 from smoothed.randomness import Fresh, seeded
@@ -14,7 +27,9 @@ EPS = 8 / 255
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_every_name_raises_the_loss_within_its_budget(name, network, images, labels, generator):
+def test_every_name_raises_the_loss_within_its_budget(name, network, images, generator):
+    """The loss of the network's own answer, which `kl` moves away from."""
+    labels = network(images).argmax(1)
     attack = named_attack(name, eps=EPS, steps=4, num_samples=2)
     attacked = attack(network, images, labels, generator)
     assert (attacked - images).abs().max() <= (3 if name == "nfgsm" else 1) * EPS + 1e-6
@@ -61,10 +76,47 @@ def test_names_mean_their_expectation(name, objective, network, images, labels):
     assert ((results[0] - results[1]).abs() > 1e-6).float().mean() < 0.005
 
 
-def test_evaluation_attacks_stay_in_the_ball():
-    assert set(ATTACKS) - set(EVALUATION_ATTACKS) == {"nfgsm"}
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize(("name", "method"), [("pgd", pgd), ("kl", divergence_pgd)])
+def test_norm_and_steps_reach_the_attack(name, method, norm, network, images, labels):
+    attacked = named_attack(name, eps=0.3, steps=3, norm=norm)(network, images, labels, seeded(1))
+    expected = method(network, images, labels, eps=0.3, steps=3, norm=norm, generator=seeded(1))
+    assert torch.equal(attacked, expected)
+    length = (attacked - images).flatten(1).norm(dim=1)
+    assert (length > 0.31).all() if norm == "linf" else (length < 0.301).all()
+
+
+@pytest.mark.parametrize(("name", "method"), [("fgsm-rs", fgsm_random_start), ("nfgsm", nfgsm)])
+def test_single_steps_take_the_radius_alone(name, method, network, images, labels):
+    attacked = named_attack(name, eps=EPS, steps=9)(network, images, labels, seeded(1))
+    assert torch.equal(attacked, method(network, images, labels, eps=EPS, generator=seeded(1)))
+
+
+@pytest.mark.parametrize("name", ["fgsm", "pgd", "epgd", "epgd-loss", "smoothadv"])
+def test_one_radius_an_image(name, network, images, labels):
+    eps = torch.linspace(0, EPS, 16)
+    attacked = named_attack(name, eps=eps, steps=8, num_samples=2)(network, images, labels, seeded(1))
+    distance = (attacked - images).abs().amax((1, 2, 3))
+    assert (distance <= eps + 1e-6).all()
+    assert (distance >= 0.99 * eps - 1e-6).all()
+
+
+def test_groups():
+    assert TRAINING_ATTACKS == ("fgsm-rs", "nfgsm", "kl")
+    assert EVALUATION_ATTACKS == ("fgsm", "pgd", "epgd", "epgd-loss", "smoothadv")
+    assert {*TRAINING_ATTACKS, *EVALUATION_ATTACKS} == set(ATTACKS)
+    assert set(SINGLE_STEP_ATTACKS) < set(SINGLE_DRAW_ATTACKS) < set(ATTACKS)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_groups_say_how_many_passes_an_attack_takes(name, network, images, labels):
+    passes = []
+    network.register_forward_hook(lambda *_: passes.append(1))
+    named_attack(name, eps=EPS, steps=3, num_samples=2)(network, images, labels, seeded(1))
+    steps, draws = 1 if name in SINGLE_STEP_ATTACKS else 3, 1 if name in SINGLE_DRAW_ATTACKS else 2
+    assert len(passes) == steps * draws + (name == "kl")  # which looks at the clean images once
 
 
 def test_unknown_name():
-    with pytest.raises(ArgumentError, match=r"attack: expected one of fgsm, nfgsm, pgd, .*, got 'cw'"):
+    with pytest.raises(ArgumentError, match=r"attack: expected one of fgsm, fgsm-rs, nfgsm, pgd, kl, .*, got 'cw'"):
         named_attack("cw", eps=EPS)

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from smoothed.checkpoint import describe, read_header, save
-from smoothed.cli.main import main
 from smoothed.injection import inject_preset
 from smoothed.models import build
 
@@ -30,25 +29,18 @@ def checkpoint(tmp_path_factory):
     return save(tmp_path_factory.mktemp("checkpoint") / "untrained.safetensors", model, header)
 
 
-def run(*arguments):
-    """Exit code of the command in this process."""
-    with pytest.raises(SystemExit) as stop:
-        main([str(argument) for argument in arguments])
-    return stop.value.code
-
-
 def start(*arguments, **options):
     command = [sys.executable, "-m", "smoothed", *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["demo"], ["download"]])
-def test_help(command, capsys):
+@pytest.mark.parametrize("command", [[], ["train"], ["recipes"], ["evaluate"], ["demo"], ["download"]])
+def test_help(run, command, capsys):
     assert run(*command, "--help") == 0
     assert "--help" in capsys.readouterr().out
 
 
-def test_evaluate_prints_a_table_and_writes_rows(checkpoint, tmp_path, capsys):
+def test_evaluate_prints_a_table_and_writes_rows(run, checkpoint, tmp_path, capsys):
     rows = tmp_path / "rows.json"
     options = ["--images", 8, "--steps", 1, "--num-samples", "1,3", "--runs", 2, "--sigma", "0,0.24", "--json", rows]
     assert run("evaluate", "--model", checkpoint, *options) == 0
@@ -61,12 +53,12 @@ def test_evaluate_prints_a_table_and_writes_rows(checkpoint, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("attack", ["epgd", "smoothadv", "fgsm"])
-def test_evaluate_takes_each_attack(checkpoint, attack):
+def test_evaluate_takes_each_attack(run, checkpoint, attack):
     options = ["--steps", 1, "--attack-samples", 2, "--num-samples", 1, "--votes", "soft", "--sigma", 0.1]
     assert run("evaluate", "--model", checkpoint, "--attack", attack, "--images", 4, *options) == 0
 
 
-def test_demo_runs_on_the_bundled_checkpoint(tmp_path, capsys):
+def test_demo_runs_on_the_bundled_checkpoint(run, tmp_path, capsys):
     rows, plot = tmp_path / "rows.json", tmp_path / "plot.png"
     assert run("demo", "--images", 10, "--json", rows, "--plot", plot) == 0
     shown = capsys.readouterr().out
@@ -96,13 +88,11 @@ def test_demo_runs_on_the_bundled_checkpoint(tmp_path, capsys):
         (["evaluate", "--tune"], "error: tune: expected --split validation, got --split test"),
         (["evaluate", "--colour"], "No such option"),
         (["evaluate", "--runs", "few"], "--runs"),
-        (["train"], "Missing option"),
-        (["train", "--out", "x", "--time-limit", "soon"], "expected a time such as 90s, 25m or 1.5h, got soon"),
         (["frobnicate"], "No such command"),
         (["download", "mnist"], "error: name: expected one of cifar10, cifar100, got 'mnist'"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(arguments, message, capsys):
+def test_bad_input_is_one_line_and_exit_code_2(run, arguments, message, capsys):
     assert run(*arguments) == 2
     shown = capsys.readouterr().err
     line = shown.strip().splitlines()[-1]
@@ -111,14 +101,7 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, capsys):
     assert "Traceback" not in shown
 
 
-def test_missing_data_says_what_to_do(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("SMOOTHED_DATA", str(tmp_path))
-    assert run("train", "--out", tmp_path / "run") == 2
-    assert "run `smoothed download cifar10`, or point --data" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_folder_in_place_of_a_file_is_an_error(checkpoint, tmp_path, capsys):
+def test_a_folder_in_place_of_a_file_is_an_error(run, checkpoint, tmp_path, capsys):
     (tmp_path / "taken").write_text("a file")
     options = ["--images", 2, "--steps", 1, "--num-samples", 1, "--votes", "soft"]
     assert run("evaluate", "--model", checkpoint, *options, "--json", tmp_path / "taken" / "rows.json") == 2
@@ -154,7 +137,7 @@ def test_ctrl_c_ends_with_130_and_one_line(checkpoint, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_record_writes_the_numbers_into_the_header(checkpoint, tmp_path):
+def test_record_writes_the_numbers_into_the_header(run, checkpoint, tmp_path):
     copy = tmp_path / "copy.safetensors"
     copy.write_bytes(checkpoint.read_bytes())
     options = ["--images", 4, "--steps", 1, "--num-samples", "2", "--votes", "soft", "--sigma", "0.1", "--record"]
@@ -162,7 +145,7 @@ def test_record_writes_the_numbers_into_the_header(checkpoint, tmp_path):
     assert [row["vote"] for row in read_header(copy)["results"]] == ["none", "soft"]
 
 
-def test_tune_chooses_on_held_out_images(checkpoint, tmp_path, full_data, capsys):
+def test_tune_chooses_on_held_out_images(run, checkpoint, tmp_path, full_data, capsys):
     copy = tmp_path / "copy.safetensors"
     copy.write_bytes(checkpoint.read_bytes())
     options = ["--images", 6, "--steps", 1, "--num-samples", "2", "--votes", "prediction", "--sigma", "0,0.2"]
@@ -171,15 +154,3 @@ def test_tune_chooses_on_held_out_images(checkpoint, tmp_path, full_data, capsys
     assert card["chosen_on"] == "cifar10 validation"
     assert [tried["sigma"] for tried in card["tried"]] == [0.0, 0.2]
     assert f"sigma {card['sigma']:g} (normalized) is now the checkpoint's own" in capsys.readouterr().out
-
-
-def test_train_runs_on_real_images(full_data, tmp_path, capsys):
-    options = ["--attack", "nfgsm", "--epochs", 1, "--injection", "none", "--precision", "bf16"]
-    command = ["train", "--data", full_data, "--out", tmp_path / "run", *options]
-    assert run(*command, "--time-limit", "1s", "--json", tmp_path / "outcome.json") == 0
-    outcome = json.loads((tmp_path / "outcome.json").read_text())
-    assert outcome["finished"] is False
-    assert 0 < outcome["step"] < outcome["total_steps"] == 175
-    assert "the same command goes on" in capsys.readouterr().out
-    assert run(*command, "--time-limit", "1s", "--lr", "0.3") == 2
-    assert "the run there has lr = 0.1, this one 0.3" in capsys.readouterr().err

@@ -1,10 +1,11 @@
-"""Small data sets in the layout of CIFAR's official files."""
+"""Small data sets in the layout of CIFAR's official files, and in folders of image files."""
 
 import pickle
 import struct
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from smoothed.data.cifar import CIFARS
 
@@ -56,5 +57,31 @@ def write_cifar():
         names = [b"class %d" % i for i in range(cifar.num_classes)]
         dump(root / cifar.folder / cifar.classes_file, {cifar.classes_key: names})
         return images, labels
+
+    return write
+
+
+@pytest.fixture
+def write_image():
+    """A function (path, width, height, seed) that writes an image of smooth random colours, and returns it."""
+
+    def write(path, width=20, height=16, seed=0):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        coarse = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+        image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+        image.save(path)
+        return image
+
+    return write
+
+
+@pytest.fixture
+def write_folder(write_image):
+    """A function (root, images by folder) that writes that many PNG files of several sizes into each folder."""
+
+    def write(root, counts):
+        for number, (folder, count) in enumerate(counts.items()):
+            for i in range(count):
+                write_image(root / folder / f"{i:03}.png", 12 + 5 * (i % 3), 12 + 3 * (i % 4), 1000 * number + i)
 
     return write

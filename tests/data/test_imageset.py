@@ -66,6 +66,16 @@ def test_batches_are_all_images_in_order(small, pixels, size):
     assert torch.cat([labels for _, labels in batches]).tolist() == small.labels.tolist()
 
 
+@pytest.mark.parametrize("seed", [None, 3])
+def test_load_is_plain_indexing_whatever_the_seed(small, pixels, seed):
+    batches = [[5, 1], [], [6, 6, 0]]
+    loaded = list(small.load([torch.tensor(batch, dtype=torch.int64) for batch in batches], seed))
+    for batch, (images, labels) in zip(batches, loaded, strict=True):
+        assert images.dtype == torch.uint8
+        np.testing.assert_array_equal(images.numpy(), pixels.numpy()[batch])
+        assert labels.tolist() == [small.labels.tolist()[i] for i in batch]
+
+
 def test_to_float_maps_every_byte_to_its_nearest_float():
     every = torch.arange(256, dtype=torch.uint8)
     floats = to_float(every)

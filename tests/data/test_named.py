@@ -1,5 +1,7 @@
 """Data sets by the names of the command line."""
 
+import re
+
 import pytest
 import torch
 
@@ -89,3 +91,66 @@ def test_a_name_without_its_folder(tmp_path, monkeypatch):
 def test_an_unknown_split():
     with pytest.raises(ArgumentError, match="split: expected one of test, validation, train, got 'val'"):
         load_images("sample", "val")
+
+
+@pytest.fixture
+def flowers(tmp_path, write_folder):
+    write_folder(
+        tmp_path / "flowers", {f"{split}/{name}": 5 for split in ("train", "test") for name in ("iris", "rose")}
+    )
+    return tmp_path / "flowers"
+
+
+@pytest.mark.parametrize(("suffix", "size"), [("", 224), ("@64", 64), ("@1", 1), ("@4096", 4096)])
+def test_a_folder_per_class_and_its_image_size(flowers, suffix, size):
+    found = load_images(f"imagefolder:{flowers}{suffix}")
+    assert (found.name, found.classes, len(found)) == ("flowers test", ("iris", "rose"), 10)
+    assert found.image_size == size
+
+
+def test_a_folder_per_class_by_a_relative_path_and_under_home(flowers, monkeypatch):
+    monkeypatch.setenv("HOME", str(flowers.parent))
+    monkeypatch.chdir(flowers)
+    for path in ("~/flowers", ".", "../flowers/"):
+        assert load_images(f"imagefolder:{path}@8").name == "flowers test"
+
+
+def test_a_path_with_an_at_sign(flowers):
+    folder = flowers.rename(flowers.parent / "me@home")
+    assert load_images(f"imagefolder:{folder}@48").image_size == 48
+    assert load_images(f"imagefolder:{folder}/").image_size == 224
+    inner = folder.rename(flowers).rename(flowers.parent / "set")
+    (flowers.parent / "a@b").mkdir()
+    inner = inner.rename(flowers.parent / "a@b" / "set")
+    assert load_images(f"imagefolder:{inner}").image_size == 224
+    assert load_images(f"imagefolder:{inner}@48").image_size == 48
+
+
+def test_the_training_part_of_a_folder_is_called_as_it_was_given(flowers):
+    data = f"imagefolder:{flowers}@32"
+    name, train, validation = load_training(data)
+    assert name == data
+    assert (train.name, validation.name) == ("flowers train", "flowers validation")
+    assert (len(train), len(validation)) == (9, 1)
+    assert (train.image_size, validation.image_size) == (32, 32)
+    assert load_images(data, "train").files == train.files
+    assert load_images(data, "validation").files == validation.files
+
+
+@pytest.mark.parametrize("load", [load_images, load_training])
+@pytest.mark.parametrize("wrong", ["@0", "@-1", "@1.5", "@", "@large", "@4097", "@ 8", "@99999999999", "@\u0663"])
+def test_an_image_size_that_is_none(flowers, load, wrong):
+    expected = r"data: expected imagefolder:PATH or imagefolder:PATH@SIZE with a SIZE in 1\.\.4096 pixels, got "
+    with pytest.raises(DataError, match=expected + re.escape(f"imagefolder:{flowers}{wrong}")):
+        load(f"imagefolder:{flowers}{wrong}")
+
+
+@pytest.mark.parametrize("data", ["imagefolder:", "imagefolder:@64"])
+def test_no_path(data):
+    with pytest.raises(DataError, match=f"data: expected imagefolder:PATH .*got {data}$"):
+        load_images(data)
+
+
+def test_a_folder_without_its_prefix_is_told_of_it(flowers):
+    with pytest.raises(DataError, match=r"or imagefolder:PATH\[@SIZE\] with a folder of images per class in PATH, got"):
+        load_images(str(flowers))

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections import Counter
+import math
 
 import pytest
 import torch
@@ -11,10 +11,10 @@ from torch.nn.utils import parametrizations, parametrize
 from torch.testing import assert_close
 
 from smoothed.errors import ArgumentError, CheckpointError
-from smoothed.injection import CNI, PNI, PRESETS, frozen, inject, inject_preset, noise_layers, noiseless, reinject
+from smoothed.injection import CNI, PNI, drawing, frozen, inject, noise_layers, noiseless, reinject, weight_normals
 from smoothed.injection.cni import CNILayer
 from smoothed.injection.pni import PNILayer
-from smoothed.models import build
+from smoothed.randomness import Fresh
 
 
 @pytest.fixture(autouse=True)
@@ -228,6 +228,52 @@ def test_one_target_of_two_can_be_undone(mixed, signals):
     mixed(signals)
 
 
+def test_injections_add_up(mixed, signals):
+    """The sum tells of all changes and undoes them, whatever their order and their targets."""
+    clean, names = mixed(signals), list(mixed.state_dict())
+    first = inject(mixed, weights=PNI(), layers=["head", "up"])
+    second = inject(mixed, activations=CNI(), layers=["head"])
+    third = inject(mixed, weights=CNI(), layers=["along"])
+    both = third + first + second
+    assert places(both) == [("along", "weight"), ("up", "weight"), ("head", "weight"), ("head", "activation")]
+    assert str(both).startswith("noise in 4 places, ")
+    assert [change["layer"] for change in both.to_json()] == ["along", "up", "head", "head"]
+    both.undo()
+    assert not noise_layers(mixed)
+    assert list(mixed.state_dict()) == names
+    assert torch.equal(mixed(signals), clean)
+
+
+class Counting(Fresh):
+    """A source that says how many normals weights asked for."""
+
+    count = 0
+
+    def shared(self, layer, shape, like):
+        self.count += math.prod(shape)
+        return super().shared(layer, shape, like)
+
+
+@pytest.mark.parametrize(
+    "laws",
+    [
+        {"weights": PNI("layer")},
+        {"weights": CNI(rank=3)},
+        {"weights": {nn.Conv2d: CNI(rank=0), nn.Linear: PNI("element")}, "activations": CNI()},
+        {"activations": PNI()},
+    ],
+)
+def test_weight_normals_is_what_a_pass_draws(laws, mixed, signals):
+    assert weight_normals(mixed) == 0
+    inject(mixed, **laws)
+    parametrize.register_parametrization(mixed.up, "bias", nn.Identity())
+    source = Counting()
+    with drawing(mixed, source):
+        mixed(signals)
+    assert weight_normals(mixed) == source.count
+    assert (source.count > 0) == ("weights" in laws)
+
+
 def test_undo_leaves_a_copy_alone(mixed, signals):
     injection = inject(mixed, weights=PNI())
     twin = copy.deepcopy(mixed)
@@ -280,54 +326,6 @@ class TestErrors:
         with pytest.raises(CheckpointError, match="injection: expected noise that fits the network, got"):
             reinject(mixed, [change])
         assert not noise_layers(mixed)
-
-
-class TestPresets:
-    @pytest.mark.parametrize("name", PRESETS)
-    def test_finite_forward_and_backward(self, name, generator):
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            model = build("resnet20")
-            injection = inject_preset(model, name)
-            loss = model(torch.rand(4, 3, 16, 16, generator=generator)).square().sum()
-            loss.backward()
-        assert loss.isfinite()
-        assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
-        learned = [parameter for layer in noise_layers(model) for parameter in layer.parameters()]
-        assert all(parameter.grad.any() for parameter in learned)
-        # ResNet-20: one convolution, three stages of three blocks of two, two shortcuts; one linear layer.
-        convolutions, linear = 1 + 18 + 2, 1
-        assert len(injection.changes) == (0 if name == "none" else convolutions + linear)
-
-    def test_cni_w_is_the_papers(self):
-        injection = inject_preset(build("resnet20"), "cni-w")
-        laws = Counter(change.law for change in injection.changes)
-        assert laws == {CNI(rank=5): 21, PNI("element"): 1}
-        assert injection.changes[0].law == CNI(rank=5)  # the first convolution too
-        assert injection.changes[-1].law == PNI("element")
-
-    @pytest.mark.parametrize("name", ["pni-w", "cni-w", "pni-a-a", "cni-a"])
-    def test_strength_scales_the_noise(self, name, network, images):
-        """One noise layer under one key: twice the strength is twice the noise."""
-        noises = []
-        for strength in (1.0, 2.0):
-            twin = copy.deepcopy(network)
-            inject_preset(twin, name, strength)
-            with frozen(twin):
-                layer = noise_layers(twin)[0]
-                like = images if layer.per_row else twin[0].parametrizations.weight.original
-                noises.append(layer(like) - like)
-        assert_close(noises[1], 2 * noises[0], rtol=1e-4, atol=1e-5)
-        assert noises[0].abs().max() > 1e-3
-
-    def test_strength_zero_is_no_noise(self, network, images):
-        clean = network(images)
-        inject_preset(network, "cni-w", 0.0)
-        assert_close(network(images), clean, rtol=1e-4, atol=1e-4)  # variances are held at 1e-12
-
-    def test_unknown_name(self, network):
-        with pytest.raises(ArgumentError, match=r"injection: expected one of none, pni-w, .*, got 'cni'"):
-            inject_preset(network, "cni")
 
 
 @pytest.mark.parametrize("laws", LAWS.values(), ids=LAWS)

@@ -1,11 +1,14 @@
 """Configurations refuse what makes no sense, and survive JSON."""
 
 import json
+from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
 from smoothed.errors import ArgumentError
 from smoothed.training.config import TrainingConfig
+
+DEFAULTS = TrainingConfig().to_json()
 
 
 def test_the_defaults_are_the_papers():
@@ -16,16 +19,48 @@ def test_the_defaults_are_the_papers():
         "pgd",
         7,
     )
-    assert (config.eps, config.adversarial_weight) == (8 / 255, 0.5)
+    assert (config.eps, config.attack_step, config.adversarial_weight) == (8 / 255, 1 / 4, 0.5)
     assert (config.lr, config.momentum, config.weight_decay) == (0.1, 0.9, 1e-4)
     assert (config.batch_size, config.epochs, config.schedule) == (256, 400, "steps")
 
 
 def test_json_round_trip():
-    config = TrainingConfig(seed=7, average=0.9)
+    config = TrainingConfig(seed=7, average=0.9, start="elsewhere", data="imagefolder:some/where@64")
     assert TrainingConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
-    with pytest.raises(ArgumentError, match="config: expected names that this version knows, got colour"):
-        TrainingConfig.from_json({"colour": 1})
+    assert TrainingConfig.from_json({}) == TrainingConfig()
+    assert TrainingConfig.from_json({"lr": 1, "start": None}).lr == 1  # JSON writes 1.0 as it likes
+
+
+def test_every_setting_is_documented():
+    missing = [
+        field.name for field in fields(TrainingConfig) if f"\n        {field.name}: " not in TrainingConfig.__doc__
+    ]
+    assert missing == []
+
+
+def test_it_is_a_value():
+    with pytest.raises(FrozenInstanceError):
+        TrainingConfig().lr = 0.2
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"colour": 1}, "config: expected names that this version knows, got colour"),
+        ({"attack_stepz": 1}, "got attack_stepz; did you mean .*attack_steps"),
+        ({"epochs": 1.5}, "config: expected epochs of type .*int.*, got 1.5"),
+        ({"epochs": "4"}, "config: expected epochs of type .*int.*, got '4'"),
+        ({"lr": "fast"}, "config: expected lr of type .*float.*, got 'fast'"),
+        ({"seed": True}, "config: expected seed of type .*int.*, got True"),
+        ({"start": 3}, "config: expected start of type .*, got 3"),
+        ({"data": None}, "config: expected data of type .*str.*, got None"),
+        ({"lr": [0.1]}, r"config: expected lr of type .*, got \[0.1\]"),
+        ({"epochs": -1}, "epochs: expected an integer of at least 1, got -1"),
+    ],
+)
+def test_json_of_another_kind(values, message):
+    with pytest.raises(ArgumentError, match=message):
+        TrainingConfig.from_json(values)
 
 
 @pytest.mark.parametrize(
@@ -33,14 +68,64 @@ def test_json_round_trip():
     [
         ({"data": "mnist"}, "data: expected one of cifar10, cifar100"),
         ({"architecture": "vgg"}, "architecture: expected one of resnet20"),
+        ({"architecture": "resnet21"}, "got 'resnet21'; did you mean .*resnet20"),
         ({"injection": "x"}, "injection: expected one of none"),
-        ({"attack": "x"}, "attack: expected one of fgsm"),
-        ({"epochs": 0}, "epochs: expected an integer of at least 1"),
-        ({"eps": -1.0}, "eps: expected a finite number of at least 0"),
-        ({"adversarial_weight": 1.5}, r"adversarial_weight: expected a number in \[0, 1\], got 1.5"),
-        ({"precision": "fp8"}, "precision: expected one of float32, bf16"),
+        ({"input_sigma_units": "px"}, "input_sigma_units: expected one of normalized, pixel"),
+        ({"input_draws": "x"}, "input_draws: expected one of fresh, fixed"),
+        ({"attack": "x"}, "attack: expected one of fgsm.*none, free, iaat"),
+        ({"norm": "l1"}, "norm: expected one of linf, l2"),
+        ({"loss": "hinge"}, "loss: expected one of adversarial, bernoulli, trades, mart"),
+        ({"schedule": "x"}, "schedule: expected one of steps, onecycle"),
+        ({"precision": "fp8"}, "precision: expected one of auto, float32, bf16, got 'fp8'"),
+        ({"keep": "all"}, "keep: expected one of best, extremes"),
+        ({"loss": "mart", "label_smoothing": 0.1}, "label_smoothing: expected 0 with the loss mart.*got 0.1"),
     ],
 )
-def test_bad_values(change, message):
+def test_bad_choices(change, message):
     with pytest.raises(ArgumentError, match=message):
         TrainingConfig(**change)
+
+
+COUNTS = ["attack_steps", "attack_samples", "loss_samples", "replays", "epochs", "batch_size", "accumulation"]
+SHARES = ["adversarial_weight", "label_smoothing", "average", "eps_warmup", "steps_warmup"]
+AMOUNTS = sorted(name for name, value in DEFAULTS.items() if type(value) is float and name not in SHARES)
+
+
+@pytest.mark.parametrize("name", [*COUNTS, "validation_attack_images"])
+@pytest.mark.parametrize("value", [0, -3, 1.5, True, "2"])
+def test_counts(name, value):
+    with pytest.raises(ArgumentError, match=f"^{name}: expected an integer of at least 1, got {value!r}"):
+        TrainingConfig(**{name: value})
+
+
+@pytest.mark.parametrize("name", SHARES)
+@pytest.mark.parametrize("value", [-0.1, 1.01, float("nan"), True, "half"])
+def test_shares(name, value):
+    with pytest.raises(ArgumentError, match=rf"^{name}: expected a number in \[0, 1\], got {value!r}"):
+        TrainingConfig(**{name: value})
+
+
+@pytest.mark.parametrize("name", AMOUNTS)
+@pytest.mark.parametrize("value", [-1e-9, float("inf"), float("nan"), False])
+def test_amounts(name, value):
+    with pytest.raises(ArgumentError, match=f"^{name}: expected a finite number of at least 0, got {value!r}"):
+        TrainingConfig(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("settings", "needs"),
+    [
+        ({}, True),
+        ({"attack": "none"}, False),
+        ({"adversarial_weight": 0.0}, False),
+        ({"loss": "bernoulli", "adversarial_weight": 0.0}, False),
+        ({"loss": "bernoulli"}, True),
+        ({"loss": "trades", "adversarial_weight": 0.0}, True),
+        ({"loss": "trades", "beta": 0.0}, False),
+        ({"loss": "mart", "beta": 0.0, "adversarial_weight": 0.0}, True),
+        ({"loss": "mart", "attack": "none"}, False),
+    ],
+)
+def test_who_needs_an_attack(settings, needs):
+    """Those whose loss has a term of positive weight that looks at adversarial examples."""
+    assert TrainingConfig(**settings).needs_attack is needs

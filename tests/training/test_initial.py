@@ -1,16 +1,23 @@
-"""Where a run starts: a new network, or a checkpoint."""
+"""Where a run starts: a new network, a checkpoint, or one's own network."""
 
 import pytest
 import torch
+from torch import nn
 
-from smoothed.checkpoint import describe, read_tensors, save
-from smoothed.errors import CheckpointError
+from smoothed.checkpoint import describe, load, read_header, read_tensors, save
+from smoothed.errors import ArgumentError, CheckpointError
 from smoothed.injection import frozen, inject_preset, noise_layers
-from smoothed.models import build
+from smoothed.models import CIFAR10_STD, CIFAR100_MEAN, CIFAR100_STD, build
 from smoothed.training.config import TrainingConfig
 from smoothed.training.initial import initial_network
 
 CLASSES = ("a", "b", "c")
+
+
+@pytest.fixture
+def data(image_set):
+    """A set of images of three classes."""
+    return image_set(12, classes=3)
 
 
 def checkpoint(path, injection, classes=CLASSES):
@@ -23,53 +30,147 @@ def checkpoint(path, injection, classes=CLASSES):
     return str(save(path, model, describe("resnet20", model, changes, classes, training={"seconds": 1})))
 
 
-def test_a_new_network_follows_its_seed_alone():
-    first, second, other = (initial_network(TrainingConfig(seed=seed), CLASSES)[0] for seed in (1, 1, 2))
+def places(start):
+    return [(change["layer"], change["target"]) for change in start.injection]
+
+
+# A new network.
+
+
+def test_a_new_network_follows_its_seed_alone(data):
+    state = torch.random.get_rng_state()
+    first, second, other = (initial_network(TrainingConfig(seed=seed), data).model for seed in (1, 1, 2))
     assert torch.equal(first.linear.bias, second.linear.bias)
     assert not torch.equal(first.linear.bias, other.linear.bias)
+    assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_fine_tuning_keeps_weights_and_learned_noise(tmp_path):
+def test_a_new_network_has_the_datas_classes_and_statistics(data):
+    start = initial_network(TrainingConfig(data="cifar100", injection="none"), data)
+    assert start.model.linear.out_features == 3
+    assert start.model.normalize.mean.flatten().tolist() == pytest.approx(CIFAR100_MEAN)
+    assert start.std == CIFAR100_STD
+    assert (start.injection, start.parent) == ([], {})
+
+
+def test_statistics_of_images_that_have_none(data):
+    start = initial_network(TrainingConfig(data="imagefolder:somewhere", injection="none"), data)
+    pixels = data.images.double().movedim(1, 0).flatten(1) / 255
+    assert start.std == pytest.approx(pixels.std(1, correction=0).tolist())
+    assert start.model.normalize.mean.flatten().tolist() == pytest.approx(pixels.mean(1).tolist())
+    assert start.model.normalize.std.flatten().tolist() == pytest.approx(list(start.std))
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_a_new_network_has_its_noise_at_the_strength_asked_for(data, strength):
+    config = TrainingConfig(injection="pni-w-layer", injection_strength=strength)
+    start = initial_network(config, data)
+    assert len(start.injection) == 22
+    alphas = [layer.alpha.item() for layer in noise_layers(start.model)]
+    assert alphas == [0.25 * strength] * 22
+
+
+# A checkpoint.
+
+
+def test_fine_tuning_keeps_weights_and_learned_noise(tmp_path, data):
     path = checkpoint(tmp_path / "noisy.safetensors", "cni-w")
-    model, changes, parent = initial_network(TrainingConfig(start=path), CLASSES)
-    saved, _ = read_tensors(path)
-    assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
-    assert len(changes) == 22
-    assert parent == {"seconds": 1}
+    start = initial_network(TrainingConfig(start=path), data)
+    saved, header = read_tensors(path)
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in start.model.state_dict().items())
+    assert start.injection == header["injection"]
+    assert len(start.injection) == 22
+    assert start.parent == {"seconds": 1}
+    assert start.std == CIFAR10_STD
 
 
-def test_a_network_without_noise_gets_some(tmp_path):
+def test_a_network_without_noise_gets_some(tmp_path, data):
     path = checkpoint(tmp_path / "plain.safetensors", "none")
-    model, changes, _ = initial_network(TrainingConfig(start=path, injection="pni-w-layer"), CLASSES)
+    start = initial_network(TrainingConfig(start=path, injection="pni-w-layer"), data)
     saved, _ = read_tensors(path)
-    assert torch.equal(model.conv1.parametrizations.weight.original, saved["conv1.weight"])
-    assert len(changes) == len(noise_layers(model)) == 22
+    assert torch.equal(start.model.conv1.parametrizations.weight.original, saved["conv1.weight"])
+    assert len(start.injection) == len(noise_layers(start.model)) == 22
+    assert {layer.alpha.item() for layer in noise_layers(start.model)} == {0.25}
 
 
-def test_a_checkpoint_that_does_not_fit(tmp_path):
+@pytest.mark.parametrize(("injection", "added"), [("cni-w+pni-a", 22), ("cni-w+input", 1)])
+def test_noise_that_is_missing_is_put_beside_what_there_is(tmp_path, data, injection, added):
+    """What was learned stays; the new noise starts as it does anywhere; a checkpoint of the result can be loaded."""
     path = checkpoint(tmp_path / "noisy.safetensors", "cni-w")
-    with pytest.raises(CheckpointError, match="expected a network with pni-w or without noise, got another"):
-        initial_network(TrainingConfig(start=path, injection="pni-w"), CLASSES)
-    layer_wise = checkpoint(tmp_path / "layer.safetensors", "pni-w-layer")
-    with pytest.raises(CheckpointError, match="expected a network with pni-w or without noise, got another"):
-        initial_network(TrainingConfig(start=layer_wise, injection="pni-w"), CLASSES)
-    with pytest.raises(CheckpointError, match="expected architecture resnet32, got resnet20"):
-        initial_network(TrainingConfig(start=path, architecture="resnet32"), CLASSES)
-    with pytest.raises(CheckpointError, match="expected classes"):
-        initial_network(TrainingConfig(start=path), ("x", "y", "z"))
+    start = initial_network(TrainingConfig(start=path, injection=injection), data)
+    saved, header = read_tensors(path)
+    state = start.model.state_dict()
+    assert all(torch.equal(state[name], saved[name]) for name in saved)
+    new = {name: tensor for name, tensor in state.items() if name not in saved}
+    assert start.injection[:22] == header["injection"]
+    assert [target for _, target in places(start)[22:]] == ["activation"] * added
+    assert [tensor.item() for tensor in new.values()] == [{22: 0.25, 1: pytest.approx(0.24)}[added]] * added
+    header = describe("resnet20", start.model, start.injection, CLASSES)
+    again = load(save(tmp_path / "both.safetensors", start.model, header))
+    assert again.state_dict().keys() == state.keys()
+    assert read_header(tmp_path / "both.safetensors")["injection"] == start.injection
 
 
 @pytest.mark.parametrize("injection", ["cni-w", "pni-w-layer"])
-def test_fine_tuning_can_start_from_weaker_noise(tmp_path, injection):
+def test_fine_tuning_can_start_from_weaker_noise(tmp_path, data, injection):
     """Scaling by a half halves the noise of a draw, exactly: the law is linear in its normals."""
     path = checkpoint(tmp_path / "noisy.safetensors", injection)
     noises = []
     for strength in (1.0, 0.5):
-        model, _, _ = initial_network(
-            TrainingConfig(start=path, injection=injection, injection_strength=strength), CLASSES
-        )
+        config = TrainingConfig(start=path, injection=injection, injection_strength=strength)
+        model = initial_network(config, data).model
         with frozen(model):
             layer = model.layer1[0].conv1
             noises.append((layer.weight - layer.parametrizations.weight.original).detach())
     assert noises[0].std() > 0.01
     assert torch.allclose(noises[1], noises[0] / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize(("there", "asked"), [("cni-w", "pni-w"), ("pni-w-layer", "pni-w"), ("cni-w", "none")])
+def test_a_checkpoint_with_another_noise(tmp_path, data, there, asked):
+    path = checkpoint(tmp_path / "noisy.safetensors", there)
+    law = {"cni-w": "CNI", "pni-w-layer": "PNI"}[there]
+    message = f"expected a network with {asked}, part of it or no noise, got {law} on conv1.weight"
+    with pytest.raises(CheckpointError, match=message):
+        initial_network(TrainingConfig(start=path, injection=asked), data)
+
+
+def test_a_checkpoint_that_does_not_fit(tmp_path, data, image_set):
+    path = checkpoint(tmp_path / "noisy.safetensors", "cni-w")
+    with pytest.raises(CheckpointError, match=r"expected architecture resnet32, got resnet20; missing: layer1\.3"):
+        initial_network(TrainingConfig(start=path, architecture="resnet32"), data)
+    with pytest.raises(CheckpointError, match=r"expected classes \['a', 'b', 'c', 'd'\], got \['a', 'b', 'c'\]"):
+        initial_network(TrainingConfig(start=path), image_set(12, classes=4))
+    with pytest.raises(CheckpointError, match="expected a checkpoint file or a bundled name"):
+        initial_network(TrainingConfig(start=str(tmp_path / "nowhere.safetensors")), data)
+
+
+# One's own network.
+
+
+def test_ones_own_network_gets_the_noise(data, network):
+    weights = [parameter.detach().clone() for parameter in network.parameters()]
+    start = initial_network(TrainingConfig(architecture="custom", injection="pni-w-layer"), data, network)
+    assert start.model is network
+    assert places(start) == [("0", "weight"), ("4", "weight"), ("7", "weight")]
+    strengths = {id(parameter) for layer in noise_layers(network) for parameter in layer.parameters()}
+    kept = [parameter for parameter in network.parameters() if id(parameter) not in strengths]
+    assert {tuple(weight.shape) for weight in kept} == {tuple(weight.shape) for weight in weights}
+    assert sum(weight.sum() for weight in kept).item() == pytest.approx(sum(w.sum() for w in weights).item(), rel=1e-5)
+    assert start.std == CIFAR10_STD
+
+
+@pytest.mark.parametrize(
+    ("architecture", "own", "got"),
+    [("resnet20", True, "resnet20 and a network"), ("custom", False, "custom and no network")],
+)
+def test_ones_own_network_and_the_name_custom_go_together(data, architecture, own, got):
+    config = TrainingConfig(architecture=architecture, injection="none")
+    with pytest.raises(ArgumentError, match=f"network: expected a network with the architecture custom.*got {got}"):
+        initial_network(config, data, nn.Flatten() if own else None)
+
+
+def test_ones_own_network_is_loaded_by_its_owner(data, network):
+    config = TrainingConfig(architecture="custom", start="resnet20-cni-w")
+    with pytest.raises(ArgumentError, match=r"start: expected none with a network of your own.*load its weights first"):
+        initial_network(config, data, network)

@@ -11,14 +11,18 @@ from pathlib import Path
 import pytest
 import torch
 
+import smoothed
 from smoothed.checkpoint import load, read_header, read_tensors
 from smoothed.errors import CheckpointError, OutputError
 from smoothed.evaluation.accuracy import one_draw_accuracy
 from smoothed.injection import noise_layers
+from smoothed.training.card import read_config
+from smoothed.training.config import TrainingConfig
 from smoothed.training.loop import train
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny_run import tiny_config, tiny_set
+from tiny_runs import SETTINGS, tiny_network
 
 SCRIPT = Path(__file__).with_name("tiny_run.py")
 EPOCHS = "6"
@@ -107,6 +111,88 @@ def test_another_configuration_is_not_resumed(tmp_path):
     train(tiny_config(epochs=1), tiny_set(32, 0), tiny_set(16, 1), tmp_path)
     with pytest.raises(CheckpointError, match=r"the run there has lr = 0\.1, this one 0\.2"):
         train(tiny_config(epochs=1, lr=0.2), tiny_set(32, 0), tiny_set(16, 1), tmp_path)
+
+
+def test_another_recipe_is_not_resumed(tmp_path):
+    run_small(tmp_path, recipe="at", epochs=1)
+    with pytest.raises(CheckpointError, match="the run there has recipe = 'at', this one 'at-full'; give the same"):
+        run_small(tmp_path, recipe="at-full", epochs=1, adversarial_weight=1.0)
+
+
+def run_small(folder, *, on_step=None, command=None, **settings):
+    """A run of a network that is trained in no time."""
+    config = TrainingConfig(**{**SETTINGS, **settings})
+    sets, network = (tiny_set(48, 0), tiny_set(16, 1)), tiny_network()
+    return train(config, *sets, folder, network=network, on_step=on_step, command=command)
+
+
+def test_extremes_are_the_best_and_the_worst_on_clean_images(tmp_path):
+    run, copies = tmp_path / "run", {}
+
+    def watch(progress):  # the first step of an epoch finds the network that the last one ended with
+        if progress.step % 3 == 1 and progress.step > 1:
+            copies[progress.epoch] = read_tensors(run / "last.safetensors")[0]
+
+    # Noise that is learned too fast: the accuracy rises, then falls.
+    settings = {"injection": "cni-w", "injection_strength": 0.1, "lr": 0.02, "noise_lr": 5.0}
+    outcome = run_small(run, keep="extremes", epochs=6, on_step=watch, **settings)
+    copies[6] = read_tensors(run / "last.safetensors")[0]
+    logged = lines(run)
+    kept = json.loads((run / "card.json").read_text())["kept"]
+    for name, of, extreme in (
+        ("best", "validation_robust", max),
+        ("converged", "validation_clean", max),
+        ("diverged", "validation_clean", min),
+    ):
+        first = next(line for line in logged if line[of] == extreme(other[of] for other in logged))
+        numbers = {key: first[key] for key in ("epoch", "validation_clean", "validation_robust")}
+        tensors, header = read_tensors(run / f"{name}.safetensors")
+        assert header["training"]["validation"] == kept[name] == numbers
+        assert all(torch.equal(tensor, copies[first["epoch"]][key]) for key, tensor in tensors.items())
+    assert outcome.best == kept["best"]
+    assert 1 < kept["converged"]["epoch"] != kept["diverged"]["epoch"] > 1
+
+
+def test_extremes_are_kept_where_they_are_asked_for(unkilled):
+    assert {path.name for path in unkilled.glob("*.safetensors")} == {"best.safetensors", "last.safetensors"}
+
+
+@pytest.fixture
+def one_thread():
+    """The order of a sum over threads is not promised."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_card_holds_what_repeats_the_run_bit_by_bit(tmp_path):
+    settings = {"injection": "cni-w", "input_sigma": 0.1, "average": 0.5, "seed": 11}
+    run_small(tmp_path / "first", command="smoothed train --seed 11", **settings)
+    card = json.loads((tmp_path / "first" / "card.json").read_text())
+    assert card["config"] == TrainingConfig(**{**SETTINGS, **settings}).to_json()
+    assert (card["config"]["seed"], card["command"], card["processes"]) == (11, "smoothed train --seed 11", 1)
+    assert (card["torch"], card["precision"]) == (torch.__version__, "no")
+    assert {"smoothed", "accelerate", "python", "device"} <= set(card)
+    assert [{name: value for name, value in line.items() if name != "seconds"} for line in card["epochs"]] == lines(
+        tmp_path / "first"
+    )
+    assert len(card["epochs"]) == 2
+    config = read_config(tmp_path / "first" / "card.json")
+    train(config, tiny_set(48, 0), tiny_set(16, 1), tmp_path / "second", network=tiny_network())
+    assert same_weights(tmp_path / "first", tmp_path / "second")
+    assert lines(tmp_path / "first") == lines(tmp_path / "second")
+    assert read_config(tmp_path / "first" / "best.safetensors") == config
+
+
+def test_the_card_names_the_revision_of_the_source(unkilled):
+    def git(*arguments):
+        command = ["git", "-C", str(Path(smoothed.__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+    revision = json.loads((unkilled / "card.json").read_text())["revision"]
+    assert git("rev-parse", "HEAD") == (git("rev-parse", revision.removesuffix("-dirty")) if revision else "")
 
 
 def test_ctrl_c_saves_the_state(tmp_path):

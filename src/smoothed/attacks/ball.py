@@ -9,9 +9,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from smoothed.checks import check_choice
+from smoothed.randomness import Randomness, normal_, uniform_
 
 Norm = Literal["linf", "l2"]
 Images = Float[Tensor, "n c h w"]
+Radius = float | Tensor
+"""A radius in pixel units of [0, 1]: one number, or one an image, (N, 1, 1, 1)."""
 
 # Keeps 0 / 0 out of an image without gradient; no gradient that matters is this small.
 TINY = 1e-12
@@ -21,9 +24,9 @@ TINY = 1e-12
 class Ball:
     """A norm's ball. Every function takes and returns perturbations or gradients of shape (N, C, H, W)."""
 
-    uniform: Callable[[Tensor, float, torch.Generator | None], Tensor]
+    uniform: Callable[[Tensor, Radius, Randomness], Tensor]
     steepest: Callable[[Tensor], Tensor]
-    project: Callable[[Tensor, float], Tensor]
+    project: Callable[[Tensor, Radius], Tensor]
 
 
 def ball(norm: Norm) -> Ball:
@@ -32,14 +35,14 @@ def ball(norm: Norm) -> Ball:
     return BALLS[norm]
 
 
-def _uniform_linf(like: Images, eps: float, generator: torch.Generator | None) -> Images:
-    return torch.empty_like(like).uniform_(-eps, eps, generator=generator)
+def _uniform_linf(like: Images, eps: Radius, randomness: Randomness) -> Images:
+    return uniform_(torch.empty_like(like), -1, 1, randomness) * eps
 
 
-def _uniform_l2(like: Images, eps: float, generator: torch.Generator | None) -> Images:
-    direction = torch.empty_like(like).normal_(generator=generator)
+def _uniform_l2(like: Images, eps: Radius, randomness: Randomness) -> Images:
+    direction = normal_(torch.empty_like(like), randomness)
     pixels = direction[0].numel()
-    radius = torch.empty(len(like), 1, 1, 1, device=like.device, dtype=like.dtype).uniform_(generator=generator)
+    radius = uniform_(torch.empty(len(like), 1, 1, 1, device=like.device, dtype=like.dtype), 0, 1, randomness)
     return _unit_l2(direction) * radius.pow(1 / pixels) * eps
 
 
@@ -51,11 +54,17 @@ def _unit_l2(tensor: Images) -> Images:
     return tensor / _norm_l2(tensor).clamp_min(TINY)
 
 
-def _project_l2(delta: Images, eps: float) -> Images:
+def _project_linf(delta: Images, eps: Radius) -> Images:
+    if isinstance(eps, Tensor):
+        return torch.maximum(torch.minimum(delta, eps), -eps)
+    return delta.clamp(-eps, eps)
+
+
+def _project_l2(delta: Images, eps: Radius) -> Images:
     return delta * (eps / _norm_l2(delta).clamp_min(TINY)).clamp_max(1)
 
 
 BALLS: dict[str, Ball] = {
-    "linf": Ball(_uniform_linf, torch.sign, lambda delta, eps: delta.clamp(-eps, eps)),
+    "linf": Ball(_uniform_linf, torch.sign, _project_linf),
     "l2": Ball(_uniform_l2, _unit_l2, _project_l2),
 }

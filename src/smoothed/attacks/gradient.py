@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from smoothed.attacks.objectives import Objective
-from smoothed.errors import ArgumentError
+from smoothed.attacks.streaming import differentiate
 from smoothed.modes import Classifier
 
 
@@ -19,10 +19,4 @@ def input_gradient(
     """
     with torch.enable_grad():
         inputs = inputs.detach().requires_grad_()
-        value = objective(model, inputs, labels).sum()
-        if not value.requires_grad:
-            raise ArgumentError("model", "logits differentiable in the inputs", "logits without a gradient")
-        (gradient,) = torch.autograd.grad(value, inputs, allow_unused=True)
-    if gradient is None:  # the weights have a gradient, the inputs none
-        raise ArgumentError("model", "logits differentiable in the inputs", "logits cut off from them")
-    return gradient
+        return differentiate(objective(model, inputs, labels), inputs)

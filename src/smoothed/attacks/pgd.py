@@ -7,12 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from smoothed.attacks.ball import Norm, ball
+from smoothed.attacks.ball import Norm, Radius, ball
 from smoothed.attacks.gradient import input_gradient
 from smoothed.attacks.objectives import Objective, one_draw
 from smoothed.checks import check_inputs, check_labels, check_not_negative, check_positive
 from smoothed.errors import ArgumentError
 from smoothed.modes import Classifier, evaluating
+from smoothed.randomness import Randomness
 
 
 def pgd(
@@ -20,8 +21,8 @@ def pgd(
     inputs: Tensor,
     labels: Tensor,
     *,
-    eps: float,
-    step_size: float | None = None,
+    eps: float | Tensor,
+    step_size: float | Tensor | None = None,
     steps: int = 7,
     norm: Norm = "linf",
     objective: Objective | None = None,
@@ -29,7 +30,7 @@ def pgd(
     restarts: int = 1,
     random_start: bool = True,
     start: Tensor | None = None,
-    generator: torch.Generator | None = None,
+    generator: Randomness = None,
 ) -> Float[Tensor, "n c h w"]:
     """Adversarial inputs after `steps` ascents of the objective inside the ball of radius `eps`.
 
@@ -40,7 +41,8 @@ def pgd(
         model: any callable from images to logits (N, K), differentiable; it may be random.
         inputs: images in [0, 1], (N, C, H, W).
         labels: true classes (N,), or the classes to reach if `targeted`.
-        eps: radius in pixel units of [0, 1]: of each pixel for `linf`, of the whole image for `l2`.
+        eps: radius in pixel units of [0, 1]: of each pixel for `linf`, of the whole image for `l2`. A number, or one an
+            image, (N,).
         step_size: likewise; eps / 4 when None, as in the paper.
         steps: gradients taken, the paper's k.
         norm: `linf` (steps along the sign) or `l2` (along the normalised gradient).
@@ -49,7 +51,7 @@ def pgd(
         restarts: how often to start; for each image the end with the highest objective, on a fresh draw, is kept.
         random_start: uniform in the ball, or at the inputs themselves.
         start: images (N, C, H, W) to start from instead; excludes `restarts` > 1.
-        generator: on the inputs' device; torch's default one when None.
+        generator: on the inputs' device; torch's default one when None. `randomness.Rows` makes starts follow images.
 
     Returns:
         Images in [0, 1] inside the ball, (N, C, H, W), of the inputs' device and dtype.
@@ -60,8 +62,8 @@ def pgd(
     """
     inputs = check_inputs(inputs).detach()
     check_labels(labels, inputs)
-    check_not_negative(eps, "eps")
-    step_size = eps / 4 if step_size is None else check_not_negative(step_size, "step_size")
+    eps = _radius(eps, inputs, "eps")
+    step_size = eps / 4 if step_size is None else _radius(step_size, inputs, "step_size")
     check_positive(steps, "steps")
     check_positive(restarts, "restarts")
     if start is not None and (start.shape != inputs.shape or restarts > 1):
@@ -94,6 +96,18 @@ def pgd(
             best_value = torch.where(better, value, best_value)
             best = torch.where(better.view(-1, 1, 1, 1), images, best)
         return best
+
+
+def _radius(value: float | Tensor, inputs: Tensor, name: str) -> Radius:
+    """`value` ready to be multiplied with images: a number, or (N,) numbers as (N, 1, 1, 1)."""
+    if not isinstance(value, Tensor):
+        return check_not_negative(value, name)
+    if value.shape != inputs.shape[:1]:
+        raise ArgumentError(name, f"a number or a tensor of shape ({len(inputs)},)", f"shape {tuple(value.shape)}")
+    wrong = value[~((value >= 0) & value.isfinite())].tolist()
+    if wrong:
+        raise ArgumentError(name, "finite numbers of at least 0", wrong[0])
+    return value.to(inputs).view(-1, 1, 1, 1)
 
 
 @torch.no_grad()

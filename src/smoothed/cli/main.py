@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from smoothed.cli.console import errors
+from smoothed.cli.console import errors, speaks
 from smoothed.errors import SmoothedError
 
 # Typer brings click with it, of late under a name of its own; what both call a ClickException is what it can refuse.
@@ -21,6 +21,7 @@ def build_app() -> typer.Typer:
     from smoothed.cli.demo import demo
     from smoothed.cli.download import download
     from smoothed.cli.evaluate import evaluate
+    from smoothed.cli.recipes import recipes
     from smoothed.cli.train import train
 
     app = typer.Typer(
@@ -30,7 +31,7 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     )
-    for command in (demo, evaluate, train, download):
+    for command in (demo, evaluate, train, recipes, download):
         app.command()(command)
     return app
 
@@ -51,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = EXIT_ERROR
     except (KeyboardInterrupt, typer.Abort):
         code = EXIT_INTERRUPTED
-    if code == EXIT_INTERRUPTED:  # some versions of Typer give it back, others raise
+    if code == EXIT_INTERRUPTED and speaks():  # some versions of Typer give it back, others raise
         errors.print("interrupted")
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -1,1 +1,1 @@
-"""The data: CIFAR in memory, its validation split, crop and flip, and the bundled sample."""
+"""The data: CIFAR in memory, folders of images read as they are used, validation splits, crop and flip, the sample."""

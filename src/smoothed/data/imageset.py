@@ -1,18 +1,18 @@
 """A labelled set of images in memory: uint8 on a device, floats in [0, 1] only batch by batch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from smoothed.errors import DataError
+from smoothed.data.images import check_labels_fit, first_images
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images and labels.
+    """Images and labels. It offers what `Images` says.
 
     Attributes:
         name: what to call the set in tables, such as `cifar10 test`.
@@ -27,13 +27,7 @@ class ImageSet:
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if len(self.images) != len(self.labels):
-            raise DataError(f"{self.name}: expected a label an image, got {len(self.images)} and {len(self.labels)}")
-        if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
-            wrong = int(self.labels.min()) if int(self.labels.min()) < 0 else int(self.labels.max())
-            raise DataError(
-                f"{self.name}: expected labels in 0..{len(self.classes) - 1}, got {wrong}; the file is damaged"
-            )
+        check_labels_fit(self.name, len(self.images), self.labels, len(self.classes))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -48,9 +42,7 @@ class ImageSet:
         Raises:
             DataError: fewer images than asked for.
         """
-        if count is not None and not 0 < count <= len(self):
-            raise DataError(f"images: expected 1 to {len(self)} (the size of {self.name}), got {count}")
-        return self if count is None else self.subset(slice(count))
+        return first_images(self, count)
 
     def to(self, device: torch.device | str) -> Self:
         """The set with its tensors on `device`."""
@@ -60,6 +52,13 @@ class ImageSet:
         """Float images in [0, 1] and labels, in order, at most `size` at a time."""
         for images, labels in zip(self.images.split(size), self.labels.split(size), strict=True):
             yield to_float(images), labels
+
+    def load(self, batches: Sequence[Tensor], seed: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """The uint8 images at each of `batches`, and their labels; `seed` changes nothing, there is nothing to crop."""
+        del seed
+        for batch in batches:
+            index = batch.to(self.images.device)
+            yield self.images[index], self.labels[index]
 
 
 def to_float(images: Tensor) -> Tensor:

@@ -1,10 +1,13 @@
 """Hold a validation split out of a training set: every choice is made on it, never on the test set."""
 
 import torch
+from torch import Tensor
 
-from smoothed.data.imageset import ImageSet
+from smoothed.data.images import AnyImages
 from smoothed.errors import ArgumentError
 from smoothed.randomness import seeded
+
+SPLITS = ("test", "validation", "train")
 
 VALIDATION_IMAGES = 5000
 # Part of what "the validation split" means: another seed would leak old validation images into training.
@@ -12,8 +15,8 @@ VALIDATION_SEED = 2020
 
 
 def split_validation(
-    train: ImageSet, count: int = VALIDATION_IMAGES, seed: int = VALIDATION_SEED
-) -> tuple[ImageSet, ImageSet]:
+    train: AnyImages, count: int = VALIDATION_IMAGES, seed: int = VALIDATION_SEED
+) -> tuple[AnyImages, AnyImages]:
     """Split `train` into a training and a validation part, stratified: each class keeps its share, to one image.
 
     Args:
@@ -24,16 +27,28 @@ def split_validation(
     Returns:
         The training and the validation part; each keeps the order of `train`.
     """
-    if not 0 < count < len(train):
-        raise ArgumentError("count", f"1 to {len(train) - 1} validation images", count)
-    generator = seeded(seed)
-    labels = train.labels.cpu()
-    order = torch.randperm(len(train), generator=generator)
+    held_out = hold_out(train.labels.cpu(), count, seed).to(train.labels.device)
+    base = train.name.removesuffix(" train")
+    return train.subset(~held_out, f"{base} train"), train.subset(held_out, f"{base} validation")
+
+
+def hold_out(labels: Tensor, count: int, seed: int = VALIDATION_SEED) -> Tensor:
+    """Which of N images to hold out: `count` of them, each class by its share, to one image.
+
+    Args:
+        labels: int64, (N,), on the CPU.
+        count: 1 to N - 1.
+        seed: of the choice.
+
+    Returns:
+        Booleans, (N,).
+    """
+    if not 0 < count < len(labels):
+        raise ArgumentError("count", f"1 to {len(labels) - 1} validation images", count)
+    order = torch.randperm(len(labels), generator=seeded(seed))
     # Sorting a shuffled set by class, and taking evenly spaced places in it, gives each class its share.
     by_class = order[labels[order].argsort(stable=True)]
-    places = torch.arange(count) * len(train) // count
-    held_out = torch.zeros(len(train), dtype=torch.bool)
+    places = torch.arange(count) * len(labels) // count
+    held_out = torch.zeros(len(labels), dtype=torch.bool)
     held_out[by_class[places]] = True
-    base = train.name.removesuffix(" train")
-    held_out = held_out.to(train.images.device)
-    return train.subset(~held_out, f"{base} train"), train.subset(held_out, f"{base} validation")
+    return held_out

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from smoothed.attacks import EVALUATION_ATTACKS, SINGLE_DRAW_ATTACKS, SINGLE_STEP_ATTACKS, Attack, named_attack
 from smoothed.checks import check_choice, check_positive
-from smoothed.data.imageset import ImageSet
+from smoothed.data.images import Images
 from smoothed.devices import Precision, autocast
 from smoothed.errors import ArgumentError
 from smoothed.evaluation.rows import ONE_DRAW, Row
@@ -109,7 +109,7 @@ class Protocol:
 
 def evaluate(
     model: nn.Module,
-    data: ImageSet,
+    data: Images,
     protocol: Protocol,
     *,
     sigmas: Sequence[float],

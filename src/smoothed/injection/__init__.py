@@ -1,7 +1,8 @@
 """Noise inside a network: PNI and CNI on the weights and activations of any `torch.nn.Module`."""
 
+from smoothed.injection.additive import Additive
 from smoothed.injection.cni import CNI
-from smoothed.injection.inject import Change, Injection, inject, reinject
+from smoothed.injection.inject import Change, Injection, inject, reinject, weight_normals
 from smoothed.injection.layer import NoiseLayer, drawing, frozen, noise_layers, noiseless
 from smoothed.injection.pni import PNI
 from smoothed.injection.presets import PRESETS, inject_preset
@@ -10,6 +11,7 @@ __all__ = [
     "CNI",
     "PNI",
     "PRESETS",
+    "Additive",
     "Change",
     "Injection",
     "NoiseLayer",
@@ -20,4 +22,5 @@ __all__ = [
     "noise_layers",
     "noiseless",
     "reinject",
+    "weight_normals",
 ]

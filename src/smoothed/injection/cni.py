@@ -79,20 +79,25 @@ class CNILayer(NoiseLayer):
         self.variance.mul_(factor**2)
         self.factor.mul_(factor)
 
+    def linear_form(self, weight: Tensor) -> tuple[Tensor, Tensor | None]:
+        """See `NoiseLayer.linear_form`."""
+        return self._scale(weight, self.variance), self.factor if self.factor.shape[-1] else None
+
     def noise(self, tensor: Tensor) -> Tensor:
         """See `NoiseLayer.noise`."""
         factor, rank = self.factor, self.factor.shape[-1]
         # One request serves n and z: both belong to one draw of the layer and must not repeat each other.
-        if self.per_row:
-            tensor = tensor.movedim(self.channel_dim, 1)
-            rows, channels, *spatial = tensor.shape
-            variance = self.variance.view(-1, *[1] * len(spatial))
-            normals, latent = self.normals((rows, channels + rank, *spatial), factor).split([channels, rank], dim=1)
-            colored = torch.einsum("cr,nr...->nc...", factor, latent)
-        else:
-            variance, size = self.variance, tensor.numel()
+        if not self.per_row:
+            size = tensor.numel()
             normals, latent = self.normals((size + rank,), factor).split([size, rank])
-            normals, colored = normals.view(tensor.shape), (factor @ latent).view(tensor.shape)
-        strength = (self.deviation(tensor) * variance).abs().clamp_min(SMALLEST_VARIANCE).sqrt()
-        noise = strength * normals + colored
-        return noise.movedim(1, self.channel_dim) if self.per_row else noise
+            colored = (factor @ latent).view(tensor.shape)
+            return self._scale(tensor, self.variance) * normals.view(tensor.shape) + colored
+        tensor = tensor.movedim(self.channel_dim, 1)
+        rows, channels, *spatial = tensor.shape
+        normals, latent = self.normals((rows, channels + rank, *spatial), factor).split([channels, rank], dim=1)
+        colored = torch.einsum("cr,nr...->nc...", factor, latent)
+        noise = self._scale(tensor, self.variance.view(-1, *[1] * len(spatial))) * normals + colored
+        return noise.movedim(1, self.channel_dim)
+
+    def _scale(self, tensor: Tensor, variance: Tensor) -> Tensor:
+        return (self.deviation(tensor) * variance).abs().clamp_min(SMALLEST_VARIANCE).sqrt()

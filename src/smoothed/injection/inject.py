@@ -10,13 +10,14 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
 from smoothed.errors import ArgumentError, CheckpointError
+from smoothed.injection.additive import Additive
 from smoothed.injection.cni import CNI
 from smoothed.injection.layer import NoiseLayer, noise_layers
 from smoothed.injection.pni import PNI
 
-Law = PNI | CNI
+Law = PNI | CNI | Additive
 LawByType = Mapping[type[nn.Module], Law]
-LAWS: dict[str, type[PNI] | type[CNI]] = {"PNI": PNI, "CNI": CNI}
+LAWS: dict[str, type[PNI] | type[CNI] | type[Additive]] = {"Additive": Additive, "CNI": CNI, "PNI": PNI}
 NOISY_TYPES = (_ConvNd, nn.Linear)
 NoisyType = _ConvNd | nn.Linear
 ACTIVATION_NOISE = "activation_noise"
@@ -44,6 +45,10 @@ class Injection:
         for change in reversed(self.changes):
             layer = self.model.get_submodule(change.layer)
             (_remove_from_weight if change.target == "weight" else _remove_from_activation)(layer)
+
+    def __add__(self, other: "Injection") -> "Injection":
+        """What both changed in the same model."""
+        return Injection(self.model, self.changes + other.changes)
 
     def to_json(self) -> list[dict[str, Any]]:
         """The changes as JSON values, which `reinject` understands."""
@@ -130,6 +135,20 @@ def reinject(model: nn.Module, changes: Sequence[Mapping[str, Any]]) -> None:
             inject(model, layers=[name], **{{"weight": "weights", "activation": "activations"}[target]: law})
         except (KeyError, TypeError, ArgumentError) as error:
             raise CheckpointError(f"injection: expected noise that fits the network, got {dict(change)}") from error
+
+
+def weight_normals(model: nn.Module) -> int:
+    """How many standard normals one pass draws for the weights of `model`, so that they can be drawn together."""
+    count = 0
+    for module in model.modules():
+        if not parametrize.is_parametrized(module, "weight"):
+            continue
+        chain = _parametrizations(module)
+        original: Tensor = chain.original  # pyright: ignore[reportAssignmentType]
+        for noise in noise_layers(chain):
+            form = noise.linear_form(original.detach())
+            count += original.numel() + (0 if form is None or form[1] is None else form[1].shape[1])
+    return count
 
 
 def _law_for(layer: nn.Module, laws: Law | LawByType | None) -> Law | None:

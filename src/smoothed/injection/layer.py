@@ -42,6 +42,15 @@ class NoiseLayer(nn.Module, ABC):
     def scale_(self, factor: float) -> None:
         """Multiply the noise's deviation by `factor`, in place."""
 
+    def linear_form(self, weight: Tensor) -> tuple[Tensor, Tensor | None] | None:
+        """The noise of a weight as `scale * n + factor @ z`, n and z standard normals, or None if it has no such form.
+
+        Returns:
+            The scale, of the weight's shape, and the factor, (elements of the weight, r), or None for no second term.
+        """
+        del weight
+        return None
+
     def normals(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """Standard normals of `shape`, by row or shared, from the source."""
         source = Fresh() if self.source is None else self.source

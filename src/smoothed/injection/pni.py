@@ -69,6 +69,10 @@ class PNILayer(NoiseLayer):
         """See `NoiseLayer.scale_`."""
         self.alpha.mul_(factor)
 
+    def linear_form(self, weight: Tensor) -> tuple[Tensor, None]:
+        """See `NoiseLayer.linear_form`."""
+        return (self.alpha * self.deviation(weight)).expand(weight.shape), None
+
     def noise(self, tensor: Tensor) -> Tensor:
         """See `NoiseLayer.noise`."""
         return self.alpha * (self.deviation(tensor) * self.normals(tensor.shape, tensor))

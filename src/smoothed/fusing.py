@@ -1,0 +1,332 @@
+"""The same network in fewer operations, for those who differentiate it in its inputs alone, many times over.
+
+All weight noise of a pass is one draw and a few operations on one flat vector, whatever the number of layers, and batch
+norms that are frozen are folded into the weights before them. What comes out is the same function of the same noise, to
+rounding: `(weight + scale * n + factor @ z) * gain`, all but n and z computed once and kept until a weight changes.
+"""
+
+import operator
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage] - torch's name for all of them
+from torch.nn.utils import parametrize
+
+from smoothed.errors import ArgumentError
+from smoothed.injection import NoiseLayer
+from smoothed.randomness import Keyed
+from smoothed.tracing import FUNCTIONS, Whole, is_watched, layer_kind, trace
+
+# Norms of a layer's output channels. After a linear layer on sequences it would be the positions; no graph tells.
+_FOLDABLE = ((nn.Conv2d, nn.BatchNorm2d), (nn.Conv2d, nn.SyncBatchNorm), (nn.Conv3d, nn.BatchNorm3d))
+
+
+def fuse(model: nn.Module) -> "Fused":
+    """`model` in fewer operations, differentiable in its inputs alone.
+
+    Args:
+        model: a network that torch.fx can trace, in which at least one convolution or linear layer is called once.
+
+    Returns:
+        A module of the same function, which shares the weights of `model` and follows them where they are trained,
+        loaded or moved (but not through `Tensor.data` in place, which nobody can see). How `model` is put together is
+        taken over as it is: fuse it again after changing its layers, hooks or noise, or Python values it computes with.
+
+    Raises:
+        ArgumentError: the network can't be traced, or has nothing to fuse; the message says why.
+    """
+    whole = Whole(model)
+    try:
+        graph = trace(whole)
+    except Exception as error:  # whatever the network's own code does with a stand-in for its inputs
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ArgumentError("model", "a network that torch.fx can trace", reason) from error
+    slots = _slots(whole, graph)
+    if not slots:
+        raise ArgumentError("model", "layers whose weights can be computed together", "none")
+    return Fused(model, graph, slots)
+
+
+class Fused(nn.Module):
+    """A network in fewer operations, made by `fuse`: from images (N, C, H, W) to the logits (N, K) of one draw.
+
+    Noise comes from the sources that the network's layers have at the time (`drawing`, `noiseless`), in one request if
+    they share one. The weights that are computed together are constants: no gradient reaches them. In train mode, and
+    under `batch_statistics`, batch norms are left in their place and do what they always do.
+    """
+
+    def __init__(self, model: nn.Module, graph: fx.Graph, slots: Sequence["_Slot"]) -> None:
+        super().__init__()
+        self.model = model
+        self._slots = list(slots)
+        self._sizes = [slot.shape.numel() for slot in self._slots]
+        self._noises = [slot.noise for slot in self._slots if slot.noise is not None]
+        self._norms = [slot.norm for slot in self._slots if slot.norm is not None]
+        self._read = [module for slot in self._slots for module in slot.layer.modules()] + self._norms
+        # Parameters and buffers that the network computes with outside of its layers.
+        self._others = list(dict.fromkeys(str(node.target) for node in graph.nodes if node.op == "get_attr"))
+        self._with_norms, self._folded = (
+            fx.GraphModule(self, _rewrite(self, graph, self._slots, self._others, fold=fold)) for fold in (False, True)
+        )
+        # Parts, the state they are of, and its storage, which is held so that no other tensor gets its address.
+        self._kept: dict[bool, tuple[_Parts, list[tuple[int, int]], list[Tensor]]] = {}
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map images (N, C, H, W) to logits (N, K)."""
+        fold = not any(norm.training or norm.running_mean is None or norm.running_var is None for norm in self._norms)
+        kind = inputs.device.type
+        lower = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        with torch.no_grad(), torch.autocast(kind, enabled=False):
+            parts = self._parts(fold=fold)
+            weights = self._draw(parts)
+            if lower is not None and weights.dtype != torch.float64:  # autocast passes float64 by
+                weights = weights.to(lower)  # once, where autocast would do it layer by layer
+        each = [slot.shaped(part) for slot, part in zip(self._slots, weights.split(self._sizes), strict=True)]
+        others = [operator.attrgetter(name)(self) for name in self._others]
+        return (self._folded if fold else self._with_norms)(inputs, *each, *parts.biases, *others)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - torch's arguments
+        """Let torch.compile make the operations, as `torch.nn.Module.compile` does; noise is drawn outside of them."""
+        self._with_norms.compile(*args, **kwargs)
+        self._folded.compile(*args, **kwargs)
+
+    def compile_for(self, images: Tensor) -> None:
+        """The same, and try it: the gradient of one pass, in the mode and the precision that are on.
+
+        Args:
+            images: (N, C, H, W), of the shape and memory format to come.
+
+        Raises:
+            ArgumentError: torch.compile can't, and the operations run as they did before.
+        """
+        try:
+            with warnings.catch_warnings(), torch.enable_grad():
+                warnings.simplefilter("ignore")  # what torch's own parts say of each other
+                self.compile()
+                inputs = images.detach().requires_grad_()
+                torch.autograd.grad(self(inputs).sum(), inputs)
+        except Exception as error:  # whatever a compiler's many parts raise
+            for part in (self._with_norms, self._folded):
+                part._compiled_call_impl = None
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ArgumentError("model", "a network that torch.compile can make", reason) from error
+
+    def _draw(self, parts: "_Parts") -> Tensor:
+        """All weights of one draw, (P,)."""
+        if all(noise.source is None for noise in self._noises):
+            return parts.mean
+        normals, latent = self._normals(parts)
+        weights = parts.mean.clone()
+        weights[: len(normals)].addcmul_(parts.scale, normals)
+        weights[: len(parts.factor)] += (parts.factor * latent[parts.owner]).sum(1)
+        return weights
+
+    def _normals(self, parts: "_Parts") -> tuple[Tensor, Tensor]:
+        """N for every noisy weight, (P_noisy,), and z for every layer with a factor, (layers, r)."""
+        sources = [noise.source for noise in self._noises]
+        shared, like = sources[0], parts.scale
+        count, rank = len(like), parts.factor.shape[1]
+        layers = sum(slot.rank > 0 for slot in self._slots)
+        if shared is not None and all(source is shared for source in sources) and not isinstance(shared, Keyed):
+            drawn = shared.shared(self._noises[0].index, (count + layers * rank,), like)
+            return drawn[:count], drawn[count:].view(layers, rank)
+        # Keyed by layer, or of several minds: for each layer what it would draw itself.
+        normals, latents = [], []
+        for slot in self._slots:
+            if slot.noise is None:
+                continue
+            size = slot.shape.numel()
+            drawn = like.new_zeros(size + slot.rank)
+            if slot.noise.source is not None:
+                drawn = slot.noise.normals((size + slot.rank,), like)
+            normals.append(slot.flat(drawn[:size].view(slot.shape)))
+            if slot.rank:
+                latents.append(functional.pad(drawn[size:], (0, rank - slot.rank)))
+        return torch.cat(normals), torch.stack(latents) if latents else like.new_zeros(0, rank)
+
+    def _parts(self, *, fold: bool) -> "_Parts":
+        """Computed anew when a weight, a strength or a batch statistic has changed, or moved."""
+        groups = [group for module in self._read for group in (module._parameters, module._buffers)]
+        tensors = [tensor for group in groups for tensor in group.values() if tensor is not None]
+        version = [(tensor.data_ptr(), tensor._version) for tensor in tensors]
+        kept = self._kept.get(fold)
+        if kept is None or kept[1] != version:
+            for slot in self._slots:
+                slot.check()
+            with torch.inference_mode(False), torch.no_grad():  # what is kept must be fit for autograd
+                parts, held = _parts(self._slots, fold=fold), [tensor.detach() for tensor in tensors]
+                kept = self._kept[fold] = parts, version, held
+        return kept[0]
+
+
+class _Slot:
+    """A layer whose weight is computed with all others, its noise, and the batch norm that is folded into it."""
+
+    def __init__(self, name: str, layer: nn.Module) -> None:
+        self.name = name
+        self.layer = layer
+        self.noise = _noise_of(layer)
+        self.norm: _BatchNorm | None = None
+        self.rank = 0
+        if self.noise is not None:
+            factor = self.noise.linear_form(self.weight)[1]  # pyright: ignore[reportOptionalSubscript]
+            self.rank = 0 if factor is None else factor.shape[1]
+        self.shape = self.weight.shape
+
+    def check(self) -> None:
+        """Raise `ArgumentError` if the layer's noise is no longer the one it was fused with."""
+        if not _fits(self.layer) or _noise_of(self.layer) is not self.noise:
+            name = self.name.removeprefix("model.")
+            raise ArgumentError("model", "the noise that it was fused with", f"another on {name}", "fuse it again")
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight without noise."""
+        if self.noise is None:
+            return self.layer.weight  # pyright: ignore[reportReturnType]
+        return self.layer.parametrizations.weight.original  # pyright: ignore[reportReturnType, reportAttributeAccessIssue]
+
+    def flat(self, tensor: Tensor) -> Tensor:
+        """A tensor of the weight's shape (and one more dimension) as a vector (of rows), input channels last."""
+        more = tensor.shape[len(self.shape) :]
+        return tensor.movedim(1, len(self.shape) - 1).reshape(-1, *more)
+
+    def shaped(self, vector: Tensor) -> Tensor:
+        """The other way round, as a view: a 2d convolution's weight comes out as channels-last memory."""
+        outer, inner, *positions = self.shape
+        return vector.view(outer, *positions, inner).movedim(-1, 1)
+
+    def gain_and_bias(self, *, fold: bool) -> tuple[Tensor | None, Tensor | None]:
+        """What each output channel is multiplied with, (O,), and the layer's bias, with its batch norm folded in."""
+        bias: Tensor | None = self.layer.bias  # pyright: ignore[reportAssignmentType]
+        norm = self.norm
+        if not fold or norm is None or norm.running_mean is None or norm.running_var is None:
+            return None, bias
+        gain = (norm.running_var + norm.eps).rsqrt()
+        gain = gain if norm.weight is None else gain * norm.weight
+        shift = ((0 if bias is None else bias) - norm.running_mean) * gain
+        return gain, shift if norm.bias is None else shift + norm.bias
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The weights of all slots but for the noise, for one state of the network.
+
+    Attributes:
+        mean: (P,); the first P_noisy weights have noise, the first P_factor of them a factor.
+        scale: (P_noisy,).
+        factor: (P_factor, r), padded with zeros to the largest rank.
+        owner: for each weight with a factor, the number of its layer, (P_factor,).
+        biases: one a slot.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    factor: Tensor
+    owner: Tensor
+    biases: list[Tensor | None]
+
+
+def _parts(slots: list[_Slot], *, fold: bool) -> _Parts:
+    rank = max(slot.rank for slot in slots)
+    like = slots[0].weight
+    means, biases, scales = [], [], [like.new_zeros(0)]
+    factors, owners = [like.new_zeros(0, rank)], [torch.zeros(0, dtype=torch.int64, device=like.device)]
+    for slot in slots:
+        gain, bias = slot.gain_and_bias(fold=fold)
+        times = torch.ones((), device=like.device) if gain is None else gain.view(-1, *[1] * (len(slot.shape) - 1))
+        means.append(slot.flat(slot.weight * times))
+        biases.append(None if bias is None else bias.detach().to(like.dtype))
+        form = None if slot.noise is None else slot.noise.linear_form(slot.weight)
+        if form is None:
+            continue
+        scale, factor = form
+        scales.append(slot.flat(scale * times))
+        if factor is not None:
+            columns = slot.flat(factor.view(*slot.shape, -1) * times.unsqueeze(-1))
+            factors.append(functional.pad(columns, (0, rank - slot.rank)))
+            owners.append(torch.full((len(columns),), len(owners) - 1, device=like.device))
+    # Batch norms may be of a higher precision than weights.
+    mean, scale, factor = (torch.cat(tensors).to(like.dtype) for tensors in (means, scales, factors))
+    return _Parts(mean, scale, factor, torch.cat(owners), biases)
+
+
+def _slots(whole: Whole, graph: fx.Graph) -> list[_Slot]:
+    """The layers to fuse, all of one dtype and device; those with a factor first, those without noise last."""
+    calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
+
+    def called_once(node: fx.Node) -> nn.Module | None:
+        """The module that `node` calls with one argument by position, if no other node calls it."""
+        alone = node.op == "call_module" and calls[node.target] == 1 and len(node.args) == 1 and not node.kwargs
+        return whole.get_submodule(str(node.target)) if alone else None
+
+    slots: list[_Slot] = []
+    for node in graph.nodes:
+        layer = called_once(node)
+        if layer is None or not _fits(layer):
+            continue
+        slot = _Slot(str(node.target), layer)
+        if slots and (slot.weight.dtype, slot.weight.device) != (slots[0].weight.dtype, slots[0].weight.device):
+            continue
+        users = list(node.users)
+        norm = called_once(users[0]) if len(users) == 1 else None
+        if isinstance(norm, _BatchNorm) and _folds(norm, layer):
+            slot.norm = norm
+        slots.append(slot)
+    return sorted(slots, key=lambda slot: (slot.rank == 0, slot.noise is None))
+
+
+def _fits(layer: nn.Module) -> bool:
+    """Whether a layer does what torch's own does, its weight is its own plus noise at most, and nobody listens in."""
+    padded = getattr(layer, "padding_mode", "zeros") != "zeros"
+    if layer_kind(layer) is None or padded or any(is_watched(module) for module in layer.modules()):
+        return False
+    if not parametrize.is_parametrized(layer):
+        return isinstance(layer.weight, nn.Parameter)
+    noise = _noise_of(layer)
+    return noise is not None and noise.linear_form(layer.parametrizations.weight.original) is not None  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
+
+
+def _noise_of(layer: nn.Module) -> NoiseLayer | None:
+    """The noise of a layer's weight, if it is the layer's only parametrization."""
+    chains = dict(layer.parametrizations.items()) if parametrize.is_parametrized(layer) else {}  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+    if list(chains) != ["weight"] or len(chains["weight"]) != 1 or not isinstance(chains["weight"][0], NoiseLayer):
+        return None
+    return chains["weight"][0]
+
+
+def _folds(norm: _BatchNorm, layer: nn.Module) -> bool:
+    """Whether a batch norm right after a layer does what torch's own does to its channels, and nobody listens in."""
+    known = (layer_kind(layer), type(norm)) in _FOLDABLE and "forward" not in vars(norm) and not is_watched(norm)
+    return known and norm.running_mean is not None
+
+
+def _rewrite(root: Fused, graph: fx.Graph, slots: list[_Slot], others: list[str], *, fold: bool) -> fx.Graph:
+    """The network as a function of its inputs, the slots' weights and biases, in their order, and the other tensors."""
+    new = fx.Graph()
+    inputs, *nodes = graph.nodes
+    values: dict[fx.Node, fx.Node] = {inputs: new.placeholder("inputs")}
+    weights, biases = ([new.placeholder(f"{kind}_{i}") for i in range(len(slots))] for kind in ("weight", "bias"))
+    by_name = {slot.name: (slot.layer, *pair) for slot, *pair in zip(slots, weights, biases, strict=True)}
+    attributes = {name: new.placeholder(f"other_{i}") for i, name in enumerate(others)}
+    folded = {id(slot.norm) for slot in slots if fold and slot.norm is not None}
+    for node in nodes:
+        if node.op == "call_module" and node.target in by_name:
+            layer, *tensors = by_name[node.target]
+            geometry = (
+                () if isinstance(layer, nn.Linear) else (layer.stride, layer.padding, layer.dilation, layer.groups)
+            )
+            values[node] = new.call_function(FUNCTIONS[layer_kind(layer)], (values[node.args[0]], *tensors, *geometry))  # pyright: ignore[reportArgumentType]
+        elif node.op == "call_module" and id(root.get_submodule(node.target)) in folded:
+            values[node] = values[node.args[0]]
+        elif node.op == "get_attr":
+            values[node] = attributes[node.target]
+        else:
+            values[node] = new.node_copy(node, lambda old: values[old])
+    return new

@@ -1,0 +1,51 @@
+"""The model card of a run: everything needed to repeat it, and what it measured, as one JSON file."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from smoothed.checkpoint import SUFFIX, read_header
+from smoothed.errors import CheckpointError
+from smoothed.files import write_json
+from smoothed.training.config import TrainingConfig
+from smoothed.training.run import Run
+
+CARD = "card.json"
+
+
+def write_card(run: Run, folder: Path, epochs: list[dict[str, Any]], command: str | None) -> None:
+    """Write `folder/card.json`: configuration, seed, versions, git revision, and the numbers of every epoch."""
+    card = {**training_record(run, command), "kept": run.kept, "epochs": epochs}
+    write_json(card, folder / CARD)
+
+
+def training_record(run: Run, command: str | None) -> dict[str, Any]:
+    """What card and checkpoints say of a run, but for the numbers."""
+    return {
+        "config": run.config.to_json(),
+        "command": command,
+        "seconds": round(run.seconds, 1),
+        **run.provenance,
+        **({"from": run.parent} if run.parent else {}),
+    }
+
+
+def read_config(path: Path | str) -> TrainingConfig:
+    """The configuration in a card, in a checkpoint's header, or in a JSON file of its own.
+
+    Raises:
+        CheckpointError: the file is missing, or holds no configuration.
+        ArgumentError: a setting that this version does not know.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == SUFFIX:
+            values = read_header(path).get("training", {})
+        else:
+            values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"config: expected a card in JSON, or a checkpoint, got {path} ({error})") from None
+    values = values.get("config", values) if isinstance(values, dict) else None
+    if not isinstance(values, dict) or not values:
+        raise CheckpointError(f"config: expected a training configuration in {path}, got none")
+    return TrainingConfig.from_json(values)

@@ -1,0 +1,295 @@
+"""`smoothed train` as its users meet it: recipes, options, cards, folders of images, several processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from smoothed.checkpoint import describe, load, read_header, read_tensors, save
+from smoothed.models import build
+from smoothed.training.config import TrainingConfig
+from smoothed.training.recipes import RECIPES
+
+# A machine with one CPU is warned of two workers; Python 3.12 warns of forks beside torch's threads.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:This DataLoader will create"),
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+]
+
+CLASSES = ["blue", "green", "red"]
+QUICK = ("--epochs", 1, "--batch-size", 9, "--validation-attack-images", 2, "--precision", "float32")
+FAST = ("--recipe", "fgsm-rs", *QUICK)
+LAUNCH = (
+    *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"),
+    *("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "smoothed"),
+)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A folder of 30 PNG files of several sizes, in three classes: one channel is brighter."""
+    root, noise = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for channel, name in enumerate(reversed(CLASSES)):
+        (root / name).mkdir()
+        for i in range(10):
+            pixels = noise.integers(0, 120, (20 + i, 24, 3), dtype=np.uint8)
+            pixels[..., channel] += 100
+            Image.fromarray(pixels).save(root / name / f"{i}.png")
+    return f"imagefolder:{root}@16"
+
+
+@pytest.fixture
+def one_thread():
+    """The order of a sum over threads is not promised."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def fails(run, capsys):
+    """A function from arguments to the one line that says what is wrong with them."""
+
+    def fails(*arguments):
+        assert run("train", *arguments) == 2
+        shown = capsys.readouterr()
+        (line,) = (line for line in shown.err.splitlines() if line.strip())
+        assert line.startswith("error: ")
+        assert not shown.out
+        return line
+
+    return fails
+
+
+def card(folder):
+    return json.loads((folder / "card.json").read_text())
+
+
+def weights(folder):
+    return read_tensors(folder / "last.safetensors")[0]
+
+
+def test_help_tells_every_setting(run, capsys):
+    assert run("train", "--help") == 0
+    shown = capsys.readouterr().out
+    other = {"start": "from", "attack_steps": "steps"}
+    for field in fields(TrainingConfig):
+        assert f"--{other.get(field.name, field.name).replace('_', '-')} " in shown
+    for option in ("--out ", "--config ", "--time-limit ", "--compile ", "--json "):
+        assert option in shown
+
+
+def test_it_trains_on_a_folder_of_images(run, pictures, tmp_path, capsys):
+    out, ended = tmp_path / "run", tmp_path / "ended.json"
+    command = ["train", "--data", pictures, "--out", out, *FAST, "--epochs", 4, "--lr", 0.05, "--json", ended]
+    assert run(*command) == 0
+    told = capsys.readouterr().out
+    outcome = json.loads(ended.read_text())
+    assert (outcome["finished"], outcome["step"]) == (True, 12)  # 27 images, and 3 that were held out
+    clean, robust = outcome["best"]["validation_clean"], outcome["best"]["validation_robust"]
+    assert told == f"best on validation: clean {clean:.2%}, PGD-7 {robust:.2%} -> {out / 'best.safetensors'}\n"
+    assert read_header(out / "best.safetensors")["classes"] == CLASSES
+    assert load(out / "best.safetensors")(torch.rand(2, 3, 16, 16)).shape == (2, 3)
+    assert card(out)["config"]["data"] == pictures
+    assert card(out)["command"].startswith("smoothed ")
+    assert run(*command) == 0  # it is over, and says so again
+    assert capsys.readouterr().out == told
+    assert len(card(out)["epochs"]) == 4
+
+
+def test_options_override_the_recipe(run, pictures, tmp_path):
+    options = ("--steps", 1, "--beta", 2, "--eps", "4/255", "--seed", 5)
+    assert run("train", "--data", pictures, "--out", tmp_path, "--recipe", "trades-6", *QUICK, *options) == 0
+    expected = {"attack_steps": 1, "beta": 2.0, "eps": 4 / 255, "seed": 5, "epochs": 1, "batch_size": 9}
+    expected |= {"validation_attack_images": 2, "precision": "float32", "data": pictures}
+    assert card(tmp_path)["config"] == RECIPES["trades-6"].config(**expected).to_json()
+
+
+def test_the_recipe_is_the_papers_where_none_is_named(run, pictures, tmp_path):
+    assert run("train", "--data", pictures, "--out", tmp_path, *QUICK, "--steps", 1) == 0
+    config = card(tmp_path)["config"]
+    assert (config["recipe"], config["injection"], config["lr"]) == ("cni-w", "cni-w", 0.1)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_card_repeats_its_run_and_options_override_it(run, pictures, tmp_path):
+    first, again, third, other = (tmp_path / name for name in ("first", "again", "third", "other"))
+    assert run("train", "--data", pictures, "--out", first, *FAST, "--injection", "cni-w", "--average", 0.5) == 0
+    assert run("train", "--out", again, "--config", first / "card.json") == 0
+    assert run("train", "--out", third, "--config", first / "best.safetensors") == 0
+    assert run("train", "--out", other, "--config", first / "card.json", "--lr", 0.3) == 0
+    for folder in (again, third):
+        assert card(folder)["config"] == card(first)["config"]
+        assert all(torch.equal(tensor, weights(folder)[name]) for name, tensor in weights(first).items())
+    assert card(other)["config"] == {**card(first)["config"], "lr": 0.3}
+    assert any(not torch.equal(tensor, weights(other)[name]) for name, tensor in weights(first).items())
+
+
+def test_a_run_is_gone_on_with_by_its_own_recipe_alone(run, fails, pictures, tmp_path, capsys):
+    command = ["--data", pictures, "--out", tmp_path]
+    assert run("train", *command, *FAST, "--time-limit", "0s") == 0
+    assert capsys.readouterr().out == "stopped at step 1 of 3; the same command goes on\n"
+    line = fails(*command, "--recipe", "nfgsm", *QUICK)
+    assert line.startswith("error: out: the run there has recipe = 'fgsm-rs', this one 'nfgsm'; give the same options")
+    assert run("train", *command, *FAST) == 0
+    assert card(tmp_path)["epochs"][-1]["step"] == 3
+
+
+def test_an_unknown_recipe_is_told_the_nearest_ones(fails, tmp_path):
+    line = fails("--out", tmp_path, "--recipe", "trade-6")
+    assert line.startswith("error: recipe: expected one of natural, at, ")
+    assert line.endswith(", got 'trade-6'; did you mean trades-6 or trades-1?")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--epoch", 3], "No such option: --epoch (Possible options: --epochs"),
+        (["--epochs", "many"], "Invalid value for '--epochs'"),
+        (["--eps", "8/0"], "expected a number or a fraction such as 8/255, got 8/0"),
+        (["--time-limit", "soon"], "expected a time such as 90s, 25m or 1.5h, got soon"),
+        (["--epochs", 0], "error: epochs: expected an integer of at least 1, got 0"),
+        (["--attack", "pdg"], "got 'pdg'; did you mean pgd"),
+        (["--norm", "l1"], "error: norm: expected one of linf, l2, got 'l1'"),
+        (["--average", 2], "error: average: expected a number in [0, 1], got 2.0"),
+        (["--recipe", "free", "--norm", "l2"], "error: norm: expected linf with the attack free, got l2"),
+        (["--recipe", "mart", "--label-smoothing", 0.1], "error: label_smoothing: expected 0 with the loss mart"),
+        (["--architecture", "custom"], "error: network: expected a network with the architecture custom"),
+        (["--config", "card.json", "--recipe", "at"], "config: expected --config without --recipe, got --recipe at"),
+        (["--from", "nowhere.safetensors"], "expected a checkpoint file or a bundled name"),
+        (["--batch-size", 3, "--accumulation", 4], "error: batch_size: expected at least 4, an image for each part"),
+    ],
+)
+def test_bad_options_are_one_line(fails, pictures, tmp_path, arguments, message):
+    options = arguments if "--recipe" in arguments or "--config" in arguments else ["--recipe", "fgsm-rs", *arguments]
+    given = [] if set(options) & {"--epoch", "--epochs"} else QUICK[:2]
+    assert message in fails("--data", pictures, "--out", tmp_path / "run", *QUICK[2:], *given, *options)
+
+
+def test_a_run_that_diverges_says_so_in_a_line_under_its_bar(run, pictures, tmp_path, capsys):
+    assert run("train", "--data", pictures, "--out", tmp_path, *FAST, "--schedule", "steps", "--lr", 1e30) == 2
+    bar, line = capsys.readouterr().err.splitlines()
+    assert bar.startswith("epoch 1/1")
+    assert line.startswith("error: training diverged: ")
+
+
+def test_no_folder_is_made_of_a_run_that_is_refused(fails, tmp_path, monkeypatch):
+    monkeypatch.setenv("SMOOTHED_DATA", str(tmp_path))
+    assert "run `smoothed download cifar10`, or point --data" in fails("--out", tmp_path / "run")
+    assert "Missing option '--out'" in fails()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_of_another_architecture_names_what_does_not_fit(fails, pictures, tmp_path):
+    with torch.random.fork_rng():
+        model = build("resnet20", num_classes=3)
+    path = save(tmp_path / "resnet20.safetensors", model, describe("resnet20", model, [], tuple(CLASSES)))
+    line = fails(
+        "--data", pictures, "--out", tmp_path / "run", *FAST, "--from", path, "--architecture", "wide_resnet28_10"
+    )
+    assert line.startswith(f"error: {path}: expected architecture wide_resnet28_10, got resnet20; missing: ")
+    assert "unexpected: " in line
+    assert "of another shape: " in line
+
+
+def foreign(path):
+    """Writes what is no card of this package to `path`, by what is wrong with it."""
+    contents = {
+        "text.json": b"not JSON",
+        "bytes.json": b"\xff\xfe\x00",
+        "list.json": b"[1, 2]",
+        "nothing.json": b"{}",
+        "other.json": json.dumps({"config": {"colour": "red"}}).encode(),
+        "near.json": json.dumps({"epoch": 3}).encode(),
+        "type.json": json.dumps({"config": {"epochs": "three"}}).encode(),
+        "choice.json": json.dumps({"config": {"attack": "pdg"}}).encode(),
+        "foreign.safetensors": b"not safetensors",
+        "untrained.safetensors": None,
+    }
+    content = contents[path.name]
+    if content is not None:
+        path.write_bytes(content)
+        return
+    with torch.random.fork_rng():
+        model = build("resnet20")
+    save(path, model, describe("resnet20", model, [], tuple("abcdefghij")))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("text.json", "config: expected a card in JSON, or a checkpoint, got {path} (Expecting value"),
+        ("bytes.json", "config: expected a card in JSON, or a checkpoint, got {path} ("),
+        ("list.json", "config: expected a training configuration in {path}, got none"),
+        ("nothing.json", "config: expected a training configuration in {path}, got none"),
+        ("other.json", "config: expected names that this version knows, got colour"),
+        ("near.json", "config: expected names that this version knows, got epoch; did you mean epochs"),
+        ("type.json", "config: expected epochs of type int, got 'three'"),
+        ("choice.json", "attack: expected one of"),
+        ("foreign.safetensors", "{path}: expected a safetensors file, got a truncated or foreign one"),
+        ("untrained.safetensors", "config: expected a training configuration in {path}, got none"),
+    ],
+)
+def test_a_foreign_card_is_refused(fails, tmp_path, name, message):
+    path = tmp_path / name
+    foreign(path)
+    assert f"error: {message.format(path=path)}" in fails("--out", tmp_path / "run", "--config", path)
+
+
+@pytest.mark.parametrize("name", ["card.json", "best.safetensors"])
+def test_a_missing_card_is_said_to_be(fails, tmp_path, name):
+    line = fails("--out", tmp_path / "run", "--config", tmp_path / name)
+    assert str(tmp_path / name) in line
+    assert "No such file" in line or "no such file" in line
+    assert "config: expected a card in JSON" in fails("--out", tmp_path / "run", "--config", tmp_path)
+
+
+def test_one_of_several_processes_prints(pictures, tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    out, ended = tmp_path / "run", tmp_path / "ended.json"
+    command = map(str, ("train", "--data", pictures, "--out", out, *FAST, "--json", ended))
+    done = subprocess.run(
+        [*LAUNCH, *command], env=environment, capture_output=True, text=True, check=False, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("best on validation: clean ")
+    assert json.loads(ended.read_text())["step"] == 3
+    assert card(out)["processes"] == 2
+    assert done.stderr.count("epoch 1/1") == 1
+
+
+def test_ctrl_c_stops_all_processes_with_the_state_saved(pictures, tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = map(str, ("train", "--data", pictures, "--out", tmp_path, *FAST, "--epochs", 1000))
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    launcher = subprocess.Popen([*LAUNCH, *command], env=environment, **streams)
+    while launcher.poll() is None and not (tmp_path / "last.safetensors").exists():
+        time.sleep(0.05)
+    assert launcher.poll() is None
+    launcher.send_signal(signal.SIGINT)
+    shown, told = launcher.communicate(timeout=60)
+    assert not shown
+    assert told.count("stopped; the same command goes on from the last state saved in") == 1
+    (state,) = (tmp_path / "state").iterdir()
+    assert json.loads((state / "meta.json").read_text())["step"] == int(state.name.removeprefix("step-"))
+
+
+def test_it_trains_on_real_images(run, fails, full_data, tmp_path, capsys):
+    options = ["--attack", "nfgsm", "--epochs", 1, "--injection", "none", "--precision", "bf16"]
+    command = ["--data", full_data, "--out", tmp_path / "run", *options]
+    assert run("train", *command, "--time-limit", "1s", "--json", tmp_path / "outcome.json") == 0
+    outcome = json.loads((tmp_path / "outcome.json").read_text())
+    assert outcome["finished"] is False
+    assert 0 < outcome["step"] < outcome["total_steps"] == 175
+    assert "the same command goes on" in capsys.readouterr().out
+    assert "the run there has lr = 0.1, this one 0.3" in fails(*command, "--time-limit", "1s", "--lr", "0.3")

@@ -1,0 +1,246 @@
+"""What a fused network keeps between passes, in which precision it computes, and how it treats the plain one."""
+
+import copy
+
+import pytest
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.testing import assert_close
+
+from fusible import INJECTIONS, NETWORKS, assert_same, learned, pulled_back
+from smoothed.errors import ArgumentError
+from smoothed.fusing import fuse
+from smoothed.injection import CNI, PNI, drawing, inject, inject_preset, noise_layers, noiseless
+from smoothed.randomness import Keyed
+
+
+@pytest.fixture(autouse=True)
+def seeded_globally():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.fixture
+def batch(images):
+    return images[:4].double()
+
+
+def set_by_hand(model):
+    with torch.no_grad():
+        for index, parameter in enumerate(model.parameters()):
+            parameter.mul_(1.1 + 0.01 * index)
+
+
+def step(model):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    for _ in range(2):
+        model(torch.rand(4, 3, 8, 8).to(next(model.parameters()).dtype)).square().sum().backward()
+        optimizer.step()
+    model.zero_grad()
+
+
+def new_statistics(model):
+    model.train()(torch.rand(4, 3, 8, 8).to(next(model.parameters()).dtype))
+    model.eval()
+
+
+def another_state(model):
+    return {
+        name: 1.3 * value if value.is_floating_point() else value.clone() for name, value in model.state_dict().items()
+    }
+
+
+def swapped(model):
+    """New memory, twice: the second time the weight would lie where it lay at first, at the same version."""
+    weight = model[3].parametrizations.weight.original
+    for _ in range(2):
+        weight.data = 1.1 * weight.data
+
+
+CHANGES = {
+    "by hand": set_by_hand,
+    "steps": step,
+    "statistics": new_statistics,
+    "loaded": lambda model: model.load_state_dict(another_state(model)),
+    "assigned": lambda model: model.load_state_dict(another_state(model), assign=True),
+    "swapped": swapped,
+    "strengths": lambda model: [layer.scale_(2.0) for layer in noise_layers(model)],
+    "one statistic": lambda model: model[1].running_var.mul_(2),
+    "another statistic": lambda model: model[1].running_mean.zero_(),
+    "channels last": lambda model: model.to(memory_format=torch.channels_last),
+}
+
+
+class TestFollows:
+    """What a fused network keeps between passes is no longer used once it is out of date."""
+
+    @pytest.fixture
+    def fused(self, batch):
+        model = NETWORKS["biases"]()
+        inject_preset(model, "cni-w")
+        fused = fuse(learned(model))
+        with noiseless(fused):
+            fused(batch)
+        return fused
+
+    @pytest.mark.parametrize("before", [None, "moved"])
+    @pytest.mark.parametrize("change", CHANGES)
+    def test_changes(self, fused, batch, change, before):
+        if before == "moved":  # buffers are then other tensors than when the network was fused
+            fused.model.half().double()
+            assert_same(fused, batch)
+        clean = fused.model(batch)
+        CHANGES[change](fused.model)
+        assert_same(fused, batch)
+        assert (fused.model(batch) - clean).abs().max() > 1e-3
+
+    @pytest.mark.parametrize("which", ["fused", "model"])
+    def test_another_dtype(self, fused, batch, which):
+        (fused if which == "fused" else fused.model).to(torch.float32)
+        assert_same(fused, batch.float(), rtol=1e-3, atol=1e-3)
+        (fused if which == "fused" else fused.model).to(torch.float64)
+        assert_same(fused, batch)
+
+    def test_statistics_that_are_dropped(self, fused, batch):
+        fused.model[1].running_mean = fused.model[1].running_var = None
+        assert_same(fused, batch)
+
+    def test_what_was_kept_in_inference_mode_serves_an_attack(self, fused, batch):
+        set_by_hand(fused.model)
+        with torch.inference_mode(), noiseless(fused):
+            fused(batch)
+        with noiseless(fused):
+            pulled_back(fused, batch)
+        assert_same(fused, batch)
+
+    @pytest.mark.parametrize("again", [False, True])
+    def test_other_noise_is_refused(self, again, network, images):
+        injection = inject(network, weights=PNI(), layers=["4"])
+        fused = fuse(network)
+        fused(images)
+        injection.undo()
+        if again:
+            inject(network, weights=CNI(), layers=["4"])
+        with pytest.raises(ArgumentError, match="noise that it was fused with, got another on 4; fuse it again"):
+            fused(images)
+
+    def test_noise_that_comes_later_is_refused(self, network, images):
+        fused = fuse(network)
+        fused(images)
+        inject(network, weights=PNI(), layers=["7"])
+        with pytest.raises(ArgumentError, match="noise that it was fused with, got another on 7; fuse it again"):
+            fused(images)
+        assert_same(fuse(network), images, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("injection", ["none", "cni-w", "mixed"])
+class TestPrecision:
+    def test_autocast_is_as_near_as_the_plain_network(self, injection, images):
+        """Both against float32; bfloat16 has eight bits, and the network four layers."""
+        model = NETWORKS["biases"]()
+        INJECTIONS[injection](model)
+        fused, errors = fuse(learned(model).float()), []
+        with drawing(fused, Keyed(1)):
+            exact = model(images).detach()
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                for each in (model, fused):
+                    outputs = each(images)
+                    assert outputs.dtype == torch.bfloat16
+                    errors.append((outputs.float() - exact).abs().max() / exact.abs().max())
+        assert errors[0] > 1e-4
+        assert errors[1] < max(2 * errors[0], 0.02)
+
+    def test_autocast_passes_float64_by(self, injection, batch):
+        model = NETWORKS["biases"]()
+        INJECTIONS[injection](model)
+        fused = fuse(learned(model))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert_same(fused, batch)
+
+    def test_a_weights_dtype_is_kept_where_norms_have_more(self, injection, batch):
+        """Apart from the dtype, as precise as that dtype is."""
+        model = NETWORKS["biases"]()
+        INJECTIONS[injection](model)
+        fused = fuse(learned(model))
+        with noiseless(fused):
+            exact = fused(batch)
+            for module in model.modules():
+                if not isinstance(module, _BatchNorm):
+                    for parameter in module.parameters(recurse=False):
+                        parameter.data = parameter.data.float()
+            outputs = fused(batch.float())
+        assert outputs.dtype == torch.float32
+        assert_close(outputs.double(), exact, rtol=1e-3, atol=1e-3)
+
+
+class TestManners:
+    @pytest.fixture
+    def fused(self):
+        model = NETWORKS["resnet"]()
+        inject_preset(model, "cni-w")
+        return fuse(learned(model))
+
+    def test_the_model_is_untouched_and_no_gradient_reaches_it(self, batch):
+        model = NETWORKS["resnet"]()
+        inject_preset(model, "cni-w")
+        learned(model).layer2.train()
+        attributes = {name: set(vars(module)) for name, module in model.named_modules()}
+        modes = [module.training for module in model.modules()]
+        state, rng = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+        fused = fuse(model)
+        assert torch.equal(torch.get_rng_state(), rng)
+        fused.eval()(batch.requires_grad_()).sum().backward()
+        assert batch.grad.abs().max() > 0
+        assert all(parameter.grad is None for parameter in model.parameters())
+        assert all(parameter.requires_grad for parameter in model.parameters())
+        for module, training in zip(model.modules(), modes, strict=True):
+            module.training = training
+        assert {name: set(vars(module)) for name, module in model.named_modules()} == attributes
+        assert list(model.state_dict()) == list(state)
+        assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+        assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+    def test_fusing_leaves_mixed_modes(self):
+        model = NETWORKS["resnet"]()
+        for index, module in enumerate(model.modules()):
+            module.training = index % 3 == 0
+        before = [module.training for module in model.modules()]
+        fuse(model)
+        assert [module.training for module in model.modules()] == before
+
+    def test_noise_layers_are_the_models_in_its_order(self, fused):
+        assert [id(layer) for layer in noise_layers(fused)] == [id(layer) for layer in noise_layers(fused.model)]
+
+    def test_a_copy_is_its_own(self, fused, batch):
+        fused(batch)
+        twin = copy.deepcopy(fused)
+        assert_same(twin, batch, plain=fused.model)
+        set_by_hand(fused.model)
+        with drawing(twin, Keyed(1)), drawing(fused, Keyed(1)):
+            assert (twin(batch) - fused(batch)).abs().max() > 1e-3
+        set_by_hand(twin.model)
+        assert_same(twin, batch, plain=fused.model)
+
+    def test_a_compiler_that_fails_leaves_the_network_as_it_was(self, fused, batch, monkeypatch):
+        def compiled(function, **options):
+            del function, options
+
+            def fails(*args):
+                del args
+                raise RuntimeError("no compiler\nand much more")
+
+            return fails
+
+        monkeypatch.setattr(torch, "compile", compiled)
+        with pytest.raises(ArgumentError, match=r"network that torch\.compile can make, got no compiler$"):
+            fused.compile_for(batch)
+        assert_same(fused, batch)
+
+    def test_compiled_operations_serve_what_comes_later(self, fused, batch, monkeypatch):
+        made = []
+        monkeypatch.setattr(torch, "compile", lambda function, **options: made.append(options) or function)
+        fused.compile_for(batch)
+        assert len(made) == 2  # with batch norms folded, and with them in their place
+        set_by_hand(fused.model)
+        assert_same(fused, batch)

@@ -1,0 +1,96 @@
+"""Training runs of seconds, one after the other, in one process or in several: `python tiny_runs.py FOLDER RUNS`.
+
+RUNS is a JSON list of what `perform` takes. Each process writes how its runs ended, and its id for who would kill it.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parent))
+from tiny_run import tiny_set
+
+from smoothed.errors import SmoothedError
+from smoothed.randomness import uniform_
+from smoothed.training.config import TrainingConfig
+from smoothed.training.loop import train
+from smoothed.training.processes import parting
+
+SETTINGS = {
+    "architecture": "custom",
+    "injection": "pni-w",
+    "attack": "pgd",
+    "attack_steps": 2,
+    "epochs": 2,
+    "batch_size": 16,
+    "lr": 0.05,
+    "precision": "float32",
+    "validation_attack_images": 8,
+    "seed": 3,
+}
+
+
+def tiny_network():
+    """A network without batch norm, so that its batch may be cut, and smooth, so that rounding stays small."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        first, second = nn.Conv2d(3, 6, 3, stride=2), nn.Conv2d(6, 8, 3, stride=2)
+        return nn.Sequential(first, nn.Tanh(), second, nn.Tanh(), nn.Flatten(), nn.Linear(8 * 7 * 7, 3))
+
+
+class Recorder:
+    """An attack that changes nothing and writes down what a step has at hand: images, weights, randomness."""
+
+    def __init__(self, network):
+        self.network = network
+        self.calls = []
+
+    def __call__(self, model, inputs, labels, generator=None):
+        del model
+        drawn = uniform_(torch.empty_like(inputs), 0, 1, generator)
+        self.calls.append({"inputs": inputs, "labels": labels, "drawn": drawn, "weight": self.network[0].weight})
+        return inputs
+
+    def save(self, path):
+        flat = {f"{i}.{name}": tensor for i, call in enumerate(self.calls) for name, tensor in call.items()}
+        save_file({name: tensor.detach().contiguous().clone() for name, tensor in flat.items()}, path)
+
+
+def perform(folder, name, *, images=48, limits=None, records=False, **settings):
+    """One run, in `folder/name`; `limits` are the time limits of the processes."""
+    rank, network = int(os.environ.get("RANK", "0")), tiny_network()
+    recorder = Recorder(network) if records else None
+    try:
+        outcome = train(
+            TrainingConfig(**{**SETTINGS, **settings}),
+            tiny_set(images, 0),
+            tiny_set(16, 1),
+            folder / name,
+            network=network,
+            attack=recorder,
+            time_limit=None if limits is None else limits[rank],
+            save_every=0.0,
+        )
+        ended = {"finished": outcome.finished, "step": outcome.step}
+    except SmoothedError as error:
+        ended = {"error": str(error)}
+    (folder / f"{name}.{rank}.json").write_text(json.dumps(ended))
+    if recorder is not None:
+        recorder.save(folder / f"{name}.{rank}.safetensors")
+
+
+def main(folder, runs):
+    torch.set_num_threads(1)
+    (Path(folder) / f"pid.{os.environ.get('RANK', '0')}").write_text(str(os.getpid()))
+    with parting():
+        for run in json.loads(runs):
+            perform(Path(folder), **run)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
