@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test lint types unit format clean
+.PHONY: help demo test test-peers lint types unit format clean
 
 help: ## List the words
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/'
 
 demo: $(VENV)/.installed ## Run the demo on the bundled model and images
 	$(BIN)/smoothed demo --plot smoothed-demo.png --json smoothed-demo.json
@@ -22,7 +22,10 @@ types: $(VENV)/.installed-test ## Types
 	$(BIN)/basedpyright
 
 unit: $(VENV)/.installed-test ## Tests and doctests
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q --ignore=tests/peers
+
+test-peers: $(VENV)/.installed-peers ## Side by side with other libraries
+	$(BIN)/pytest -q tests/peers
 
 format: $(VENV)/.installed-test ## Rewrite the sources in style
 	$(BIN)/ruff format src tests benchmarks
@@ -38,9 +41,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install --constraint constraints.txt --editable .
 	touch $@
 
-# torchattacks asks for torchvision, which has no CPU build for the pinned torch; the attacks we compare with don't use it.
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install --constraint constraints.txt --editable '.[test]'
-	$(PIP) install --constraint constraints.txt --no-deps torchattacks
 	touch $@
 	touch $(VENV)/.installed
+
+# These ask for torchvision or TensorFlow, which the attacks we compare with don't use.
+$(VENV)/.installed-peers: $(VENV)/.installed-test
+	$(PIP) install --constraint constraints.txt --editable '.[peers]'
+	$(PIP) install --constraint constraints.txt --no-deps cleverhans pyautoattack torchattacks
+	touch $@
