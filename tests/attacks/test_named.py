@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 from torch.testing import assert_close
 
@@ -26,13 +27,28 @@ from smoothed.randomness import Fresh, seeded
 EPS = 8 / 255
 
 
+def settled(name, network, **budget):
+    """The attack of a small budget, with `network` as the source of transfer."""
+    few = {"eps": EPS, "steps": 4, "num_samples": 2, "max_queries": 60, "sources": [network]}
+    return named_attack(name, **{**few, **budget})
+
+
+def sizes(images, attacked, norm):
+    """The norm of each perturbation: the largest change, the length, or the number of pixels changed."""
+    delta = (attacked - images).flatten(2)
+    if norm == "l0":
+        return (delta != 0).any(1).sum(1)
+    return delta.flatten(1).norm(dim=1) if norm == "l2" else delta.abs().amax((1, 2))
+
+
 @pytest.mark.parametrize("name", ATTACKS)
 def test_every_name_raises_the_loss_within_its_budget(name, network, images, generator):
     """The loss of the network's own answer, which `kl` moves away from."""
     labels = network(images).argmax(1)
-    attack = named_attack(name, eps=EPS, steps=4, num_samples=2)
-    attacked = attack(network, images, labels, generator)
-    assert (attacked - images).abs().max() <= (3 if name == "nfgsm" else 1) * EPS + 1e-6
+    norm = ATTACKS[name].norm or "linf"
+    eps = {"linf": EPS, "l2": 0.5, "l0": 3}[norm]
+    attacked = settled(name, network, eps=eps)(network, images, labels, generator)
+    assert sizes(images, attacked, norm).max() <= (3 if name == "nfgsm" else 1) * eps + 1e-6
     assert attacked.min() >= 0
     assert attacked.max() <= 1
     clean, after = (functional.cross_entropy(network(at), labels) for at in (images, attacked))
@@ -41,7 +57,7 @@ def test_every_name_raises_the_loss_within_its_budget(name, network, images, gen
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_the_generator_decides(name, network, images, labels):
-    attack = named_attack(name, eps=EPS, steps=2, num_samples=2)
+    attack = settled(name, network, steps=2)
     before = torch.get_rng_state()
     first, second = (attack(network, images, labels, generator=seeded(4)) for _ in range(2))
     assert torch.equal(first, second)
@@ -102,19 +118,60 @@ def test_one_radius_an_image(name, network, images, labels):
 
 
 def test_groups():
-    assert TRAINING_ATTACKS == ("fgsm-rs", "nfgsm", "kl")
-    assert EVALUATION_ATTACKS == ("fgsm", "pgd", "epgd", "epgd-loss", "smoothadv")
-    assert {*TRAINING_ATTACKS, *EVALUATION_ATTACKS} == set(ATTACKS)
+    assert TRAINING_ATTACKS == ("fgsm", "fgsm-rs", "nfgsm", "pgd", "kl", "epgd", "epgd-loss", "smoothadv")
+    assert set(ATTACKS) - set(EVALUATION_ATTACKS) == {"fgsm-rs", "nfgsm", "kl"}
     assert set(SINGLE_STEP_ATTACKS) < set(SINGLE_DRAW_ATTACKS) < set(ATTACKS)
 
 
-@pytest.mark.parametrize("name", ATTACKS)
-def test_groups_say_how_many_passes_an_attack_takes(name, network, images, labels):
+def count_passes(network):
+    """A list that grows with each pass."""
     passes = []
     network.register_forward_hook(lambda *_: passes.append(1))
+    return passes
+
+
+@pytest.mark.parametrize("name", TRAINING_ATTACKS)
+def test_groups_say_how_many_passes_an_attack_takes(name, network, images, labels):
+    passes = count_passes(network)
     named_attack(name, eps=EPS, steps=3, num_samples=2)(network, images, labels, seeded(1))
     steps, draws = 1 if name in SINGLE_STEP_ATTACKS else 3, 1 if name in SINGLE_DRAW_ATTACKS else 2
     assert len(passes) == steps * draws + (name == "kl")  # which looks at the clean images once
+
+
+@pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if attack.asks])
+def test_queries_are_bounded_and_show_what_the_budget_says(name, network, images, labels):
+    """Images (16 at most in a pass) are asked about at most `max_queries` times each; labels alone are refused."""
+    seen = []
+    network.register_forward_hook(lambda _, inputs, logits: seen.append((len(inputs[0]), logits.requires_grad)))
+    settled(name, network, num_samples=1, max_queries=12, sees="shares")(network, images, labels, seeded(1))
+    assert 16 <= sum(count for count, _ in seen) <= 16 * 12
+    assert not any(differentiable for _, differentiable in seen)
+    with pytest.raises(ArgumentError, match="sees: expected logits or shares with"):
+        settled(name, network, sees="labels")(network, images, labels, seeded(1))
+
+
+def test_transfer_needs_a_source_and_differentiates_it_alone(network, images, labels):
+    passes = count_passes(network)
+    source = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+    attacked = settled("transfer", source, num_samples=1)(network, images, labels, seeded(1))
+    assert torch.equal(
+        attacked, named_attack("epgd-loss", eps=EPS, steps=4, num_samples=1)(source, images, labels, seeded(1))
+    )
+    assert not passes
+    with pytest.raises(ArgumentError, match="sources: expected at least one network to transfer from, got none"):
+        named_attack("transfer", eps=EPS)
+
+
+@pytest.mark.parametrize(
+    ("name", "budget", "message"),
+    [
+        ("ddn", {"eps": torch.ones(16)}, r"eps: expected one number for all images, got shape \(16,\)"),
+        ("bayes", {"eps": EPS, "norm": "l2"}, "norm: expected linf, got l2; this attack has no other ball"),
+    ],
+)
+def test_budgets_that_an_attack_cannot_keep(name, budget, message):
+    with pytest.raises(ArgumentError, match=message):
+        named_attack(name, **budget)
 
 
 def test_unknown_name():

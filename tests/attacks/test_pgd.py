@@ -1,4 +1,4 @@
-"""PGD against closed forms on a linear model, against torchattacks and foolbox, and for its manners."""
+"""PGD against closed forms on a linear model, and for its manners; tests/peers has other libraries beside it."""
 
 import copy
 import inspect

@@ -1,17 +1,29 @@
 """Attacks: pure functions `(model, inputs, labels, *, ...) -> adversarial inputs`, one method a file."""
 
+from smoothed.attacks.apgd import apgd, apgd_targeted
+from smoothed.attacks.attack import Attack, Budget
+from smoothed.attacks.bayes import bayesian
+from smoothed.attacks.bpda import bpda
+from smoothed.attacks.carlini_wagner_l0 import carlini_wagner_l0
+from smoothed.attacks.carlini_wagner_l2 import carlini_wagner_l2
+from smoothed.attacks.carlini_wagner_linf import carlini_wagner_linf
+from smoothed.attacks.ddn import ddn
 from smoothed.attacks.divergence import divergence_pgd
+from smoothed.attacks.ensemble import Ensemble
+from smoothed.attacks.expectation import Expectation
 from smoothed.attacks.fgsm import fgsm, fgsm_random_start, nfgsm
 from smoothed.attacks.losses import LOSSES, Loss, cross_entropy, dlr, margin, targeted_dlr, targeted_margin
+from smoothed.attacks.minimum import bounded
+from smoothed.attacks.multi_targeted import multi_targeted_pgd
 from smoothed.attacks.named import (
     ATTACKS,
     EVALUATION_ATTACKS,
     SINGLE_DRAW_ATTACKS,
     SINGLE_STEP_ATTACKS,
     TRAINING_ATTACKS,
-    Attack,
     named_attack,
 )
+from smoothed.attacks.nattack import nattack
 from smoothed.attacks.objectives import (
     Objective,
     expected_logits,
@@ -22,6 +34,10 @@ from smoothed.attacks.objectives import (
 )
 from smoothed.attacks.pgd import pgd
 from smoothed.attacks.queries import Queries
+from smoothed.attacks.square import square
+from smoothed.attacks.substitute import train_substitute
+from smoothed.attacks.transfer import transfer
+from smoothed.attacks.zoo import zoo
 
 __all__ = [
     "ATTACKS",
@@ -31,10 +47,22 @@ __all__ = [
     "SINGLE_STEP_ATTACKS",
     "TRAINING_ATTACKS",
     "Attack",
+    "Budget",
+    "Ensemble",
+    "Expectation",
     "Loss",
     "Objective",
     "Queries",
+    "apgd",
+    "apgd_targeted",
+    "bayesian",
+    "bounded",
+    "bpda",
+    "carlini_wagner_l0",
+    "carlini_wagner_l2",
+    "carlini_wagner_linf",
     "cross_entropy",
+    "ddn",
     "divergence_pgd",
     "dlr",
     "expected_logits",
@@ -44,10 +72,16 @@ __all__ = [
     "fgsm",
     "fgsm_random_start",
     "margin",
+    "multi_targeted_pgd",
     "named_attack",
+    "nattack",
     "nfgsm",
     "one_draw",
     "pgd",
+    "square",
     "targeted_dlr",
     "targeted_margin",
+    "train_substitute",
+    "transfer",
+    "zoo",
 ]

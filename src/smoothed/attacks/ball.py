@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from smoothed.checks import check_choice
+from smoothed.checks import check_choice, check_not_negative
+from smoothed.errors import ArgumentError
 from smoothed.randomness import Randomness, normal_, uniform_
 
 Norm = Literal["linf", "l2"]
@@ -33,6 +34,22 @@ def ball(norm: Norm) -> Ball:
     """The ball of `linf` or `l2`."""
     check_choice(norm, BALLS, "norm")
     return BALLS[norm]
+
+
+def check_radius(value: float | Tensor, inputs: Images, name: str) -> Radius:
+    """`value` ready to be multiplied with images: a number, or (N,) numbers as (N, 1, 1, 1).
+
+    Raises:
+        ArgumentError: negative or not finite, or a tensor of another shape than (N,).
+    """
+    if not isinstance(value, Tensor):
+        return check_not_negative(value, name)
+    if value.shape != inputs.shape[:1]:
+        raise ArgumentError(name, f"a number or a tensor of shape ({len(inputs)},)", f"shape {tuple(value.shape)}")
+    wrong = value[~((value >= 0) & value.isfinite())].tolist()
+    if wrong:
+        raise ArgumentError(name, "finite numbers of at least 0", wrong[0])
+    return value.to(inputs).view(-1, 1, 1, 1)
 
 
 def _uniform_linf(like: Images, eps: Radius, randomness: Randomness) -> Images:

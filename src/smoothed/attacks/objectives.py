@@ -21,6 +21,9 @@ Objective = Callable[[Classifier, Tensor, Tensor], Tensor]
 """From a model, inputs (N, C, H, W) and labels (N,) to what to ascend, (N,)."""
 
 
+Draws = Callable[[Loss], Objective]
+"""From a loss of logits to an objective: `one_draw`, or an expectation such as `partial(expected_loss, 8)`."""
+
 HELD_DRAWS = 8
 """How many draws a loss of their mean keeps in memory at once: the paper's M."""
 

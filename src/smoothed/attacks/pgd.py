@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from smoothed.attacks.ball import Norm, Radius, ball
+from smoothed.attacks.ball import Norm, ball, check_radius
 from smoothed.attacks.gradient import input_gradient
 from smoothed.attacks.objectives import Objective, one_draw
-from smoothed.checks import check_inputs, check_labels, check_not_negative, check_positive
+from smoothed.checks import check_inputs, check_labels, check_positive
 from smoothed.errors import ArgumentError
 from smoothed.modes import Classifier, evaluating
 from smoothed.randomness import Randomness
@@ -62,8 +62,8 @@ def pgd(
     """
     inputs = check_inputs(inputs).detach()
     check_labels(labels, inputs)
-    eps = _radius(eps, inputs, "eps")
-    step_size = eps / 4 if step_size is None else _radius(step_size, inputs, "step_size")
+    eps = check_radius(eps, inputs, "eps")
+    step_size = eps / 4 if step_size is None else check_radius(step_size, inputs, "step_size")
     check_positive(steps, "steps")
     check_positive(restarts, "restarts")
     if start is not None and (start.shape != inputs.shape or restarts > 1):
@@ -96,18 +96,6 @@ def pgd(
             best_value = torch.where(better, value, best_value)
             best = torch.where(better.view(-1, 1, 1, 1), images, best)
         return best
-
-
-def _radius(value: float | Tensor, inputs: Tensor, name: str) -> Radius:
-    """`value` ready to be multiplied with images: a number, or (N,) numbers as (N, 1, 1, 1)."""
-    if not isinstance(value, Tensor):
-        return check_not_negative(value, name)
-    if value.shape != inputs.shape[:1]:
-        raise ArgumentError(name, f"a number or a tensor of shape ({len(inputs)},)", f"shape {tuple(value.shape)}")
-    wrong = value[~((value >= 0) & value.isfinite())].tolist()
-    if wrong:
-        raise ArgumentError(name, "finite numbers of at least 0", wrong[0])
-    return value.to(inputs).view(-1, 1, 1, 1)
 
 
 @torch.no_grad()

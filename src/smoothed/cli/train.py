@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from smoothed.attacks import ATTACKS
+from smoothed.attacks import TRAINING_ATTACKS
 from smoothed.cli.console import errors, output, progress_bar, speaks
 from smoothed.cli.parsing import duration, fraction, names
 from smoothed.injection import PRESETS
@@ -60,7 +60,7 @@ def train(
         str | None, typer.Option(help="fresh at each pass, or fixed: ATTACK_SAMPLES draws that attack and loss share.")
     ] = None,
     attack: Annotated[
-        str | None, typer.Option(help=f"What to train against: one of {names((*ATTACKS, *EXAMPLES))}.")
+        str | None, typer.Option(help=f"What to train against: one of {names((*TRAINING_ATTACKS, *EXAMPLES))}.")
     ] = None,
     norm: Annotated[str | None, typer.Option(help="Of the attack's ball: linf or l2.")] = None,
     eps: Annotated[

@@ -4,7 +4,7 @@ import difflib
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
-from smoothed.attacks import ATTACKS
+from smoothed.attacks import TRAINING_ATTACKS
 from smoothed.checkpoint import CUSTOM
 from smoothed.checks import check_choice, check_fraction, check_not_negative, check_positive
 from smoothed.data.named import FOLDER_PREFIX
@@ -34,7 +34,8 @@ class TrainingConfig:
         input_sigma_units: `normalized` (the paper's, after division by the data's deviation) or `pixel`.
         input_draws: `fresh` at each pass, or `fixed`: `attack_samples` draws of a step that attack and loss share.
         start: the checkpoint to fine-tune, a bundled name or a path; None starts anew.
-        attack: what makes the adversarial examples: a key of `attacks.ATTACKS` or of `training.examples.EXAMPLES`.
+        attack: what makes the adversarial examples: one of `attacks.TRAINING_ATTACKS`, or a key of
+            `training.examples.EXAMPLES`.
         norm: of the attack's ball, `linf` or `l2`.
         eps: its radius in pixel units of [0, 1].
         eps_warmup: the share of the run, in [0, 1], over which eps grows from 0.
@@ -110,7 +111,7 @@ class TrainingConfig:
             "injection": PRESETS,
             "input_sigma_units": ("normalized", "pixel"),
             "input_draws": ("fresh", "fixed"),
-            "attack": (*ATTACKS, *EXAMPLES),
+            "attack": (*TRAINING_ATTACKS, *EXAMPLES),
             "norm": ("linf", "l2"),
             "loss": LOSSES,
             "schedule": SCHEDULES,

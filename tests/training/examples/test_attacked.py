@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from smoothed.attacks import ATTACKS, pgd
+from smoothed.attacks import TRAINING_ATTACKS, pgd
 from smoothed.randomness import Rows
 from smoothed.training.config import TrainingConfig
 from smoothed.training.examples import EXAMPLES, Adaptive, Attacked, Clean, Free, make_examples
@@ -47,8 +47,8 @@ def test_growing(progress, warmup, share):
 
 
 def test_every_name_makes_examples():
-    kinds = {name: type(make_examples(options(attack=name), 10)) for name in (*ATTACKS, *EXAMPLES)}
-    assert kinds == dict.fromkeys(ATTACKS, Attacked) | {"none": Clean, "free": Free, "iaat": Adaptive}
+    kinds = {name: type(make_examples(options(attack=name), 10)) for name in (*TRAINING_ATTACKS, *EXAMPLES)}
+    assert kinds == dict.fromkeys(TRAINING_ATTACKS, Attacked) | {"none": Clean, "free": Free, "iaat": Adaptive}
 
 
 def test_clean_images_stand_in(linear, batch, make_part):

@@ -4,12 +4,12 @@ import warnings
 
 import pytest
 import torch
-import torchattacks
 from torch.testing import assert_close
 
 from smoothed.attacks import pgd
 from smoothed.randomness import seeded
 
+torchattacks = pytest.importorskip("torchattacks")
 STEPS = 7
 norms = pytest.mark.parametrize("norm", ["linf", "l2"])
 directions = pytest.mark.parametrize("targeted", [False, True], ids=["untargeted", "targeted"])
@@ -24,8 +24,7 @@ def radius(norm):
 def foolbox():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # foolbox imports names that scipy deprecates
-        import foolbox
-    return foolbox
+        return pytest.importorskip("foolbox")
 
 
 @directions
