@@ -28,7 +28,7 @@ FLOORS = [
         "models",
         "data",
     ),
-    ("injection", "smoothing", "checkpoint", "fusing"),
+    ("injection", "smoothing", "certification", "checkpoint", "fusing"),
     ("attacks",),
     ("evaluation", "training"),
     ("report",),

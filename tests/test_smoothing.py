@@ -230,6 +230,22 @@ def test_log_probs_are_logarithms_of_shares(network, images):
     assert logs.isfinite().all()
 
 
+def test_as_logits_is_a_network_whose_outputs_are_log_probs(network, images):
+    smoothed, again = (Smoothed(network, Gaussian(0.3), vote="soft", num_samples=4, seed=0) for _ in range(2))
+    logits = smoothed.eval().as_logits()
+    assert not logits.training
+    assert dict(logits.named_parameters()).keys() == {f"smoothed.{name}" for name, _ in smoothed.named_parameters()}
+    inputs = images.clone().requires_grad_()
+    outputs = logits(inputs)
+    with torch.no_grad():
+        assert torch.equal(outputs, again.eval().log_probs(images))
+    outputs[:, 0].sum().backward()
+    assert inputs.grad.abs().amax((1, 2, 3)).min() > 0
+    logits.train()
+    assert network.training
+    assert smoothed.as_logits().training
+
+
 def test_outputs_follow_the_inputs_dtype(images):
     double = Smoothed(Halfspace(192).double(), Gaussian(0.1), num_samples=2)
     double.model.weight = double.model.weight.double()

@@ -5,17 +5,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from smoothed import attacks, noise, votes
+    from smoothed.certification import Certificate, TooFewSamplesWarning, certify, predict_or_abstain
     from smoothed.checkpoint import bundled, load, load_into, read_header, save
     from smoothed.errors import ArgumentError, CheckpointError, DataError, DivergedError, OutputError, SmoothedError
     from smoothed.injection import CNI, PNI, Additive, Injection, drawing, frozen, inject, noiseless
     from smoothed.models import build
     from smoothed.noise import Gaussian, Laplace, Uniform
-    from smoothed.smoothing import OneDraw, Smoothed
+    from smoothed.smoothing import LogProbs, OneDraw, Smoothed
     from smoothed.tally import Tally
 
 # Where each public name lives. Loaded when asked for: torch takes seconds, and the command line answers Ctrl-C at once.
 _HOMES = {
     "smoothed": ("attacks", "noise", "votes"),
+    "smoothed.certification": ("Certificate", "TooFewSamplesWarning", "certify", "predict_or_abstain"),
     "smoothed.checkpoint": ("bundled", "load", "load_into", "read_header", "save"),
     "smoothed.errors": (
         "ArgumentError",
@@ -28,7 +30,7 @@ _HOMES = {
     "smoothed.injection": ("CNI", "PNI", "Additive", "Injection", "drawing", "frozen", "inject", "noiseless"),
     "smoothed.models": ("build",),
     "smoothed.noise": ("Gaussian", "Laplace", "Uniform"),
-    "smoothed.smoothing": ("OneDraw", "Smoothed"),
+    "smoothed.smoothing": ("LogProbs", "OneDraw", "Smoothed"),
     "smoothed.tally": ("Tally",),
 }
 
@@ -37,21 +39,25 @@ __all__ = [
     "PNI",
     "Additive",
     "ArgumentError",
+    "Certificate",
     "CheckpointError",
     "DataError",
     "DivergedError",
     "Gaussian",
     "Injection",
     "Laplace",
+    "LogProbs",
     "OneDraw",
     "OutputError",
     "Smoothed",
     "SmoothedError",
     "Tally",
+    "TooFewSamplesWarning",
     "Uniform",
     "attacks",
     "build",
     "bundled",
+    "certify",
     "drawing",
     "frozen",
     "inject",
@@ -59,6 +65,7 @@ __all__ = [
     "load_into",
     "noise",
     "noiseless",
+    "predict_or_abstain",
     "read_header",
     "save",
     "votes",

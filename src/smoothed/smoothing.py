@@ -180,6 +180,10 @@ class Smoothed(nn.Module):
         shares = self(inputs, generator)
         return Tally(shares, _draws(inputs, self.num_samples)).log_probs
 
+    def as_logits(self) -> "LogProbs":
+        """This classifier with `log_probs` as its output: a network to hand to libraries that want logits."""
+        return LogProbs(self)
+
     def predict(self, inputs: Tensor, generator: torch.Generator | None = None) -> Int[Tensor, " n"]:
         """The winning classes (N,), int64, in eval mode and without gradients.
 
@@ -284,6 +288,25 @@ class Smoothed(nn.Module):
         """The options, for printing."""
         vote = self.vote if isinstance(self.vote, str) else getattr(self.vote, "__name__", "own")
         return f"noise={self.one_draw.noise}, vote={vote}, num_samples={self.num_samples}"
+
+
+class LogProbs(nn.Module):
+    """A `Smoothed` as a network from images (N, C, H, W) in [0, 1] to the logarithms of its shares (N, K).
+
+    They are logits whose softmax is the shares. It begins in the mode of `smoothed`.
+
+    Args:
+        smoothed: the classifier.
+    """
+
+    def __init__(self, smoothed: Smoothed) -> None:
+        super().__init__()
+        self.smoothed = smoothed
+        self.training = smoothed.training
+
+    def forward(self, inputs: Tensor) -> Float[Tensor, "n k"]:
+        """See `Smoothed.log_probs`; differentiable with the `soft` vote."""
+        return self.smoothed.log_probs(inputs)
 
 
 def _draws(inputs: Tensor, count: int) -> Tensor:

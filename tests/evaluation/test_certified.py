@@ -1,0 +1,188 @@
+"""Certified accuracy of a classifier whose true radii are known, and against a naive count."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from smoothed import Gaussian, Smoothed, inject
+from smoothed.certification import TooFewSamplesWarning, certificate_from_counts, draw_counts, predict_from_counts
+from smoothed.data.imageset import ImageSet
+from smoothed.errors import ArgumentError
+from smoothed.evaluation import certified
+from smoothed.evaluation.certified import DRAWS, CertificationProtocol, evaluate_certified
+from smoothed.injection import PNI
+from smoothed.randomness import mix, seeded
+from smoothed.statistics import interval
+
+PIXELS = 3 * 4 * 4
+
+
+class Brightness(nn.Module):
+    """Class 1 where the mean pixel is above a half: the L2 distance to the boundary is |mean - 1/2| sqrt(d)."""
+
+    def forward(self, inputs):
+        margin = inputs.mean((1, 2, 3)) - 0.5
+        return torch.stack([-margin, margin], 1)
+
+
+def gray(margins, labels=None):
+    margins = torch.as_tensor(margins)
+    images = ((0.5 + margins) * 255).round().to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 4, 4).contiguous()
+    return ImageSet("gray", images, (margins > 0).long() if labels is None else labels, ("dark", "bright"))
+
+
+def distances(data):
+    return (data.images[:, 0, 0, 0] / 255 - 0.5).abs() * math.sqrt(PIXELS)
+
+
+def measure(data, model=None, sigmas=(0.25,), **options):
+    protocol = CertificationProtocol(sigma_units="pixel", **options)
+    return evaluate_certified(model or Brightness(), data, protocol, sigmas=sigmas, name="b")
+
+
+def test_certified_accuracy_is_close_to_the_true_one_and_below_it():
+    """Distances 0.14 .. 1.39; with 1000 draws a radius is at most 0.61, and short of the distance by a fifth."""
+    data = gray(torch.arange(1, 11) / 50 * torch.tensor([1, -1]).repeat(5))
+    radii = (0.0, 0.1, 0.2, 0.4, 0.6, 0.7)
+    rows = measure(data, radii=radii, selection_samples=20)
+    true = distances(data)
+    for row in rows[:-1]:
+        least = (true >= 1.25 * row.radius + 0.08).sum().item() / 10
+        assert least <= row.certified <= (true >= row.radius).sum().item() / 10
+        assert row.certified_interval == interval(row.certified * 10, 10)
+        assert row.linf_eps == pytest.approx(row.radius / math.sqrt(48))
+    assert rows[-1].certified == 0
+    assert [row.radius for row in rows] == list(radii)
+    assert (rows[0].certified, rows[0].abstained) == (rows[0].clean, 1 - rows[0].certified)
+    assert rows[0].dimensions == PIXELS
+
+
+def test_wrong_labels_are_neither_clean_nor_certified():
+    data = gray([0.2, 0.2, -0.2, -0.2], labels=torch.tensor([1, 0, 0, 0]))
+    (row,) = measure(data, radii=(0.0,))
+    assert (row.certified, row.clean, row.abstained, row.predict_abstained) == (0.75, 0.75, 0.0, 0.0)
+    (right,) = measure(gray([0.2, -0.2, -0.2]), radii=(0.0,))
+    assert row.mean_radius == pytest.approx(0.75 * right.mean_radius, rel=0.1)
+
+
+def test_the_boundary_is_abstained_on():
+    """Half of the pixels 127/255, half 128/255: both classes have probability 1/2."""
+    images = torch.tensor([127, 128], dtype=torch.uint8).repeat(5, 3, 4, 2)
+    data = ImageSet("gray", images, torch.ones(5, dtype=torch.int64), ("dark", "bright"))
+    (row,) = measure(data, radii=(0.0,), num_samples=100)
+    assert (row.abstained, row.predict_abstained, row.clean, row.certified, row.mean_radius) == (1, 1, 0, 0, 0)
+
+
+def test_rows_are_the_naive_count(network, monkeypatch):
+    """Image by image, from counts of the same draws, on a network with noise inside."""
+    monkeypatch.setattr(certified, "BATCH", 20)
+    inject(network, weights=PNI(initial=0.2))
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (24, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    with torch.no_grad():
+        labels = network(images / 255).argmax(1)
+    data = ImageSet("random", images, labels, ("a", "b", "c", "d"))
+    options = {"alpha": 0.05, "selection_samples": 2, "num_samples": DRAWS + 3}
+    seen = []
+    rows = evaluate_certified(
+        network,
+        data,
+        CertificationProtocol(radii=(0.0, 0.01), sigma_units="pixel", seed=7, **options),
+        sigmas=[0.02, 0.05],
+        name="n",
+        chunk_size=9,
+        on_progress=lambda done, total: seen.append((done, total)),
+    )
+    assert [(row.sigma, row.radius) for row in rows] == [(0.02, 0.0), (0.02, 0.01), (0.05, 0.0), (0.05, 0.01)]
+    assert seen[:4] == [(2, 120), (27, 120), (30, 120), (32, 120)]
+    assert seen[-1] == (120, 120)
+    for row in rows:
+        right = abstained = clean = 0
+        radii = []
+        model = Smoothed(network, Gaussian(row.sigma))
+        for number, (inputs, own) in enumerate(data.batches(20)):
+
+            def counted(group, start, draws, inputs=inputs, number=number, model=model):
+                seed = mix(mix(mix(7, number), group), start)
+                return draw_counts(model, inputs, [draws], generator=seeded(seed))[0]
+
+            estimation = counted(1, 0, DRAWS) + counted(1, DRAWS, 3)
+            for label, selected, estimated in zip(own, counted(0, 0, 2), estimation, strict=True):
+                certificate = certificate_from_counts(
+                    selected[None], estimated[None], sigma=row.sigma, alpha=options["alpha"]
+                )
+                found, radius = certificate.classes.item(), certificate.radius.item()
+                right += int(found == label and radius >= row.radius)
+                abstained += int(found == -1)
+                clean += int(predict_from_counts(estimated[None], options["alpha"]).item() == label)
+                radii.append(radius if found == label else 0.0)
+        assert row.certified == right / len(data)
+        assert row.abstained == abstained / len(data)
+        assert row.clean == clean / len(data)
+        assert row.mean_radius == pytest.approx(math.fsum(radii) / len(data))
+    assert 0 < rows[0].abstained < 1
+    assert 0 < rows[1].certified < rows[0].certified < 1
+
+
+def test_rows_say_what_was_done():
+    (row,) = measure(gray([0.2]), radii=(0.1,), alpha=0.01, selection_samples=5, num_samples=50, seed=3)
+    written = row.to_json()
+    assert {name: written[name] for name in ("model", "sigma", "sigma_units", "sigma_pixel", "images")} == {
+        "model": "b",
+        "sigma": 0.25,
+        "sigma_units": "pixel",
+        "sigma_pixel": 0.25,
+        "images": 1,
+    }
+    assert (row.alpha, row.selection_samples, row.num_samples, row.seed) == (0.01, 5, 50, 3)
+
+
+def test_normalized_sigma_is_measured_by_its_smallest_channel():
+    model = Brightness()
+    model.normalize = nn.Module()
+    model.normalize.std = torch.tensor([0.5, 0.25, 1.0]).view(3, 1, 1)
+    (row,) = evaluate_certified(
+        model, gray([0.2]), CertificationProtocol(radii=(0.0,), num_samples=50), sigmas=[0.4], name="b"
+    )
+    assert (row.sigma, row.sigma_units, row.sigma_pixel) == (0.4, "normalized", 0.1)
+
+
+def test_too_few_draws_are_told_of_once(monkeypatch):
+    monkeypatch.setattr(certified, "BATCH", 2)
+    with pytest.warns(TooFewSamplesWarning, match="5 draws abstain on every image") as caught:
+        (row,) = measure(gray([0.2] * 3), radii=(0.0,), num_samples=5)
+    assert len(caught) == 1
+    assert row.abstained == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"alpha": 0.7}, "alpha: expected a number in"),
+        ({"selection_samples": 0}, "selection_samples: expected an integer of at least 1, got 0"),
+        ({"num_samples": 0}, "num_samples: expected an integer of at least 1, got 0"),
+        ({"sigma_units": "mm"}, "sigma_units: expected one of normalized, pixel"),
+        ({"radii": (0.1, -0.1)}, "radii: expected a finite number of at least 0, got -0.1"),
+        ({"radii": (0.1, 0.1)}, "radii: expected each radius once, and at least one"),
+        ({"radii": ()}, "radii: expected each radius once, and at least one"),
+    ],
+)
+def test_bad_protocols(options, message):
+    with pytest.raises(ArgumentError, match=message):
+        CertificationProtocol(**options)
+
+
+def test_a_sigma_of_zero_is_refused_before_any_draw():
+    seen = []
+    with pytest.raises(ArgumentError, match="sigma: expected a deviation above 0"):
+        evaluate_certified(
+            Brightness(),
+            gray([0.2]),
+            CertificationProtocol(sigma_units="pixel"),
+            sigmas=[0.1, 0.0],
+            name="b",
+            on_progress=lambda *done: seen.append(done),
+        )
+    assert not seen
