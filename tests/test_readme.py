@@ -14,3 +14,10 @@ def test_the_example_runs(capsys):
         torch.manual_seed(0)
         exec(compile(example, "README.md", "exec"), {})  # noqa: S102
     assert "noise in 2 places" in capsys.readouterr().out
+
+
+def test_the_example_of_attacks_runs(capsys):
+    text = Path(__file__).parents[1].joinpath("docs", "attacks.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(compile(example, "attacks.md", "exec"), {})  # noqa: S102
+    assert "tensor([" in capsys.readouterr().out

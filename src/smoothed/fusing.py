@@ -53,6 +53,14 @@ def fuse(model: nn.Module) -> "Fused":
     return Fused(model, graph, slots)
 
 
+def fuse_or_keep(model: nn.Module) -> tuple[nn.Module, str | None]:
+    """`fuse(model)`, or `model` itself and why it can't be fused."""
+    try:
+        return fuse(model), None
+    except ArgumentError as error:
+        return model, str(error)
+
+
 class Fused(nn.Module):
     """A network in fewer operations, made by `fuse`: from images (N, C, H, W) to the logits (N, K) of one draw.
 

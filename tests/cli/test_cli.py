@@ -34,7 +34,9 @@ def start(*arguments, **options):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["recipes"], ["evaluate"], ["demo"], ["download"]])
+@pytest.mark.parametrize(
+    "command", [[], ["train"], ["recipes"], ["evaluate"], ["attack"], ["check"], ["certify"], ["demo"], ["download"]]
+)
 def test_help(run, command, capsys):
     assert run(*command, "--help") == 0
     assert "--help" in capsys.readouterr().out
@@ -52,10 +54,23 @@ def test_evaluate_prints_a_table_and_writes_rows(run, checkpoint, tmp_path, caps
     assert all(row["eps"] == 8 / 255 and row["images"] == 8 and row["runs"] == 2 for row in written)
 
 
-@pytest.mark.parametrize("attack", ["epgd", "smoothadv", "fgsm"])
-def test_evaluate_takes_each_attack(run, checkpoint, attack):
+@pytest.mark.parametrize("attack", ["epgd", "smoothadv", "fgsm", "apgd-dlr", "ddn", "square", "transfer"])
+def test_evaluate_takes_each_attack(run, checkpoint, attack, tmp_path):
     options = ["--steps", 1, "--attack-samples", 2, "--num-samples", 1, "--votes", "soft", "--sigma", 0.1]
+    options += ["--max-queries", 10, "--sees", "shares", "--json", tmp_path / "rows.json"]
+    options += ["--source", checkpoint] if attack == "transfer" else []
     assert run("evaluate", "--model", checkpoint, "--attack", attack, "--images", 4, *options) == 0
+    row = json.loads((tmp_path / "rows.json").read_text())[-1]
+    assert row["norm"] == ("l2" if attack == "ddn" else "linf")
+    assert (row["max_queries"], row["sees"]) == ((10, "shares") if attack == "square" else (None, None))
+    assert row["sources"] == ([str(checkpoint)] if attack == "transfer" else [])
+
+
+def test_transfer_goes_with_a_source(run, checkpoint, capsys):
+    assert run("evaluate", "--model", checkpoint, "--attack", "transfer", "--images", 2) == 2
+    assert "error: sources: expected at least one network to transfer from, got none" in capsys.readouterr().err
+    assert run("evaluate", "--model", checkpoint, "--source", checkpoint, "--images", 2) == 2
+    assert "error: source: expected --attack transfer beside it, got --attack pgd" in capsys.readouterr().err
 
 
 def test_demo_runs_on_the_bundled_checkpoint(run, tmp_path, capsys):

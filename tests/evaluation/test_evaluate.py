@@ -117,9 +117,7 @@ def test_bad_protocols(options, message):
 
 
 def test_bad_settings(data):
-    with pytest.raises(
-        ArgumentError, match="attack: expected one of fgsm, pgd, epgd, epgd-loss, smoothadv, got 'nfgsm'"
-    ):
+    with pytest.raises(ArgumentError, match=r"attack: expected one of fgsm, pgd, epgd, .*, got 'nfgsm'"):
         Protocol(attack="nfgsm").settled_attack()
     with pytest.raises(ArgumentError, match="eps: expected a finite number of at least 0, got -1"):
         evaluate(Brightness(), data, Protocol(eps=-1.0, sigma_units="pixel"), sigmas=[0.0], name="b")

@@ -18,6 +18,9 @@ EXIT_INTERRUPTED = 130
 
 def build_app() -> typer.Typer:
     """The command with its subcommands. Built when called, so that importing this file costs nothing."""
+    from smoothed.cli.attack import attack
+    from smoothed.cli.certify import certify
+    from smoothed.cli.check import check
     from smoothed.cli.demo import demo
     from smoothed.cli.download import download
     from smoothed.cli.evaluate import evaluate
@@ -31,7 +34,7 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     )
-    for command in (demo, evaluate, train, recipes, download):
+    for command in (demo, evaluate, attack, check, certify, train, recipes, download):
         app.command()(command)
     return app
 

@@ -1,23 +1,34 @@
 """Evaluation: attack once, tally once, and read every M and every vote off the same draws."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from smoothed.attacks import EVALUATION_ATTACKS, SINGLE_DRAW_ATTACKS, SINGLE_STEP_ATTACKS, Attack, named_attack
+from smoothed.attacks import (
+    ATTACKS,
+    EVALUATION_ATTACKS,
+    SINGLE_DRAW_ATTACKS,
+    SINGLE_STEP_ATTACKS,
+    Attack,
+    named_attack,
+)
+from smoothed.attacks.ball import BALLS
+from smoothed.attacks.queries import Sees
 from smoothed.checks import check_choice, check_positive
 from smoothed.data.images import Images
 from smoothed.devices import Precision, autocast
 from smoothed.errors import ArgumentError
+from smoothed.evaluation.attacking import attack_draws
+from smoothed.evaluation.records import Records, Tensors, circumstances, digest
 from smoothed.evaluation.rows import ONE_DRAW, Row
-from smoothed.injection import drawing
-from smoothed.modes import evaluating
 from smoothed.noise import NOISES, ScaledNoise
-from smoothed.randomness import Fresh, mix, seeded
-from smoothed.smoothing import OneDraw, Smoothed
-from smoothed.tally import Tally
+from smoothed.randomness import mix, seeded
+from smoothed.smoothing import Smoothed
 from smoothed.votes import VOTES
 
 # Images that share one draw of weight noise, as a batch does in the paper: fixed, so that memory decides no number.
@@ -42,9 +53,12 @@ class Protocol:
 
     Attributes:
         attack: a key of `attacks.ATTACKS` that stays in its ball.
-        eps: its L-inf radius in pixel units of [0, 1].
+        eps: its radius in pixel units of [0, 1], or the number of pixels of an attack in L0.
+        norm: of the radius, `linf` or `l2`, where the attack has none of its own.
         steps: its gradient steps, k.
-        attack_samples: draws for each gradient of an expectation.
+        attack_samples: draws for each gradient of an expectation, or answers averaged for each query.
+        max_queries: answers for each image, of attacks that only ask.
+        sees: what those show, `logits`, `shares` or `labels`.
         votes: names of votes.
         num_samples: numbers of draws, M.
         noise: the law of the input noise, a key of `noise.NOISES`.
@@ -56,8 +70,11 @@ class Protocol:
 
     attack: str = "pgd"
     eps: float = 8 / 255
+    norm: str = "linf"
     steps: int = 7
     attack_samples: int = 8
+    max_queries: int = 1000
+    sees: Sees = "logits"
     votes: tuple[str, ...] = tuple(VOTES)
     num_samples: tuple[int, ...] = (1, 8, 64)
     noise: str = "gaussian"
@@ -68,6 +85,7 @@ class Protocol:
 
     def __post_init__(self) -> None:
         check_choice(self.noise, NOISES, "noise")
+        check_choice(self.norm, BALLS, "norm")
         check_choice(self.sigma_units, SIGMA_UNITS, "sigma_units")
         check_positive(self.runs, "runs")
         for vote in self.votes:
@@ -79,7 +97,8 @@ class Protocol:
                 raise ArgumentError(name, "each value once", ",".join(map(str, getattr(self, name))))
 
     def setting(self) -> dict[str, Any]:
-        """What all rows of this protocol have in common; numbers that the attack ignores are 1."""
+        """What all rows of this protocol have in common; what the attack ignores is 1, or None."""
+        named = ATTACKS[self.attack]
         return {
             "noise": self.noise,
             "sigma_units": self.sigma_units,
@@ -87,14 +106,26 @@ class Protocol:
             "steps": 1 if self.attack in SINGLE_STEP_ATTACKS else self.steps,
             "attack_samples": 1 if self.attack in SINGLE_DRAW_ATTACKS else self.attack_samples,
             "eps": self.eps,
+            "norm": named.norm or self.norm,
+            "max_queries": self.max_queries if named.asks else None,
+            "sees": self.sees if named.asks else None,
             "precision": self.precision,
             "seed": self.seed,
         }
 
-    def settled_attack(self) -> Attack:
-        """The attack with its options."""
+    def settled_attack(self, sources: Sequence[nn.Module] = ()) -> Attack:
+        """The attack with its options; `sources` are what it transfers from."""
         check_choice(self.attack, EVALUATION_ATTACKS, "attack")
-        return named_attack(self.attack, eps=self.eps, steps=self.steps, num_samples=self.attack_samples)
+        return named_attack(
+            self.attack,
+            eps=self.eps,
+            steps=self.steps,
+            num_samples=self.attack_samples,
+            norm=self.norm,
+            max_queries=self.max_queries,
+            sees=self.sees,
+            sources=sources,
+        )
 
     def input_noise(self, model: nn.Module, sigma: float) -> ScaledNoise:
         """The input noise of deviation `sigma` in this protocol's units."""
@@ -115,6 +146,8 @@ def evaluate(
     sigmas: Sequence[float],
     name: str,
     base: bool = True,
+    sources: Mapping[str, nn.Module] | None = None,
+    out: Path | None = None,
     chunk_size: int = 250,
     on_progress: OnProgress = ignore_progress,
 ) -> list[Row]:
@@ -130,6 +163,8 @@ def evaluate(
         sigmas: deviations of the input noise, in the protocol's units.
         name: of the model, for the rows.
         base: whether the first row is the network's own, one draw without input noise.
+        sources: what a transfer attack starts from, by name; on the data's device.
+        out: a folder for the batches done, from which a killed evaluation goes on; None keeps nothing.
         chunk_size: rows of one forward pass of the vote.
         on_progress: called after each batch.
 
@@ -138,42 +173,45 @@ def evaluate(
 
     Raises:
         ArgumentError: a setting that makes no sense.
+        CheckpointError: `out` holds another configuration's batches.
+        OutputError: `out` can't be written.
     """
     settings: list[_Setting] = [_Setting(0.0, {ONE_DRAW: "prediction"}, (1,))] if base else []
     settings += [_Setting(sigma, {vote: vote for vote in protocol.votes}, protocol.num_samples) for sigma in sigmas]
-    attack = protocol.settled_attack()
+    sources = sources or {}
+    attack = protocol.settled_attack(tuple(sources.values()))
     noises = [protocol.input_noise(model, setting.sigma) for setting in settings]
+    configuration = {"protocol": "paper", "model": name, **asdict(protocol), "sigmas": list(sigmas), "base": base}
+    configuration["sources"] = {source: digest(network.state_dict()) for source, network in sources.items()}
+    records = Records(out, {} if out is None else configuration | circumstances(model, data))
     done, total = 0, len(settings) * protocol.runs * -(-len(data) // BATCH)
     rows: list[Row] = []
-    for setting, noise in zip(settings, noises, strict=True):
+    for place, (setting, noise) in enumerate(zip(settings, noises, strict=True)):
         smoothed = Smoothed(model, noise, num_samples=max(setting.at), chunk_size=chunk_size, seed=protocol.seed)
-        clean, robust = _Correct(), _Correct()
+        correct = torch.zeros(protocol.runs, 2, len(setting.votes), len(setting.at), dtype=torch.int64)
         for run in range(protocol.runs):
-            for number, (inputs, labels) in enumerate(data.batches(BATCH)):
+            for number, batch in enumerate(data.batches(BATCH)):
                 key = mix(protocol.seed, run, number)
-                adversarial = _attacked(smoothed, attack, inputs, labels, seed=mix(key, ATTACK))
-                for images, correct, stream in ((inputs, clean, CLEAN), (adversarial, robust, ROBUST)):
-                    generator = seeded(mix(key, stream), inputs.device)
-                    with autocast(protocol.precision, inputs.device):
-                        tallies = smoothed.tally(images, setting.at, votes=setting.votes, generator=generator)
-                    for vote, by_count in tallies.items():
-                        for count, tally in by_count.items():
-                            correct.add((vote, count), run, tally, labels)
+                count = partial(
+                    _count_correct, smoothed, attack, setting, *batch, key=key, precision=protocol.precision
+                )
+                correct[run] += records.once(f"sigma{place}-run{run}-batch{number:04d}", count)["correct"]
                 done += 1
                 on_progress(done, total)
         rows += [
             Row.from_counts(
-                clean=clean[vote, count],
-                robust=robust[vote, count],
+                clean=correct[:, 0, i, j].tolist(),
+                robust=correct[:, 1, i, j].tolist(),
                 images=len(data),
                 model=name,
                 vote=vote,
-                num_samples=count,
+                num_samples=at,
                 sigma=setting.sigma,
+                sources=tuple(sources),
                 **protocol.setting(),
             )
-            for vote in setting.votes
-            for count in setting.at
+            for i, vote in enumerate(setting.votes)
+            for j, at in enumerate(setting.at)
         ]
     return rows
 
@@ -187,18 +225,23 @@ class _Setting:
     at: tuple[int, ...]
 
 
-class _Correct(dict[tuple[str, int], list[int]]):
-    """Correct images of each run, by vote and M."""
-
-    def add(self, key: tuple[str, int], run: int, tally: Tally, labels: Tensor) -> None:
-        counts = self.setdefault(key, [])
-        counts += [0] * (run + 1 - len(counts))
-        counts[run] += int((tally.classes() == labels).sum())
-
-
-def _attacked(smoothed: Smoothed, attack: Attack, inputs: Tensor, labels: Tensor, *, seed: int) -> Tensor:
-    """Adversarial inputs against one-draw gradients, the input's noise and the network's from one generator."""
-    generator = seeded(seed, inputs.device)
-    draw = OneDraw(smoothed.model, smoothed.one_draw.noise, generator=generator)
-    with drawing(draw, Fresh(generator)), evaluating(draw):
-        return attack(draw, inputs, labels, generator)
+def _count_correct(
+    smoothed: Smoothed,
+    attack: Attack,
+    setting: _Setting,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    key: int,
+    precision: Precision,
+) -> Tensors:
+    """The numbers of correct images of a batch, (2, votes, M): clean, then attacked."""
+    noise = smoothed.one_draw.noise
+    adversarial = attack_draws(smoothed.model, noise, attack, inputs, labels, seed=mix(key, ATTACK))
+    correct = []
+    for images, stream in ((inputs, CLEAN), (adversarial, ROBUST)):
+        generator = seeded(mix(key, stream), inputs.device)
+        with autocast(precision, inputs.device):
+            tallies = smoothed.tally(images, setting.at, votes=setting.votes, generator=generator)
+        correct.append([[int((tallies[v][m].classes() == labels).sum()) for m in setting.at] for v in setting.votes])
+    return {"correct": torch.tensor(correct)}

@@ -24,7 +24,7 @@ class Row:
         attack: the attack's name.
         steps: its gradient steps.
         attack_samples: draws for each of its gradients.
-        eps: its L-inf radius, in pixel units of [0, 1].
+        eps: its radius, in pixel units of [0, 1], or the number of pixels in L0.
         clean: share of images classified correctly, a mean over runs, in [0, 1].
         clean_interval: its 95 % Wilson interval over images.
         clean_std: deviation over runs.
@@ -35,6 +35,10 @@ class Row:
         runs: how often, each with its own attack and its own draws.
         precision: of the votes, `float32` or `bf16`.
         seed: of everything random.
+        norm: of the radius: `linf`, `l2` or `l0`.
+        max_queries: answers that the attack had for each image; None where it sees the network.
+        sees: what the answers showed, likewise.
+        sources: the networks it was transferred from.
 
     An interval is over images, for the draws there were: a batch shares its draws of weight noise, whose own spread
     shows in the deviation over runs.
@@ -60,6 +64,10 @@ class Row:
     runs: int
     precision: str
     seed: int
+    norm: str = "linf"
+    max_queries: int | None = None
+    sees: str | None = None
+    sources: tuple[str, ...] = ()
 
     @classmethod
     def from_counts(

@@ -24,6 +24,7 @@ def smoothing_card(chosen: Row, rows: Sequence[Row], data: str) -> dict[str, Any
         "sigma": chosen.sigma,
         "sigma_units": chosen.sigma_units,
         "vote": chosen.vote,
+        "num_samples": chosen.num_samples,
         "chosen_on": data,
         "chosen_by": f"robust accuracy, {chosen.attack}-{chosen.steps}, M = {chosen.num_samples}",
         "tried": [

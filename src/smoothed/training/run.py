@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from smoothed.attacks import Attack
 from smoothed.data.images import Images
 from smoothed.errors import ArgumentError, CheckpointError
-from smoothed.fusing import Fused, fuse
+from smoothed.fusing import Fused, fuse_or_keep
 from smoothed.injection import noise_layers, noiseless, weight_normals
 from smoothed.modes import evaluating
 from smoothed.training.averaging import average_weights
@@ -63,7 +63,8 @@ class Run:
             warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
             self.network, self.optimizer = accelerator.prepare(model, optimizer)
         self.model: nn.Module = model
-        self.attacked, self.fallback = _as_attacked(model)
+        self.attacked, reason = fuse_or_keep(model)
+        self.fallback = None if reason is None else f"attacks run on the network as it is ({reason})"
         self.config, self.accelerator, self.classes = config, accelerator, train_set.classes
         self.plan = Plan(len(train_set), config.batch_size, config.epochs, config.replays, config.seed)
         self.share = Share(accelerator.process_index, accelerator.num_processes, config.accumulation)
@@ -135,14 +136,6 @@ class Run:
         self.examples.restore(groups["examples"])
         self.step, self.seconds, self.kept = meta["step"], meta["seconds"], meta["kept"]
         self.losses = [torch.tensor(loss, device=self.accelerator.device) for loss in meta["losses"]]
-
-
-def _as_attacked(model: nn.Module) -> tuple[nn.Module, str | None]:
-    try:
-        fused = fuse(model)
-    except ArgumentError as error:
-        return model, f"attacks run on the network as it is ({error})"
-    return fused, None
 
 
 def _parameter_groups(model: nn.Module, noise_lr: float) -> list[dict[str, Any]]:

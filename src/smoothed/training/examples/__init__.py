@@ -9,7 +9,7 @@ from smoothed.training.examples.examples import ExampleOptions, Examples
 from smoothed.training.examples.free import Free
 
 EXAMPLES: dict[str, Callable[[ExampleOptions, int], Examples]] = {"none": Clean, "free": Free, "iaat": Adaptive}
-"""From a name to a function of (configuration, images in the training set); the other names are `attacks.TRAINING_ATTACKS`."""
+"""From a name to a function of (configuration, images in the training set), beside `attacks.TRAINING_ATTACKS`."""
 
 
 def make_examples(options: ExampleOptions, images: int) -> Examples:

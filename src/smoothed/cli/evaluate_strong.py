@@ -1,0 +1,119 @@
+"""`smoothed evaluate --protocol strong`: the worst of many attacks on one vote, fixed beforehand."""
+
+from pathlib import Path
+from typing import Any
+
+from smoothed.checkpoint import own_sigma, update_header
+from smoothed.cli.console import errors, output, progress_bar
+from smoothed.cli.evaluated import Evaluated
+from smoothed.cli.parsing import integers, numbers
+from smoothed.errors import ArgumentError
+from smoothed.evaluation.strong import evaluate_strong as measure
+from smoothed.evaluation.strong_cost import total_cost
+from smoothed.evaluation.strong_protocol import StrongProtocol
+from smoothed.files import write_json
+from smoothed.report.table import strong_table, sweep_sentence
+
+DEFAULT_NUM_SAMPLES = 64
+"""The M of `Smoothed`, for a checkpoint that says none: fixed before any image was attacked."""
+
+
+def evaluate_strong(
+    evaluated: Evaluated,
+    *,
+    eps: float,
+    steps: int,
+    noise: str,
+    sigma: str | None,
+    sigma_units: str | None,
+    vote: str | None,
+    num_samples: str | None,
+    draws: str,
+    sweep_images: int,
+    restarts: int,
+    queries: int,
+    resubmissions: str,
+    alpha: float | None,
+    runs: int,
+    seed: int,
+    record: bool,
+    json: Path | None,
+) -> None:
+    """Measure, print a table, and write what was asked for; the options are those of the command."""
+    protocol = StrongProtocol(
+        **fixed_beforehand(evaluated, sigma, sigma_units, vote, num_samples),
+        noise=noise,
+        alpha=alpha,
+        eps=eps,
+        steps=steps,
+        restarts=restarts,
+        draws=tuple(integers(draws, "draws")),
+        sweep_images=sweep_images,
+        queries=queries,
+        resubmissions=tuple(integers(resubmissions, "resubmissions")),
+        runs=runs,
+        seed=seed,
+        precision=evaluated.precision,
+    )
+    errors.print(forecast(protocol, len(evaluated.images), len(evaluated.images.classes)))
+    with progress_bar() as bar:
+        task = bar.add_task("passes")
+        result = measure(
+            evaluated.network,
+            evaluated.images,
+            protocol,
+            name=evaluated.name,
+            out=evaluated.out,
+            chunk_size=evaluated.chunk_size,
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    output.print(strong_table(result.rows))
+    if result.sweep:
+        output.print(sweep_sentence(result.sweep))
+    written = {"data": evaluated.images.name, **result.to_json()}
+    if record:
+        update_header(evaluated.path, strong=written)
+    if json is not None:
+        errors.print(f"rows written to {write_json({'protocol': 'strong', **written}, json)}")
+
+
+def forecast(protocol: StrongProtocol, images: int, num_classes: int) -> str:
+    """What it will cost, in a sentence."""
+
+    def passes(draws: int) -> str:
+        swept = [number for number in protocol.draws if number <= draws]
+        cost = total_cost(protocol, images, num_classes, draws, swept)
+        return f"{cost.forward:,} forward and {cost.backward:,} backward passes with {draws}"
+
+    ends = dict.fromkeys((protocol.draws[0], protocol.draws[-1]))
+    return f"at most {', and '.join(map(passes, ends))} draws a gradient, each of one image; fewer as images break"
+
+
+def fixed_beforehand(
+    evaluated: Evaluated, sigma: str | None, sigma_units: str | None, vote: str | None, num_samples: str | None
+) -> dict[str, Any]:
+    """Sigma, its units, the vote and M: as given, or as they were chosen for the checkpoint on other images."""
+    card = evaluated.header.get("smoothing") or {}
+    if sigma is not None:
+        fixed = {"sigma": _one(numbers(sigma, "sigma"), "sigma"), "sigma_units": sigma_units or "normalized"}
+    elif not card:
+        raise ArgumentError(
+            "sigma",
+            "a deviation that was fixed beforehand",
+            "none in the checkpoint and no --sigma",
+            "choose it with `smoothed evaluate --split validation --tune`",
+        )
+    elif card.get("chosen_on") == evaluated.images.name:
+        raise ArgumentError("split", "other images than those that sigma was chosen on", evaluated.images.name)
+    else:
+        own, units = own_sigma(evaluated.path)
+        fixed = {"sigma": own, "sigma_units": units}
+    own_count = card.get("num_samples", DEFAULT_NUM_SAMPLES)
+    count = own_count if num_samples is None else _one(integers(num_samples, "num-samples"), "num-samples")
+    return {**fixed, "num_samples": count, "vote": vote or card.get("vote", "prediction")}
+
+
+def _one(values: list[Any], option: str) -> Any:  # noqa: ANN401 - a number of either kind
+    if len(values) != 1:
+        raise ArgumentError(option, "one value with --protocol strong", f"{len(values)}", "fix it beforehand")
+    return values[0]

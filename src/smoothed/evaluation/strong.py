@@ -1,0 +1,218 @@
+"""The strong protocol: how much of a smoothed classifier's accuracy is left by the worst of many strong attacks."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from smoothed.checks import check_logits
+from smoothed.data.images import Images
+from smoothed.evaluation.eot_sweep import SweepRow, chosen_draws, sweep_draws
+from smoothed.evaluation.evaluate import OnProgress, Protocol, ignore_progress
+from smoothed.evaluation.fresh_votes import Votes
+from smoothed.evaluation.records import Records, circumstances
+from smoothed.evaluation.strong_cost import attack_cost, total_cost
+from smoothed.evaluation.strong_protocol import StrongProtocol
+from smoothed.evaluation.strong_rows import CLEAN, MEAN, SMOOTHED, StrongRow
+from smoothed.evaluation.suite import Cost, SuiteAttack, deterministic_suite, expectation_suite, sweep_attack
+from smoothed.evaluation.worst_case import Defence, Outcome, attack_batch
+from smoothed.fusing import fuse_or_keep
+from smoothed.injection import drawing
+from smoothed.modes import evaluating
+from smoothed.randomness import Fresh, mix, seeded
+from smoothed.smoothing import OneDraw, Smoothed
+
+# Images that share their draws of weight noise, and a record: fixed, so that memory decides no number.
+BATCH = 100
+
+# Enough to see whether two draws differ.
+PROBE = 8
+
+# Which part of an evaluation a key belongs to.
+SWEEP, PROBING = range(2)
+STREAMS = {MEAN: 2, SMOOTHED: 3}
+
+
+@dataclass(frozen=True)
+class StrongResult:
+    """All that a strong evaluation measured.
+
+    Attributes:
+        sweep: over the draws of a gradient; empty where there was nothing to choose.
+        rows: of the mean network, then of the smoothed one: clean, attack by attack, and the worst case last.
+    """
+
+    sweep: list[SweepRow]
+    rows: list[StrongRow]
+
+    def to_json(self) -> dict[str, Any]:
+        """The rows as JSON values."""
+        return {"sweep": [row.to_json() for row in self.sweep], "rows": [row.to_json() for row in self.rows]}
+
+
+def evaluate_strong(
+    model: nn.Module,
+    data: Images,
+    protocol: StrongProtocol,
+    *,
+    name: str,
+    out: Path | None = None,
+    chunk_size: int = 250,
+    on_progress: OnProgress = ignore_progress,
+) -> StrongResult:
+    """Attack `model` with everything, alone and smoothed, and count what fresh votes still get right.
+
+    A sweep settles how many draws a gradient takes; then the suite runs on the mean network (all noise off) and on the
+    smoothed one. See `worst_case` for what keeps the numbers honest. Of a network without any noise there is the first
+    alone.
+
+    Args:
+        model: from images to logits (N, K), on the data's device.
+        data: the images to measure on; none that sigma or M was chosen on.
+        protocol: what is defended, and how hard it is attacked.
+        name: of the model, for the rows.
+        out: a folder for the steps done, from which a killed evaluation goes on; None keeps nothing.
+        chunk_size: rows of one forward pass of the vote.
+        on_progress: called after each step with the passes done and their total, of which a sweep that ends early and
+            images that break spare some.
+
+    Raises:
+        ArgumentError: a setting that makes no sense.
+        CheckpointError: `out` holds another configuration's steps.
+        OutputError: `out` can't be written.
+    """
+    evaluation = _Evaluation(model, data, protocol, name, out, chunk_size, on_progress)
+    classes = evaluation.num_classes
+    rows = evaluation.rows(MEAN, deterministic_suite(protocol, classes))
+    if not evaluation.is_random:
+        return StrongResult([], rows)
+    sweep = evaluation.sweep()
+    draws = chosen_draws(sweep) if sweep else protocol.draws[0]
+    return StrongResult(sweep, rows + evaluation.rows(SMOOTHED, expectation_suite(protocol, draws, classes)))
+
+
+class _Evaluation:
+    """One evaluation under way: its defences, its records, and how far it has come."""
+
+    def __init__(  # noqa: PLR0917 - those of `evaluate_strong`
+        self,
+        model: nn.Module,
+        data: Images,
+        protocol: StrongProtocol,
+        name: str,
+        out: Path | None,
+        chunk_size: int,
+        on_progress: OnProgress,
+    ) -> None:
+        self.data, self.protocol, self.name, self.on_progress = data, protocol, name, on_progress
+        noise = Protocol(noise=protocol.noise, sigma_units=protocol.sigma_units).input_noise(model, protocol.sigma)
+        mean = Smoothed(model, num_samples=1, chunk_size=chunk_size, seed=protocol.seed)
+        smoothed = Smoothed(
+            model,
+            noise,
+            vote=protocol.vote,
+            num_samples=protocol.num_samples,
+            chunk_size=chunk_size,
+            seed=protocol.seed,
+        )
+        attacked, _ = fuse_or_keep(model)
+        self.defences = {
+            MEAN: Defence(mean, attacked, silent=True, protocol=protocol),
+            SMOOTHED: Defence(smoothed, attacked, silent=False, protocol=protocol),
+        }
+        inputs, _ = next(iter(data.batches(PROBE)))
+        first, second = _two_draws(smoothed.one_draw, inputs, mix(protocol.seed, PROBING))
+        self.is_random, self.num_classes = not torch.equal(first, second), first.shape[1]
+        configuration = {"protocol": "strong", "model": name, **asdict(protocol), "batch": BATCH}
+        if out is not None:
+            configuration |= circumstances(model, data)
+        self.records = Records(out, configuration)
+        self.done, self.total = 0, 0
+        self._expect(protocol.draws[-1], protocol.draws)
+
+    def sweep(self) -> list[SweepRow]:
+        """The rows of the sweep over the draws of a gradient; none where there is nothing to choose."""
+        if len(self.protocol.draws) == 1:
+            return []
+        rows = sweep_draws(self._sweep_votes, self.protocol.draws)
+        self._expect(chosen_draws(rows), [row.attack_samples for row in rows])
+        return rows
+
+    def rows(self, network: str, suite: list[SuiteAttack]) -> list[StrongRow]:
+        """The rows of one defence, from all runs on all batches."""
+        runs = [self._run(network, suite, run) for run in range(self.protocol.runs)]
+        names = list(runs[0][0].votes)
+        votes = {name: [Votes.joined([batch.votes[name] for batch in run]) for run in runs] for name in names}
+        tried = {name: sum(batch.attacked[name] for run in runs for batch in run) / len(runs) for name in names}
+        draws = {entry.name: entry.draws for entry in suite}
+        return [
+            StrongRow.from_votes(
+                self.protocol,
+                votes[name],
+                votes[CLEAN],
+                model=self.name,
+                network=network,
+                attack=name,
+                attacked=tried[name],
+                attack_samples=draws.get(name),
+            )
+            for name in names
+        ]
+
+    def _run(self, network: str, suite: list[SuiteAttack], run: int) -> list[Outcome]:
+        """What became of each batch in one run."""
+        outcomes = list[Outcome]()
+        for number, (inputs, labels) in enumerate(self.data.batches(BATCH)):
+            prefix = f"{network.partition(' ')[0]}-run{run}-batch{number:04d}"
+            outcomes.append(
+                attack_batch(
+                    self.defences[network],
+                    suite,
+                    inputs,
+                    labels,
+                    seed=mix(self.protocol.seed, STREAMS[network], run, number),
+                    once=lambda step, compute, prefix=prefix: self.records.once(f"{prefix}-{step}", compute),
+                    on_step=partial(self._advance, len(inputs)),
+                )
+            )
+        return outcomes
+
+    def _sweep_votes(self, draws: int) -> Votes:
+        """Votes on the first images after the sweep's attack with that many draws."""
+        entry, parts = sweep_attack(self.protocol, draws), list[Votes]()
+        few = self.data.first(min(len(self.data), self.protocol.sweep_images))
+        for number, (inputs, labels) in enumerate(few.batches(BATCH)):
+            seed = mix(self.protocol.seed, SWEEP, draws, number)
+            attempt = partial(self.defences[SMOOTHED].attempt, entry, inputs, labels, seed=seed)
+            step = self.records.once(
+                f"sweep{draws}-batch{number:04d}", lambda attempt=attempt: attempt()[1].to_tensors()
+            )
+            parts.append(Votes.from_tensors(step))
+            self._advance(len(inputs), attack_cost(self.protocol, entry))
+        return Votes.joined(parts)
+
+    def _expect(self, draws: int, swept: Sequence[int]) -> None:
+        """Reckon with that many draws for each gradient of the suite, and with this sweep."""
+        self.total = _weight(total_cost(self.protocol, len(self.data), self.num_classes, draws, swept))
+
+    def _advance(self, images: int, cost: Cost) -> None:
+        self.done += _weight(cost.times(images))
+        self.on_progress(self.done, self.total)
+
+
+def _weight(cost: Cost) -> int:
+    """Work in forward passes: a backward pass takes about two."""
+    return cost.forward + 2 * cost.backward
+
+
+@torch.no_grad()
+def _two_draws(draw: OneDraw, inputs: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """The logits (N, K) of two draws."""
+    generator = seeded(seed, inputs.device)
+    draw = OneDraw(draw.model, draw.noise, generator=generator)
+    with drawing(draw, Fresh(generator)), evaluating(draw):
+        return check_logits(draw(inputs), len(inputs)), check_logits(draw(inputs), len(inputs))

@@ -1,0 +1,68 @@
+"""`smoothed attack` as its users meet it."""
+
+import json
+
+import pytest
+import torch
+
+from smoothed.data.sample import load_sample
+from smoothed.evaluation.adversarial import load_adversarial
+
+
+def test_it_writes_images_and_their_record(run, tmp_path, capsys):
+    out, record = tmp_path / "deep" / "made.safetensors", tmp_path / "record.json"
+    options = ["--images", 6, "--steps", 2, "--eps", "4/255", "--num-samples", 2, "--seed", 3]
+    assert run("attack", "--out", out, *options, "--json", record) == 0
+    assert "right on clean images" in capsys.readouterr().out
+    tensors, told = load_adversarial(out)
+    clean = load_sample().first(6)
+    distance = (tensors["images"] - clean.images / 255).abs().amax()
+    assert 3.9 / 255 < float(distance) <= 4 / 255 + 1e-6
+    assert torch.equal(tensors["labels"], clean.labels)
+    assert tensors["index"].tolist() == list(range(6))
+    assert json.loads(record.read_text()).items() <= told.items()
+    expected = {
+        "attack": "pgd",
+        "steps": 2,
+        "seed": 3,
+        "model": "resnet20-cni-w",
+        "data": "cifar10 sample",
+        "sigma": 0.24,
+    }
+    assert expected.items() <= told.items()
+    assert {"clean", "robust", "torch", "smoothed", "weights", "command"} <= set(told)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["square", "--max-queries", 4, "--attack-samples", 2], {"max_queries": 4, "steps": None, "attack_samples": 2}),
+        (
+            ["transfer", "--source", "resnet20-cni-w", "--steps", 1],
+            {"sources": ["resnet20-cni-w"], "max_queries": None},
+        ),
+        (["ddn", "--steps", 2, "--eps", 0.5], {"norm": "l2", "eps": 0.5}),
+    ],
+)
+def test_it_takes_attacks_of_every_kind(run, tmp_path, options, expected):
+    out = tmp_path / "made.safetensors"
+    assert run("attack", "--out", out, "--images", 2, "--num-samples", 1, "--attack", *options) == 0
+    assert expected.items() <= load_adversarial(out)[1].items()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Missing option '--out'"),
+        (["--out", "made.safetensors", "--attack", "nfgsm"], "error: attack: expected one of fgsm, pgd"),
+        (["--out", "made.safetensors", "--sigma-units", "pixel"], "error: sigma_units: expected --sigma beside it"),
+        (["--out", "made.safetensors", "--attack", "transfer"], "error: sources: expected at least one network"),
+        (["--out", "made.safetensors", "--norm", "l7"], "norm: expected one of"),
+        (["--out", ".", "--images", 2], "could not be written"),
+    ],
+)
+def test_bad_options_are_one_line(run, arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run("attack", *arguments) == 2
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not (tmp_path / "made.safetensors").exists()
