@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from report import Row, at_least, at_most, seconds_in_turn, show
 from smoothed import load, noiseless
 from smoothed.attacks import expected_probabilities, pgd
-from smoothed.attacks.apgd import apgd
-from smoothed.attacks.nattack import nattack
-from smoothed.attacks.square import square
+from smoothed.attacks.max_loss.apgd import apgd
+from smoothed.attacks.query_based.nattack import nattack
+from smoothed.attacks.query_based.square import square
 from smoothed.data.sample import load_sample
 from smoothed.devices import autocast, best_device, resolve_precision
 from smoothed.fusing import fuse

@@ -11,7 +11,7 @@ import torch
 
 import smoothed
 from smoothed.attacks import LOSSES, one_draw
-from smoothed.attacks.apgd import apgd, apgd_targeted
+from smoothed.attacks.max_loss.apgd import apgd, apgd_targeted
 from smoothed.data.imageset import to_float
 from smoothed.data.sample import load_sample
 from smoothed.injection import noiseless

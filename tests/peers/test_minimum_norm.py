@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import smoothed
-from smoothed.attacks.carlini_wagner_l2 import carlini_wagner_l2
-from smoothed.attacks.ddn import ddn
-from smoothed.attacks.minimum import norms
+from smoothed.attacks.min_norm.carlini_wagner_l2 import carlini_wagner_l2
+from smoothed.attacks.min_norm.ddn import ddn
+from smoothed.attacks.min_norm.minimum import norms
 from smoothed.data.sample import load_sample
 from smoothed.injection import noiseless
 

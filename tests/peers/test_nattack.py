@@ -7,7 +7,7 @@ import torch
 
 import smoothed
 from smoothed.attacks import Queries, pgd
-from smoothed.attacks.nattack import nattack
+from smoothed.attacks.query_based.nattack import nattack
 from smoothed.data.sample import load_sample
 from smoothed.fusing import fuse
 from smoothed.injection import drawing

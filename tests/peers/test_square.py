@@ -7,7 +7,7 @@ import torch
 
 import smoothed
 from smoothed.attacks import Queries, margin
-from smoothed.attacks.square import square
+from smoothed.attacks.query_based.square import square
 from smoothed.data.sample import load_sample
 from smoothed.fusing import fuse
 from smoothed.randomness import seeded

@@ -1,20 +1,19 @@
 """Attacks: pure functions `(model, inputs, labels, *, ...) -> adversarial inputs`, one method a file."""
 
-from smoothed.attacks.apgd import apgd, apgd_targeted
 from smoothed.attacks.attack import Attack, Budget
-from smoothed.attacks.bayes import bayesian
 from smoothed.attacks.bpda import bpda
-from smoothed.attacks.carlini_wagner_l0 import carlini_wagner_l0
-from smoothed.attacks.carlini_wagner_l2 import carlini_wagner_l2
-from smoothed.attacks.carlini_wagner_linf import carlini_wagner_linf
-from smoothed.attacks.ddn import ddn
-from smoothed.attacks.divergence import divergence_pgd
-from smoothed.attacks.ensemble import Ensemble
 from smoothed.attacks.expectation import Expectation
-from smoothed.attacks.fgsm import fgsm, fgsm_random_start, nfgsm
 from smoothed.attacks.losses import LOSSES, Loss, cross_entropy, dlr, margin, targeted_dlr, targeted_margin
-from smoothed.attacks.minimum import bounded
-from smoothed.attacks.multi_targeted import multi_targeted_pgd
+from smoothed.attacks.max_loss.apgd import apgd, apgd_targeted
+from smoothed.attacks.max_loss.divergence import divergence_pgd
+from smoothed.attacks.max_loss.fgsm import fgsm, fgsm_random_start, nfgsm
+from smoothed.attacks.max_loss.multi_targeted import multi_targeted_pgd
+from smoothed.attacks.max_loss.pgd import pgd
+from smoothed.attacks.min_norm.carlini_wagner_l0 import carlini_wagner_l0
+from smoothed.attacks.min_norm.carlini_wagner_l2 import carlini_wagner_l2
+from smoothed.attacks.min_norm.carlini_wagner_linf import carlini_wagner_linf
+from smoothed.attacks.min_norm.ddn import ddn
+from smoothed.attacks.min_norm.minimum import bounded
 from smoothed.attacks.named import (
     ATTACKS,
     EVALUATION_ATTACKS,
@@ -23,7 +22,6 @@ from smoothed.attacks.named import (
     TRAINING_ATTACKS,
     named_attack,
 )
-from smoothed.attacks.nattack import nattack
 from smoothed.attacks.objectives import (
     Objective,
     expected_logits,
@@ -32,12 +30,14 @@ from smoothed.attacks.objectives import (
     expected_vote,
     one_draw,
 )
-from smoothed.attacks.pgd import pgd
-from smoothed.attacks.queries import Queries
-from smoothed.attacks.square import square
-from smoothed.attacks.substitute import train_substitute
-from smoothed.attacks.transfer import transfer
-from smoothed.attacks.zoo import zoo
+from smoothed.attacks.query_based.bayes import bayesian
+from smoothed.attacks.query_based.nattack import nattack
+from smoothed.attacks.query_based.queries import Queries
+from smoothed.attacks.query_based.square import square
+from smoothed.attacks.query_based.zoo import zoo
+from smoothed.attacks.transfer_based.ensemble import Ensemble
+from smoothed.attacks.transfer_based.substitute import train_substitute
+from smoothed.attacks.transfer_based.transfer import transfer
 
 __all__ = [
     "ATTACKS",

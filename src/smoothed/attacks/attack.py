@@ -6,7 +6,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from smoothed.attacks.queries import Sees
+from smoothed.attacks.query_based.queries import Sees
 from smoothed.modes import Classifier
 from smoothed.randomness import Randomness
 

@@ -7,19 +7,18 @@ from typing import Any
 
 from torch import Tensor
 
-from smoothed.attacks.apgd import apgd, apgd_targeted
 from smoothed.attacks.attack import Attack, Budget
-from smoothed.attacks.bayes import bayesian
-from smoothed.attacks.carlini_wagner_l0 import carlini_wagner_l0
-from smoothed.attacks.carlini_wagner_l2 import carlini_wagner_l2
-from smoothed.attacks.carlini_wagner_linf import carlini_wagner_linf
-from smoothed.attacks.ddn import ddn
-from smoothed.attacks.divergence import divergence_pgd
-from smoothed.attacks.fgsm import fgsm, fgsm_random_start, nfgsm
 from smoothed.attacks.losses import dlr, margin
-from smoothed.attacks.minimum import MinimumNorm, bounded
-from smoothed.attacks.multi_targeted import multi_targeted_pgd
-from smoothed.attacks.nattack import nattack
+from smoothed.attacks.max_loss.apgd import apgd, apgd_targeted
+from smoothed.attacks.max_loss.divergence import divergence_pgd
+from smoothed.attacks.max_loss.fgsm import fgsm, fgsm_random_start, nfgsm
+from smoothed.attacks.max_loss.multi_targeted import multi_targeted_pgd
+from smoothed.attacks.max_loss.pgd import pgd
+from smoothed.attacks.min_norm.carlini_wagner_l0 import carlini_wagner_l0
+from smoothed.attacks.min_norm.carlini_wagner_l2 import carlini_wagner_l2
+from smoothed.attacks.min_norm.carlini_wagner_linf import carlini_wagner_linf
+from smoothed.attacks.min_norm.ddn import ddn
+from smoothed.attacks.min_norm.minimum import MinimumNorm, bounded
 from smoothed.attacks.objectives import (
     Objective,
     expected_logits,
@@ -27,11 +26,12 @@ from smoothed.attacks.objectives import (
     expected_probabilities,
     expected_vote,
 )
-from smoothed.attacks.pgd import pgd
-from smoothed.attacks.queries import Queries
-from smoothed.attacks.square import square
-from smoothed.attacks.transfer import transfer
-from smoothed.attacks.zoo import zoo
+from smoothed.attacks.query_based.bayes import bayesian
+from smoothed.attacks.query_based.nattack import nattack
+from smoothed.attacks.query_based.queries import Queries
+from smoothed.attacks.query_based.square import square
+from smoothed.attacks.query_based.zoo import zoo
+from smoothed.attacks.transfer_based.transfer import transfer
 from smoothed.checks import check_choice
 from smoothed.errors import ArgumentError
 from smoothed.modes import Classifier

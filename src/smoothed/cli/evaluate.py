@@ -7,7 +7,7 @@ import typer
 
 from smoothed.attacks import EVALUATION_ATTACKS
 from smoothed.attacks.ball import BALLS
-from smoothed.attacks.queries import SEES
+from smoothed.attacks.query_based.queries import SEES
 from smoothed.cli.parsing import fraction, names
 from smoothed.noise import NOISES
 from smoothed.votes import VOTES

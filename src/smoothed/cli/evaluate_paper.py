@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from smoothed.attacks.queries import Sees
+from smoothed.attacks.query_based.queries import Sees
 from smoothed.checkpoint import load, own_sigma, update_header
 from smoothed.cli.console import errors, output, progress_bar
 from smoothed.cli.evaluated import Evaluated

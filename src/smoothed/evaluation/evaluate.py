@@ -18,7 +18,7 @@ from smoothed.attacks import (
     named_attack,
 )
 from smoothed.attacks.ball import BALLS
-from smoothed.attacks.queries import Sees
+from smoothed.attacks.query_based.queries import Sees
 from smoothed.checks import check_choice, check_positive
 from smoothed.data.images import Images
 from smoothed.devices import Precision, autocast

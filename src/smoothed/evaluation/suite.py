@@ -8,10 +8,10 @@ from typing import Literal, NamedTuple
 import torch
 
 from smoothed.attacks import Attack, Loss, Queries, cross_entropy, dlr, expected_loss, expected_vote, margin, pgd
-from smoothed.attacks.apgd import apgd
-from smoothed.attacks.multi_targeted import multi_targeted_pgd
+from smoothed.attacks.max_loss.apgd import apgd
+from smoothed.attacks.max_loss.multi_targeted import multi_targeted_pgd
 from smoothed.attacks.objectives import HELD_DRAWS, Objective
-from smoothed.attacks.square import square
+from smoothed.attacks.query_based.square import square
 from smoothed.evaluation.strong_protocol import StrongProtocol
 
 # After how many candidates Square asks again about the one that stayed, lest a lucky answer stays for good.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from smoothed.attacks import Queries, expected_loss
 from smoothed.attacks.losses import margin
-from smoothed.attacks.square import square
+from smoothed.attacks.query_based.square import square
 from smoothed.evaluation.checklist.defence import Defence
 from smoothed.evaluation.checklist.finding import Figure, Finding, compare, conclude, estimate, judge, percent
 from smoothed.modes import Classifier

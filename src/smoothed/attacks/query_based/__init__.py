@@ -1,0 +1,1 @@
+"""Attacks that see nothing but answers to queries, counted and bounded."""

@@ -1,0 +1,1 @@
+"""Attacks that borrow the gradients of another network."""
