@@ -152,6 +152,12 @@ def test_rows_say_what_was_done_and_no_more():
         "steps": 7,
         "attack_samples": 4,
         "eps": 8 / 255,
+        "norm": "linf",
+        "max_queries": None,
+        "sees": None,
         "precision": "float32",
         "seed": 2,
     }
+    assert Protocol(attack="cw-l0", norm="l2").setting()["norm"] == "l0"
+    asking = Protocol(attack="square", max_queries=5, sees="shares").setting()
+    assert (asking["max_queries"], asking["sees"]) == (5, "shares")
