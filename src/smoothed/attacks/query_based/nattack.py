@@ -42,6 +42,8 @@ def nattack(
     mean; one that has none gets its last mean.
 
     A random classifier answers each query by a fresh draw, which the search gradient averages along with the samples.
+    Population and rate are the best of nine pairs (50, 100, 200; 0.02, 0.1, 0.5) on 32 held-out images of CIFAR-10 and
+    the bundled network, at 600 queries.
 
     Args:
         model: any callable from images to logits (N, K), or `Queries` of logits or shares.
