@@ -55,6 +55,8 @@ def bayesian(
 
     Time and memory of an image grow with the square of its queries, and the time with the cube in the end; the process
     learns how noisy answers are, so it suits random classifiers. Of those, a success may be luck, as in `square`.
+    On 32 held-out images of CIFAR-10 and the bundled network, at 200 queries, no other side (4, 6, 12), number of
+    candidates (32, 128) or weight of the bound's deviation (1, 4) than the default broke more of them.
 
     Args:
         model: any callable from images to logits (N, K), or `Queries` of logits or shares.
