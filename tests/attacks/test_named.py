@@ -166,6 +166,13 @@ def test_transfer_needs_a_source_and_differentiates_it_alone(network, images, la
     ("name", "budget", "message"),
     [
         ("ddn", {"eps": torch.ones(16)}, r"eps: expected one number for all images, got shape \(16,\)"),
+        (
+            "square",
+            {"eps": EPS, "sees": "labels"},
+            "sees: expected logits or shares with square, which compares scores",
+        ),
+        ("pgd", {"eps": EPS, "sees": "nothing"}, "sees: expected one of logits, shares, labels, got 'nothing'"),
+        ("pgd", {"eps": EPS, "max_queries": 0}, "max_queries: expected an integer of at least 1, got 0"),
         ("bayes", {"eps": EPS, "norm": "l2"}, "norm: expected linf, got l2; this attack has no other ball"),
     ],
 )

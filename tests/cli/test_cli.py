@@ -66,9 +66,12 @@ def test_evaluate_takes_each_attack(run, checkpoint, attack, tmp_path):
     assert row["sources"] == ([str(checkpoint)] if attack == "transfer" else [])
 
 
-def test_transfer_goes_with_a_source(run, checkpoint, capsys):
+def test_what_an_attack_cannot_do_is_refused_at_once(run, checkpoint, capsys):
     assert run("evaluate", "--model", checkpoint, "--attack", "transfer", "--images", 2) == 2
     assert "error: sources: expected at least one network to transfer from, got none" in capsys.readouterr().err
+    assert run("evaluate", "--model", checkpoint, "--attack", "square", "--sees", "labels", "--images", 2) == 2
+    (line,) = capsys.readouterr().err.splitlines()  # and no bar above it
+    assert line.startswith("error: sees: expected logits or shares with square")
     assert run("evaluate", "--model", checkpoint, "--source", checkpoint, "--images", 2) == 2
     assert "error: source: expected --attack transfer beside it, got --attack pgd" in capsys.readouterr().err
 

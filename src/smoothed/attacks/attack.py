@@ -6,7 +6,8 @@ from typing import Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from smoothed.attacks.query_based.queries import Sees
+from smoothed.attacks.query_based.queries import SEES, Sees
+from smoothed.checks import check_choice, check_positive
 from smoothed.modes import Classifier
 from smoothed.randomness import Randomness
 
@@ -34,6 +35,9 @@ class Budget:
         max_queries: for each image.
         sees: what a query shows: `logits`, `shares` or `labels`.
         sources: the networks that examples are transferred from.
+
+    Raises:
+        ArgumentError: no queries, or an unknown `sees`: also where the attack would ignore them.
     """
 
     eps: float | Tensor
@@ -44,3 +48,7 @@ class Budget:
     max_queries: int = 1000
     sees: Sees = "logits"
     sources: Sequence[Classifier] = ()
+
+    def __post_init__(self) -> None:
+        check_positive(self.max_queries, "max_queries")
+        check_choice(self.sees, SEES, "sees")

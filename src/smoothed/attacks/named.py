@@ -128,6 +128,8 @@ def _smallest(method: Callable[..., Tensor], norm: MinimumNorm) -> Settle:
 
 def _query(method: Callable[..., Tensor]) -> Settle:
     def settle(budget: Budget) -> Attack:
+        if budget.sees == "labels":
+            raise ArgumentError("sees", f"logits or shares with {method.__name__}, which compares scores", "labels")
 
         def attack(model: Classifier, inputs: Tensor, labels: Tensor, generator: Randomness = None) -> Tensor:
             queries = Queries(model, sees=budget.sees, max_queries=budget.max_queries)

@@ -54,6 +54,8 @@ def evaluate_paper(
         seed=seed,
         precision=evaluated.precision,
     )
+    sources = {name: load(name, device=evaluated.images.labels.device) for name in source}
+    protocol.settled_attack(tuple(sources.values()))  # what it refuses, it refuses before there is a bar
     with progress_bar() as bar:
         task = bar.add_task("attacking and voting")
         rows = evaluate(
@@ -62,7 +64,7 @@ def evaluate_paper(
             protocol,
             sigmas=[chosen_sigma] if sigma is None else numbers(sigma, "sigma"),
             name=evaluated.name,
-            sources={name: load(name, device=evaluated.images.labels.device) for name in source},
+            sources=sources,
             out=evaluated.out,
             chunk_size=evaluated.chunk_size,
             on_progress=lambda done, total: bar.update(task, completed=done, total=total),
