@@ -11,6 +11,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from hardware import wait
+
 
 @dataclass(frozen=True)
 class Row:
@@ -63,29 +65,10 @@ def seconds_in_turn(
     taken: list[list[float]] = [[] for _ in actions]
     for repeat in range(warmup + repeats):
         for times, action in zip(taken, actions, strict=True):
-            _wait(device)
+            wait(device)
             begun = time.perf_counter()
             action()
-            _wait(device)
+            wait(device)
             if repeat >= warmup:
                 times.append(time.perf_counter() - begun)
     return [statistics.median(times) for times in taken]
-
-
-def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """The best floating-point operations a second of a large matrix product on random numbers, in `dtype`."""
-    size = 8192 if device.type == "cuda" else 2048
-    first, second = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    best = float("inf")
-    for _ in range(8):
-        _wait(device)
-        begun = time.perf_counter()
-        first @ second
-        _wait(device)
-        best = min(best, time.perf_counter() - begun)
-    return 2 * size**3 / best
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from report import Row, at_least, at_most, matmul_peak, seconds_in_turn, show, within
+from hardware import matmul_peak
+from report import Row, at_least, at_most, seconds_in_turn, show, within
 from smoothed.attacks import expected_probabilities, pgd
 from smoothed.data.imageset import ImageSet
 from smoothed.devices import best_device, resolve_precision

@@ -244,3 +244,78 @@ class TestManners:
         assert len(made) == 2  # with batch norms folded, and with them in their place
         set_by_hand(fused.model)
         assert_same(fused, batch)
+
+
+class TestExactEnds:
+    """Under autocast the first and the last layer keep their precision, and nothing else changes."""
+
+    def test_only_the_middle_is_rounded(self, images):
+        model = learned(NETWORKS["biases"]()).float().requires_grad_(False)
+        assert_close(fuse(model, exact_ends=True)(images), model(images), rtol=1e-4, atol=1e-4)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = fuse(model, exact_ends=True)(images)
+        by_hand = model[:3](images)
+        for conv, rest in ((model[3], model[4:6]), (model[6], model[7:8])):
+            norm = rest[0] if isinstance(rest[0], _BatchNorm) else None
+            gain = torch.ones(len(conv.weight)) if norm is None else (norm.running_var + norm.eps).rsqrt() * norm.weight
+            shift = conv.bias if norm is None else (conv.bias - norm.running_mean) * gain + norm.bias
+            weight = (conv.weight * gain.view(-1, 1, 1, 1)).bfloat16()
+            by_hand = rest[-1](torch.nn.functional.conv2d(by_hand.bfloat16(), weight, shift.bfloat16()))
+        by_hand = model[8](by_hand.float())
+        assert logits.dtype == torch.float32
+        assert_close(logits, by_hand, rtol=0, atol=0.02 * by_hand.abs().max().item())
+        assert (logits - by_hand).abs().mean() < 0.3 * (logits - model(images)).abs().mean()
+
+    def test_the_ends_are_those_of_the_network_not_of_the_noise(self):
+        # Layers without noise stand last among those that are fused: here it is the first one.
+        model = NETWORKS["biases"]()
+        inject(model[3], weights=CNI(rank=2))
+        slots = {slot.name: slot.exact for slot in fuse(model, exact_ends=True)._slots}
+        assert slots == {"model.0": True, "model.3": False, "model.6": False, "model.8": True}
+
+    def test_a_single_layer_is_both_ends(self, images):
+        model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3)).requires_grad_(False)
+        expected = model(images)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert_close(fuse(model, exact_ends=True)(images), expected)
+
+
+class TestStacked:
+    """Several draws in one pass are those draws one by one, with images and noise of their own."""
+
+    @pytest.mark.parametrize("name", list(NETWORKS))
+    @pytest.mark.parametrize("norms", ["folded", "in place"])
+    def test_each_draw_is_its_own(self, name, norms, images):
+        model = NETWORKS[name]()
+        inject(model, weights=CNI(rank=2))
+        learned(model).requires_grad_(False)
+        fused = fuse(model)
+        assert fused.stacks
+        if norms == "in place":
+            for norm in fused._norms:
+                norm.running_mean = norm.running_var = None
+        inputs = images[:6].double().view(3, 2, 3, 8, 8)
+        sources = [Keyed(4, draw) for draw in range(3)]
+        with torch.no_grad():
+            together = fused.stacked(inputs, sources)
+            for draw, source, of_draw in zip(inputs, sources, together, strict=True):
+                with drawing(model, source):
+                    assert_close(of_draw, model(draw), rtol=1e-9, atol=1e-9)
+        assert (together[0] - together[1]).abs().max() > 1e-3
+
+    def test_noise_that_is_off_stays_off(self, images):
+        model = NETWORKS["biases"]()
+        inject(model, weights=PNI())
+        learned(model).requires_grad_(False)
+        fused = fuse(model)
+        inputs = images[:2].double().expand(2, 2, 3, 8, 8)
+        with noiseless(model):
+            first, second = fused.stacked(inputs, [Keyed(0), Keyed(1)])
+        assert torch.equal(first, second)
+
+    def test_noise_elsewhere_can_not_be_stacked(self):
+        model = NETWORKS["biases"]()
+        inject(model[3], weights=PNI())
+        assert fuse(model).stacks
+        inject(model[0], activations=PNI())
+        assert not fuse(model).stacks

@@ -276,9 +276,27 @@ def test_one_draw_takes_its_noise_from_its_generator(network, images):
 def test_memory_is_bounded_by_the_chunk(network, images):
     rows = []
     network.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
-    Smoothed(network, Gaussian(0.1), num_samples=50, chunk_size=10).predict(images)
+    Smoothed(network, Gaussian(0.1), num_samples=50, chunk_size=10, stop=None).predict(images)
     assert max(rows) <= 10
     assert sum(rows) == 50 * 16
+
+
+def test_a_probe_finds_the_chunk_once_and_changes_no_vote(network, images):
+    network.train()
+    statistics, rows = network[1].running_mean.clone(), []
+    network.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+    smoothed = Smoothed(network, Gaussian(0.1), num_samples=300, chunk_size="auto", seed=1)
+    tallies = smoothed.tally(images)
+    probed = len(rows)
+    assert rows[:8] == [16] * 4 + [32] * 4
+    smoothed.tally(images)
+    assert len(rows) - probed < probed - 12  # no probe
+    assert torch.equal(network[1].running_mean, statistics)
+    plain = Smoothed(network, Gaussian(0.1), num_samples=300, seed=1).tally(images)
+    assert torch.allclose(tallies["soft"][300].scores, plain["soft"][300].scores, atol=1e-3)
+    rows.clear()
+    Smoothed(network, Gaussian(0.1), num_samples=10, chunk_size="auto", stop=None).predict(images)
+    assert rows == [160]
 
 
 @pytest.mark.parametrize(
@@ -322,7 +340,7 @@ def test_a_function_around_a_noisy_network_votes_with_independent_draws(network,
     for model, options in [(network.forward, {}), (network, {"pack_draws": False})]:
         rows = []
         handle = network[0].register_forward_pre_hook(lambda _, args, rows=rows: rows.append(len(args[0])))
-        Smoothed(model, num_samples=5, **options).predict(images[:2])
+        Smoothed(model, num_samples=5, stop=None, **options).predict(images[:2])
         handle.remove()
         assert rows == [2] * 5
 

@@ -69,6 +69,48 @@ def test_resolve():
         votes.resolve("hard")
 
 
+BOUNDED = {**votes.VOTES, "top two": votes.top_two(0.25), "by rank": votes.by_rank([2, 1, 1, 0.5, 0.5, 0])}
+
+
+@pytest.mark.parametrize("vote", BOUNDED)
+@given(st.data())
+def test_no_draw_moves_two_classes_by_more_than_the_spread(vote, data):
+    k = data.draw(st.integers(2, 7))
+    logits = torch.tensor([data.draw(st.lists(st.floats(-60, 60, width=32), min_size=k, max_size=k))])
+    scores, bound = BOUNDED[vote](logits)[0], votes.bound_of(BOUNDED[vote], k)
+    assert votes.spread(BOUNDED[vote], k) == bound.spread
+    assert scores.max() - scores.min() <= bound.spread
+    assert scores.abs().max() <= bound.largest
+    assert bound.counts == (vote == "prediction")
+    assert bound.shares == (vote in {"prediction", "soft"})
+
+
+@pytest.mark.parametrize("vote", BOUNDED)
+@pytest.mark.parametrize("k", [2, 3, 6])
+def test_the_spread_is_reached(vote, k):
+    scores = BOUNDED[vote](torch.linspace(0, 600, k).unsqueeze(0))[0]
+    assert float(scores.max() - scores.min()) == pytest.approx(votes.spread(BOUNDED[vote], k), abs=1e-6)
+
+
+def test_spreads_by_hand():
+    assert votes.spread(votes.weighted, 10) == 1 - 2**-9
+    assert votes.spread(votes.by_rank([3, 1, 0.5]), 2) == 2
+    assert votes.spread(votes.by_rank([3, 1, 0.5]), 4) == 3
+    assert votes.spread(lambda logits: logits, 3) == math.inf
+    assert votes.bound_of(votes.by_rank([1]), 3).counts
+    assert not votes.bound_of(votes.by_rank([0.5, 0.5]), 3).counts
+
+
+def test_a_vote_of_your_own_with_its_bound():
+    own = votes.bounded(lambda logits: logits.sigmoid() - 0.25, spread=1, largest=0.75)
+    assert torch.equal(own(torch.zeros(2, 3)), torch.full((2, 3), 0.25))
+    assert votes.bound_of(own, 3) == votes.Bound(1.0, 0.75)
+    assert votes.bound_of(votes.bounded(votes.soft, spread=1), 3).largest == 1
+    for options in ({"spread": -1}, {"spread": math.inf}, {"spread": 1, "largest": -1}):
+        with pytest.raises(ArgumentError, match="expected a finite number of at least 0"):
+            votes.bounded(votes.soft, **options)
+
+
 @pytest.mark.parametrize("weights", [[], [1, -1], [float("nan")], [float("inf")]])
 def test_bad_weights(weights):
     with pytest.raises(ArgumentError, match="weights: expected"):

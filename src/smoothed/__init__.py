@@ -7,11 +7,22 @@ if TYPE_CHECKING:
     from smoothed import attacks, noise, votes
     from smoothed.certification import Certificate, TooFewSamplesWarning, certify, predict_or_abstain
     from smoothed.checkpoint import bundled, load, load_into, read_header, save
-    from smoothed.errors import ArgumentError, CheckpointError, DataError, DivergedError, OutputError, SmoothedError
+    from smoothed.errors import (
+        ArgumentError,
+        CheckpointError,
+        DataError,
+        DivergedError,
+        OutputError,
+        ProcessError,
+        SmoothedError,
+    )
+    from smoothed.fast import Fast
     from smoothed.injection import CNI, PNI, Additive, Injection, drawing, frozen, inject, noiseless
     from smoothed.models import build
     from smoothed.noise import Gaussian, Laplace, Uniform
-    from smoothed.smoothing import LogProbs, OneDraw, Smoothed
+    from smoothed.one_draw import OneDraw
+    from smoothed.processes import Processes
+    from smoothed.smoothing import LogProbs, Smoothed
     from smoothed.tally import Tally
 
 # Where each public name lives. Loaded when asked for: torch takes seconds, and the command line answers Ctrl-C at once.
@@ -25,12 +36,16 @@ _HOMES = {
         "DataError",
         "DivergedError",
         "OutputError",
+        "ProcessError",
         "SmoothedError",
     ),
+    "smoothed.fast": ("Fast",),
     "smoothed.injection": ("CNI", "PNI", "Additive", "Injection", "drawing", "frozen", "inject", "noiseless"),
     "smoothed.models": ("build",),
     "smoothed.noise": ("Gaussian", "Laplace", "Uniform"),
-    "smoothed.smoothing": ("LogProbs", "OneDraw", "Smoothed"),
+    "smoothed.one_draw": ("OneDraw",),
+    "smoothed.processes": ("Processes",),
+    "smoothed.smoothing": ("LogProbs", "Smoothed"),
     "smoothed.tally": ("Tally",),
 }
 
@@ -43,12 +58,15 @@ __all__ = [
     "CheckpointError",
     "DataError",
     "DivergedError",
+    "Fast",
     "Gaussian",
     "Injection",
     "Laplace",
     "LogProbs",
     "OneDraw",
     "OutputError",
+    "ProcessError",
+    "Processes",
     "Smoothed",
     "SmoothedError",
     "Tally",

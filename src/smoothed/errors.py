@@ -27,3 +27,7 @@ class OutputError(SmoothedError):
 
 class DivergedError(SmoothedError):
     """Training met a loss that is no number. The message says at which step, and how to go on."""
+
+
+class ProcessError(SmoothedError):
+    """One of several processes that share a work is gone, and the others can't go on without it."""

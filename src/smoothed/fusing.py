@@ -8,30 +8,33 @@ rounding: `(weight + scale * n + factor @ z) * gain`, all but n and z computed o
 import operator
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage] - torch's name for all of them
 from torch.nn.utils import parametrize
 
 from smoothed.errors import ArgumentError
-from smoothed.injection import NoiseLayer
-from smoothed.randomness import Keyed
+from smoothed.injection import NoiseLayer, drawing, noise_layers
+from smoothed.randomness import Keyed, Source
 from smoothed.tracing import FUNCTIONS, Whole, is_watched, layer_kind, trace
 
 # Norms of a layer's output channels. After a linear layer on sequences it would be the positions; no graph tells.
 _FOLDABLE = ((nn.Conv2d, nn.BatchNorm2d), (nn.Conv2d, nn.SyncBatchNorm), (nn.Conv3d, nn.BatchNorm3d))
 
 
-def fuse(model: nn.Module) -> "Fused":
+def fuse(model: nn.Module, *, exact_ends: bool = False) -> "Fused":
     """`model` in fewer operations, differentiable in its inputs alone.
 
     Args:
         model: a network that torch.fx can trace, in which at least one convolution or linear layer is called once.
+        exact_ends: whether the first and the last of its layers keep the precision of their weights under autocast.
+            They are a few percent of the work; inputs, logits and what is added up along skip connections keep theirs.
 
     Returns:
         A module of the same function, which shares the weights of `model` and follows them where they are trained,
@@ -50,13 +53,17 @@ def fuse(model: nn.Module) -> "Fused":
     slots = _slots(whole, graph)
     if not slots:
         raise ArgumentError("model", "layers whose weights can be computed together", "none")
+    if exact_ends:
+        order = [str(node.target) for node in graph.nodes if node.op == "call_module"]
+        first, *_, last = sorted([slots[0], *slots, slots[-1]], key=lambda slot: order.index(slot.name))
+        first.exact = last.exact = True
     return Fused(model, graph, slots)
 
 
-def fuse_or_keep(model: nn.Module) -> tuple[nn.Module, str | None]:
+def fuse_or_keep(model: nn.Module, *, exact_ends: bool = False) -> tuple[nn.Module, str | None]:
     """`fuse(model)`, or `model` itself and why it can't be fused."""
     try:
-        return fuse(model), None
+        return fuse(model, exact_ends=exact_ends), None
     except ArgumentError as error:
         return model, str(error)
 
@@ -77,7 +84,6 @@ class Fused(nn.Module):
         self._noises = [slot.noise for slot in self._slots if slot.noise is not None]
         self._norms = [slot.norm for slot in self._slots if slot.norm is not None]
         self._read = [module for slot in self._slots for module in slot.layer.modules()] + self._norms
-        # Parameters and buffers that the network computes with outside of its layers.
         self._others = list(dict.fromkeys(str(node.target) for node in graph.nodes if node.op == "get_attr"))
         self._with_norms, self._folded = (
             fx.GraphModule(self, _rewrite(self, graph, self._slots, self._others, fold=fold)) for fold in (False, True)
@@ -87,38 +93,89 @@ class Fused(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map images (N, C, H, W) to logits (N, K)."""
-        fold = not any(norm.training or norm.running_mean is None or norm.running_var is None for norm in self._norms)
+        parts, folds = self._parts_of_this_mode(inputs.device.type)
+        weights = self._weights(parts, inputs.device.type)
+        return (self._folded if folds else self._with_norms)(inputs, *weights, *parts.biases, *self._tensors())
+
+    @property
+    def size(self) -> int:
+        """How many weights are computed together."""
+        return sum(self._sizes)
+
+    @property
+    def stacks(self) -> bool:
+        """Whether `stacked` can be: all noise is on weights that are computed together."""
+        return len(noise_layers(self.model)) == len(self._noises)
+
+    def stacked(self, inputs: Float[Tensor, "d n c h w"], sources: Sequence[Source]) -> Float[Tensor, "d n k"]:
+        """The logits of several draws in one pass.
+
+        Each draw has weights of its own, so that its convolutions become groups of larger ones: this pays for few
+        images, where starting operations costs more than what they compute. Autocast does nothing here.
+
+        Args:
+            inputs: images for each draw.
+            sources: of the noise of each draw. Noise that is switched off stays off.
+
+        Raises:
+            RuntimeError: operations that torch.vmap can't do.
+        """
         kind = inputs.device.type
-        lower = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        with torch.autocast(kind, enabled=False):
+            parts, folds = self._parts_of_this_mode(kind)
+            drawn = list[list[Tensor]]()
+            for source in sources:
+                with drawing(self, source):
+                    drawn.append(self._weights(parts, kind))
+            weights = [torch.stack(of_layer) for of_layer in zip(*drawn, strict=True)]
+            shared = [*parts.biases, *self._tensors()]
+            run = (self._folded if folds else self._with_norms).forward  # never compiled: vmap looks into it
+            return torch.vmap(run, (0, *[0] * len(weights), *[None] * len(shared)))(inputs, *weights, *shared)
+
+    def _parts_of_this_mode(self, kind: str) -> tuple["_Parts", bool]:
+        """What is computed once, and whether batch norms are folded into it."""
+        folds = not any(norm.training or norm.running_mean is None or norm.running_var is None for norm in self._norms)
         with torch.no_grad(), torch.autocast(kind, enabled=False):
-            parts = self._parts(fold=fold)
-            weights = self._draw(parts)
+            return self._parts(fold=folds), folds
+
+    @torch.no_grad()
+    def _weights(self, parts: "_Parts", kind: str) -> list[Tensor]:
+        """The weights of one draw, layer by layer, in the precision that autocast has for that kind of device."""
+        lower = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        with torch.autocast(kind, enabled=False):
+            weights = rounded = self._draw(parts)
             if lower is not None and weights.dtype != torch.float64:  # autocast passes float64 by
-                weights = weights.to(lower)  # once, where autocast would do it layer by layer
-        each = [slot.shaped(part) for slot, part in zip(self._slots, weights.split(self._sizes), strict=True)]
-        others = [operator.attrgetter(name)(self) for name in self._others]
-        return (self._folded if fold else self._with_norms)(inputs, *each, *parts.biases, *others)
+                rounded = weights.to(lower)  # once, where autocast would do it layer by layer
+        split = zip(self._slots, weights.split(self._sizes), rounded.split(self._sizes), strict=True)
+        return [slot.shaped(weight if slot.exact else less) for slot, weight, less in split]
+
+    def _tensors(self) -> list[Tensor]:
+        """Parameters and buffers that the network computes with outside of its layers."""
+        return [operator.attrgetter(name)(self) for name in self._others]
 
     def compile(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - torch's arguments
         """Let torch.compile make the operations, as `torch.nn.Module.compile` does; noise is drawn outside of them."""
         self._with_norms.compile(*args, **kwargs)
         self._folded.compile(*args, **kwargs)
 
-    def compile_for(self, images: Tensor) -> None:
-        """The same, and try it: the gradient of one pass, in the mode and the precision that are on.
+    def compile_for(self, images: Tensor, *, gradient: bool = True) -> None:
+        """The same, and try it: one pass, in the mode and the precision that are on.
 
         Args:
             images: (N, C, H, W), of the shape and memory format to come.
+            gradient: whether that of the pass is tried, too.
 
         Raises:
             ArgumentError: torch.compile can't, and the operations run as they did before.
         """
         try:
-            with warnings.catch_warnings(), torch.enable_grad():
+            with warnings.catch_warnings(), torch.set_grad_enabled(gradient):
                 warnings.simplefilter("ignore")  # what torch's own parts say of each other
                 self.compile()
-                inputs = images.detach().requires_grad_()
-                torch.autograd.grad(self(inputs).sum(), inputs)
+                inputs = images.detach().requires_grad_(gradient)
+                logits = self(inputs)
+                if gradient:
+                    torch.autograd.grad(logits.sum(), inputs)
         except Exception as error:  # whatever a compiler's many parts raise
             for part in (self._with_norms, self._folded):
                 part._compiled_call_impl = None
@@ -132,7 +189,13 @@ class Fused(nn.Module):
         normals, latent = self._normals(parts)
         weights = parts.mean.clone()
         weights[: len(normals)].addcmul_(parts.scale, normals)
-        weights[: len(parts.factor)] += (parts.factor * latent[parts.owner]).sum(1)
+        colored = weights[: len(parts.factor)]
+        if weights.device.type == "cpu":
+            sizes = [size for size, slot in zip(self._sizes, self._slots, strict=True) if slot.rank]
+            for part, factor, z in zip(colored.split(sizes), parts.factor.split(sizes), latent, strict=True):
+                part.addmv_(factor, z)
+        else:  # where starting an operation is what costs, three for all layers
+            colored += (parts.factor * latent[parts.owner]).sum(1)
         return weights
 
     def _normals(self, parts: "_Parts") -> tuple[Tensor, Tensor]:
@@ -145,18 +208,17 @@ class Fused(nn.Module):
             drawn = shared.shared(self._noises[0].index, (count + layers * rank,), like)
             return drawn[:count], drawn[count:].view(layers, rank)
         # Keyed by layer, or of several minds: for each layer what it would draw itself.
-        normals, latents = [], []
-        for slot in self._slots:
-            if slot.noise is None:
+        normals, latents = like.new_empty(count), like.new_zeros(layers, rank)
+        noisy = [slot for slot in self._slots if slot.noise is not None]
+        for number, (slot, part) in enumerate(zip(noisy, normals.split(self._sizes[: len(noisy)]), strict=True)):
+            if slot.noise is None or slot.noise.source is None:
+                part.zero_()
                 continue
-            size = slot.shape.numel()
-            drawn = like.new_zeros(size + slot.rank)
-            if slot.noise.source is not None:
-                drawn = slot.noise.normals((size + slot.rank,), like)
-            normals.append(slot.flat(drawn[:size].view(slot.shape)))
+            drawn = slot.noise.normals((len(part) + slot.rank,), like)
+            slot.shaped(part).copy_(drawn[: len(part)].view(slot.shape))
             if slot.rank:
-                latents.append(functional.pad(drawn[size:], (0, rank - slot.rank)))
-        return torch.cat(normals), torch.stack(latents) if latents else like.new_zeros(0, rank)
+                latents[number, : slot.rank] = drawn[len(part) :]
+        return normals, latents
 
     def _parts(self, *, fold: bool) -> "_Parts":
         """Computed anew when a weight, a strength or a batch statistic has changed, or moved."""
@@ -174,11 +236,15 @@ class Fused(nn.Module):
 
 
 class _Slot:
-    """A layer whose weight is computed with all others, its noise, and the batch norm that is folded into it."""
+    """A layer whose weight is computed with all others, its noise, and the batch norm that is folded into it.
+
+    An `exact` one keeps the precision of its weight under autocast.
+    """
 
     def __init__(self, name: str, layer: nn.Module) -> None:
         self.name = name
         self.layer = layer
+        self.exact = False
         self.noise = _noise_of(layer)
         self.norm: _BatchNorm | None = None
         self.rank = 0
@@ -321,16 +387,18 @@ def _rewrite(root: Fused, graph: fx.Graph, slots: list[_Slot], others: list[str]
     inputs, *nodes = graph.nodes
     values: dict[fx.Node, fx.Node] = {inputs: new.placeholder("inputs")}
     weights, biases = ([new.placeholder(f"{kind}_{i}") for i in range(len(slots))] for kind in ("weight", "bias"))
-    by_name = {slot.name: (slot.layer, *pair) for slot, *pair in zip(slots, weights, biases, strict=True)}
+    by_name = {slot.name: (slot, *pair) for slot, *pair in zip(slots, weights, biases, strict=True)}
     attributes = {name: new.placeholder(f"other_{i}") for i, name in enumerate(others)}
     folded = {id(slot.norm) for slot in slots if fold and slot.norm is not None}
     for node in nodes:
         if node.op == "call_module" and node.target in by_name:
-            layer, *tensors = by_name[node.target]
+            slot, *tensors = by_name[node.target]
+            layer, function = slot.layer, FUNCTIONS[layer_kind(slot.layer)]  # pyright: ignore[reportArgumentType]
             geometry = (
                 () if isinstance(layer, nn.Linear) else (layer.stride, layer.padding, layer.dilation, layer.groups)
             )
-            values[node] = new.call_function(FUNCTIONS[layer_kind(layer)], (values[node.args[0]], *tensors, *geometry))  # pyright: ignore[reportArgumentType]
+            function = _exactly(function) if slot.exact else function
+            values[node] = new.call_function(function, (values[node.args[0]], *tensors, *geometry))  # pyright: ignore[reportArgumentType]
         elif node.op == "call_module" and id(root.get_submodule(node.target)) in folded:
             values[node] = values[node.args[0]]
         elif node.op == "get_attr":
@@ -338,3 +406,13 @@ def _rewrite(root: Fused, graph: fx.Graph, slots: list[_Slot], others: list[str]
         else:
             values[node] = new.node_copy(node, lambda old: values[old])
     return new
+
+
+def _exactly(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A layer's function in the precision of its weight, whatever autocast says."""
+
+    def run(inputs: Tensor, weight: Tensor, *rest: Any) -> Tensor:  # noqa: ANN401 - a bias and numbers
+        with torch.autocast(inputs.device.type, enabled=False):
+            return function(inputs.to(weight.dtype), weight, *rest)
+
+    return run

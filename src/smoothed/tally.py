@@ -36,7 +36,7 @@ class Tally:
     @property
     def log_probs(self) -> Float[Tensor, "n k"]:
         """Logarithms of the shares, (N, K), for tools that want logits; a share of 0 counts as `SMALLEST_SHARE`."""
-        return self.shares.clamp_min(SMALLEST_SHARE).log()
+        return log_shares(self.shares)
 
     def classes(self, ties: Ties = "lowest", generator: torch.Generator | None = None) -> Int[Tensor, " n"]:
         """The winners, (N,) int64.
@@ -56,3 +56,8 @@ class Tally:
     def tied(self) -> Bool[Tensor, " n"]:
         """Whether two classes share the highest score, (N,) bool."""
         return (self.scores == self.scores.amax(1, keepdim=True)).sum(1) > 1
+
+
+def log_shares(shares: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+    """Logarithms of shares (N, K), a share of 0 counted as `SMALLEST_SHARE`."""
+    return shares.clamp_min(SMALLEST_SHARE).log()

@@ -2,16 +2,21 @@
 
 A vote maps logits (R, K) to scores (R, K), row by row; a user's own vote is any such function. Equal logits of one draw
 rank in the order of their classes, the lowest first.
+
+What one draw can do to the lead of a class is the vote's `Bound`. Rules that stop early need it: `bounded` states that
+of a user's own vote.
 """
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from smoothed.checks import check_choice
+from smoothed.checks import check_choice, check_not_negative
 from smoothed.errors import ArgumentError
 
 Vote = Callable[[Tensor], Tensor]
@@ -44,7 +49,8 @@ def by_rank(weights: Sequence[float]) -> Vote:
     Raises:
         ArgumentError: no weights, or one that is negative or not finite.
     """
-    values = torch.tensor(tuple(weights), dtype=torch.float32)
+    weights = tuple(weights)
+    values = torch.tensor(weights, dtype=torch.float32)
     if len(values) == 0 or not bool((values.isfinite() & (values >= 0)).all()):
         raise ArgumentError("weights", "at least one finite weight of at least 0", list(weights))
 
@@ -53,7 +59,12 @@ def by_rank(weights: Sequence[float]) -> Vote:
         padded = functional.pad(values, (0, max(0, classes - len(values)))).to(logits.device)
         return padded[_ranks(logits)]
 
-    return vote
+    def bound(classes: int) -> Bound:
+        given = [*weights, *[0.0] * classes][:classes]
+        winner_alone = sorted(given) == [0] * (classes - 1) + [1]
+        return Bound(max(given) - min(given), max(given), counts=winner_alone, shares=winner_alone)
+
+    return Bounded(vote, bound)
 
 
 VOTES: dict[str, Vote] = {"prediction": prediction, "weighted": weighted, "soft": soft}
@@ -70,6 +81,72 @@ def resolve(vote: str | Vote) -> Vote:
         return vote
     check_choice(vote, VOTES, "vote")
     return VOTES[vote]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What one draw can do.
+
+    Attributes:
+        spread: the most by which it moves the difference of two classes; infinity where that is not known.
+        largest: the largest score, in size.
+        counts: whether it gives 1 to one class and 0 to the others, so that tallies are counts.
+        shares: whether it shares 1 among the classes, and may give all of it to any one; counts are shares.
+    """
+
+    spread: float
+    largest: float
+    counts: bool = False
+    shares: bool = False
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """A vote that knows its bound, a function of the number of classes."""
+
+    function: Vote
+    bound: Callable[[int], Bound]
+
+    def __call__(self, logits: Float[Tensor, "r k"]) -> Float[Tensor, "r k"]:
+        """The scores (R, K) of logits (R, K)."""
+        return self.function(logits)
+
+
+def bounded(function: Vote, *, spread: float, largest: float | None = None) -> Vote:
+    """`function` with its bound, which lets rules of `smoothed.stopping` stop it early.
+
+    Args:
+        function: from logits (R, K) to scores (R, K).
+        spread: the most by which the scores of two classes of one draw differ. If draws differ by more, a rule may be
+            wrong; nothing checks it.
+        largest: the largest score, in size; `spread` when None, which is right where the lowest score is 0.
+
+    Raises:
+        ArgumentError: a bound that is negative or not finite.
+    """
+    spread = check_not_negative(spread, "spread")
+    largest = spread if largest is None else check_not_negative(largest, "largest")
+    return Bounded(function, lambda _: Bound(spread, largest))
+
+
+def bound_of(vote: Vote, classes: int) -> Bound:
+    """The bound of that vote over that many classes: an infinite spread if the vote doesn't know it."""
+    if isinstance(vote, Bounded):
+        return vote.bound(classes)
+    if vote is prediction:
+        return Bound(1.0, 1.0, counts=True, shares=True)
+    if vote is weighted:
+        return Bound(1 - 2.0 ** (1 - classes), 1.0)
+    return Bound(1.0, 1.0, shares=True) if vote is soft else Bound(math.inf, math.inf)
+
+
+def spread(vote: Vote, classes: int) -> float:
+    """The most by which one draw moves the difference of two of K classes.
+
+    It is 1 for `prediction`, 1 - 2^(1 - K) for `weighted`, 1 for `soft`, which never reaches it, the largest weight
+    less the smallest for `by_rank`, and infinity for a function that does not know it (`bounded`).
+    """
+    return bound_of(vote, classes).spread
 
 
 def _ranks(logits: Float[Tensor, "r k"]) -> Int[Tensor, "r k"]:

@@ -1,10 +1,8 @@
 """`smoothed train` as its users meet it: recipes, options, cards, folders of images, several processes."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import fields
 
@@ -13,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from launching import ENVIRONMENT, LAUNCH
 from smoothed.checkpoint import describe, load, read_header, read_tensors, save
 from smoothed.models import build
 from smoothed.training.config import TrainingConfig
@@ -27,10 +26,6 @@ pytestmark = [
 CLASSES = ["blue", "green", "red"]
 QUICK = ("--epochs", 1, "--batch-size", 9, "--validation-attack-images", 2, "--precision", "float32")
 FAST = ("--recipe", "fgsm-rs", *QUICK)
-LAUNCH = (
-    *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"),
-    *("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "smoothed"),
-)
 
 
 @pytest.fixture(scope="module")
@@ -254,11 +249,10 @@ def test_a_missing_card_is_said_to_be(fails, tmp_path, name):
 
 
 def test_one_of_several_processes_prints(pictures, tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     out, ended = tmp_path / "run", tmp_path / "ended.json"
     command = map(str, ("train", "--data", pictures, "--out", out, *FAST, "--json", ended))
     done = subprocess.run(
-        [*LAUNCH, *command], env=environment, capture_output=True, text=True, check=False, timeout=200
+        [*LAUNCH, "-m", "smoothed", *command], env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=200
     )
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
@@ -269,10 +263,9 @@ def test_one_of_several_processes_prints(pictures, tmp_path):
 
 
 def test_ctrl_c_stops_all_processes_with_the_state_saved(pictures, tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = map(str, ("train", "--data", pictures, "--out", tmp_path, *FAST, "--epochs", 1000))
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    launcher = subprocess.Popen([*LAUNCH, *command], env=environment, **streams)
+    launcher = subprocess.Popen([*LAUNCH, "-m", "smoothed", *command], env=ENVIRONMENT, **streams)
     while launcher.poll() is None and not (tmp_path / "last.safetensors").exists():
         time.sleep(0.05)
     assert launcher.poll() is None

@@ -12,15 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from launching import ENVIRONMENT, LAUNCH
 from smoothed.checkpoint import read_tensors
 
 SCRIPT = Path(__file__).with_name("tiny_runs.py")
-# Two processes on two CPUs: Accelerate's own word for that needs MPI.
-LAUNCH = (
-    *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"),
-    *("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"),
-)
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 # Each must give the weights of one process. Steps are few, for a rounding grows where a gradient changes its sign.
 SAME = {

@@ -16,10 +16,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tiny_run import tiny_set
 
 from smoothed.errors import SmoothedError
+from smoothed.processes import parting
 from smoothed.randomness import uniform_
 from smoothed.training.config import TrainingConfig
 from smoothed.training.loop import train
-from smoothed.training.processes import parting
 
 SETTINGS = {
     "architecture": "custom",

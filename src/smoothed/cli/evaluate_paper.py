@@ -5,12 +5,13 @@ from pathlib import Path
 
 from smoothed.attacks.query_based.queries import Sees
 from smoothed.checkpoint import load, own_sigma, update_header
-from smoothed.cli.console import errors, output, progress_bar
+from smoothed.cli.console import errors, output, progress_bar, speaks
 from smoothed.cli.evaluated import Evaluated
 from smoothed.cli.parsing import integers, numbers
 from smoothed.evaluation.evaluate import Protocol, evaluate
 from smoothed.evaluation.tune import choose_sigma, smoothing_card
 from smoothed.files import write_json
+from smoothed.processes import parting
 from smoothed.report.table import rows_table
 
 
@@ -56,7 +57,7 @@ def evaluate_paper(
     )
     sources = {name: load(name, device=evaluated.images.labels.device) for name in source}
     protocol.settled_attack(tuple(sources.values()))  # what it refuses, it refuses before there is a bar
-    with progress_bar() as bar:
+    with parting(), progress_bar() as bar:
         task = bar.add_task("attacking and voting")
         rows = evaluate(
             evaluated.network,
@@ -67,8 +68,11 @@ def evaluate_paper(
             sources=sources,
             out=evaluated.out,
             chunk_size=evaluated.chunk_size,
+            processes=evaluated.processes,
             on_progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
+    if not speaks():
+        return
     output.print(rows_table(rows))
     if tune:
         chosen = choose_sigma(rows, protocol.votes[0])

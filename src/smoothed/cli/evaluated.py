@@ -11,6 +11,7 @@ from smoothed.checkpoint import Header, load, locate, read_header
 from smoothed.data.images import Images
 from smoothed.data.named import load_images
 from smoothed.devices import Precision, best_device, resolve_precision
+from smoothed.processes import Processes
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +27,7 @@ class Evaluated:
         precision: of the votes.
         chunk_size: images of one forward pass of the vote.
         out: a folder to go on from, or None.
+        processes: those that share the work.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Evaluated:
     precision: Precision
     chunk_size: int
     out: Path | None
+    processes: Processes
 
     @classmethod
     def load(
@@ -49,9 +52,9 @@ class Evaluated:
         out: Path | None,
     ) -> Self:
         """All of it by the names that the command line has for it."""
+        processes = Processes.started()  # first, for it says which GPU is this process's own
         device: torch.device = best_device()
         images = load_images(data, split).first(count).to(device)
         network, path = load(model, device=device), locate(model)
-        return cls(
-            model, path, read_header(path), network, images, resolve_precision(precision, device), chunk_size, out
-        )
+        settled = resolve_precision(precision, device)
+        return cls(model, path, read_header(path), network, images, settled, chunk_size, out, processes)

@@ -129,9 +129,9 @@ def train(
     given = dict(locals())
     from smoothed.data.named import load_training
     from smoothed.files import require_writable, write_json
+    from smoothed.processes import parting
     from smoothed.training.config import TrainingConfig
     from smoothed.training.loop import train as run
-    from smoothed.training.processes import parting
 
     if json is not None:
         require_writable(json)

@@ -14,8 +14,8 @@ from smoothed.data.images import Images
 from smoothed.devices import Precision
 from smoothed.errors import CheckpointError
 from smoothed.evaluation.attacking import attack_draws
-from smoothed.evaluation.evaluate import ATTACK, BATCH, CLEAN, ROBUST, OnProgress, ignore_progress
 from smoothed.evaluation.fresh_votes import Votes, vote_afresh
+from smoothed.evaluation.outcomes import ATTACK, BATCH, CLEAN, ROBUST, OnProgress, ignore_progress
 from smoothed.randomness import mix
 from smoothed.smoothing import Smoothed
 

@@ -6,8 +6,8 @@ from smoothed.attacks import Attack
 from smoothed.injection import drawing
 from smoothed.modes import Classifier, evaluating
 from smoothed.noise import Noise
+from smoothed.one_draw import OneDraw
 from smoothed.randomness import Fresh, seeded
-from smoothed.smoothing import OneDraw
 
 
 def attack_draws(

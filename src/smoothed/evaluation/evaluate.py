@@ -1,13 +1,11 @@
 """Evaluation: attack once, tally once, and read every M and every vote off the same draws."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from smoothed.attacks import (
     ATTACKS,
@@ -21,30 +19,16 @@ from smoothed.attacks.ball import BALLS
 from smoothed.attacks.query_based.queries import Sees
 from smoothed.checks import check_choice, check_positive
 from smoothed.data.images import Images
-from smoothed.devices import Precision, autocast
+from smoothed.devices import Precision
 from smoothed.errors import ArgumentError
-from smoothed.evaluation.attacking import attack_draws
-from smoothed.evaluation.records import Records, Tensors, circumstances, digest
+from smoothed.evaluation.outcomes import OnProgress, Setting, ignore_progress, measure_outcomes
+from smoothed.evaluation.records import Records, circumstances, digest
 from smoothed.evaluation.rows import ONE_DRAW, Row
 from smoothed.noise import NOISES, ScaledNoise
-from smoothed.randomness import mix, seeded
-from smoothed.smoothing import Smoothed
+from smoothed.processes import ALONE, Processes
 from smoothed.votes import VOTES
 
-# Images that share one draw of weight noise, as a batch does in the paper: fixed, so that memory decides no number.
-BATCH = 250
-
 SIGMA_UNITS = ("normalized", "pixel")
-
-# Which stream of randomness a key belongs to, so that the attacker's draws are never the defender's.
-ATTACK, CLEAN, ROBUST = range(3)
-
-OnProgress = Callable[[int, int], None]
-"""Called with the batches done and their total."""
-
-
-def ignore_progress(done: int, total: int) -> None:
-    """Show nothing."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +133,7 @@ def evaluate(
     sources: Mapping[str, nn.Module] | None = None,
     out: Path | None = None,
     chunk_size: int = 250,
+    processes: Processes = ALONE,
     on_progress: OnProgress = ignore_progress,
 ) -> list[Row]:
     """Clean and attacked accuracy of `model`, alone and smoothed.
@@ -166,7 +151,9 @@ def evaluate(
         sources: what a transfer attack starts from, by name; on the data's device.
         out: a folder for the batches done, from which a killed evaluation goes on; None keeps nothing.
         chunk_size: rows of one forward pass of the vote.
-        on_progress: called after each batch.
+        processes: those that share the batches; where there are fewer batches than processes, they all attack each
+            batch and share its vote. All of them get the rows.
+        on_progress: called after each batch of this process, with their total.
 
     Returns:
         The base row, then one row a sigma, vote and M, in the order given.
@@ -175,73 +162,46 @@ def evaluate(
         ArgumentError: a setting that makes no sense.
         CheckpointError: `out` holds another configuration's batches.
         OutputError: `out` can't be written.
+        ProcessError: another process is gone.
     """
-    settings: list[_Setting] = [_Setting(0.0, {ONE_DRAW: "prediction"}, (1,))] if base else []
-    settings += [_Setting(sigma, {vote: vote for vote in protocol.votes}, protocol.num_samples) for sigma in sigmas]
+    own, votes = [(0.0, {ONE_DRAW: "prediction"}, (1,))] if base else [], {vote: vote for vote in protocol.votes}
+    asked = own + [(sigma, votes, protocol.num_samples) for sigma in sigmas]
     sources = sources or {}
     attack = protocol.settled_attack(tuple(sources.values()))
-    noises = [protocol.input_noise(model, setting.sigma) for setting in settings]
+    settings = [Setting(protocol.input_noise(model, sigma), votes, at) for sigma, votes, at in asked]
     configuration = {"protocol": "paper", "model": name, **asdict(protocol), "sigmas": list(sigmas), "base": base}
     configuration["sources"] = {source: digest(network.state_dict()) for source, network in sources.items()}
-    records = Records(out, {} if out is None else configuration | circumstances(model, data))
-    done, total = 0, len(settings) * protocol.runs * -(-len(data) // BATCH)
-    rows: list[Row] = []
-    for place, (setting, noise) in enumerate(zip(settings, noises, strict=True)):
-        smoothed = Smoothed(model, noise, num_samples=max(setting.at), chunk_size=chunk_size, seed=protocol.seed)
-        correct = torch.zeros(protocol.runs, 2, len(setting.votes), len(setting.at), dtype=torch.int64)
-        for run in range(protocol.runs):
-            for number, batch in enumerate(data.batches(BATCH)):
-                key = mix(protocol.seed, run, number)
-                count = partial(
-                    _count_correct, smoothed, attack, setting, *batch, key=key, precision=protocol.precision
-                )
-                correct[run] += records.once(f"sigma{place}-run{run}-batch{number:04d}", count)["correct"]
-                done += 1
-                on_progress(done, total)
-        rows += [
-            Row.from_counts(
-                clean=correct[:, 0, i, j].tolist(),
-                robust=correct[:, 1, i, j].tolist(),
-                images=len(data),
-                model=name,
-                vote=vote,
-                num_samples=at,
-                sigma=setting.sigma,
-                sources=tuple(sources),
-                **protocol.setting(),
-            )
-            for i, vote in enumerate(setting.votes)
-            for j, at in enumerate(setting.at)
-        ]
-    return rows
-
-
-@dataclass(frozen=True)
-class _Setting:
-    """One attack and one set of draws: a sigma, the votes by the names of their rows, and every M."""
-
-    sigma: float
-    votes: dict[str, str]
-    at: tuple[int, ...]
-
-
-def _count_correct(
-    smoothed: Smoothed,
-    attack: Attack,
-    setting: _Setting,
-    inputs: Tensor,
-    labels: Tensor,
-    *,
-    key: int,
-    precision: Precision,
-) -> Tensors:
-    """The numbers of correct images of a batch, (2, votes, M): clean, then attacked."""
-    noise = smoothed.one_draw.noise
-    adversarial = attack_draws(smoothed.model, noise, attack, inputs, labels, seed=mix(key, ATTACK))
-    correct = []
-    for images, stream in ((inputs, CLEAN), (adversarial, ROBUST)):
-        generator = seeded(mix(key, stream), inputs.device)
-        with autocast(precision, inputs.device):
-            tallies = smoothed.tally(images, setting.at, votes=setting.votes, generator=generator)
-        correct.append([[int((tallies[v][m].classes() == labels).sum()) for m in setting.at] for v in setting.votes])
-    return {"correct": torch.tensor(correct)}
+    if out is not None:
+        configuration |= circumstances(model, data)
+    records = Records(out, configuration)
+    processes.gather(None)  # nobody begins before all have seen that the folder is theirs
+    outcomes = measure_outcomes(
+        model,
+        data,
+        settings,
+        attack,
+        runs=protocol.runs,
+        seed=protocol.seed,
+        precision=protocol.precision,
+        records=records,
+        chunk_size=chunk_size,
+        processes=processes,
+        on_progress=on_progress,
+    )
+    return [
+        Row.from_counts(
+            clean=correct[0, i, j].tolist(),
+            robust=correct[1, i, j].tolist(),
+            images=len(data),
+            model=name,
+            vote=vote,
+            num_samples=count,
+            sigma=sigma,
+            sources=tuple(sources),
+            **protocol.setting(),
+        )
+        for (sigma, votes, at), right in zip(asked, outcomes, strict=True)
+        for correct in [right.sum(-1)]  # (kinds, votes, M, runs)
+        for i, vote in enumerate(votes)
+        for j, count in enumerate(at)
+    ]

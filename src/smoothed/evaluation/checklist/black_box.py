@@ -13,6 +13,7 @@ from smoothed.evaluation.checklist.defence import Defence
 from smoothed.evaluation.checklist.finding import Figure, Finding, compare, conclude, estimate, judge, percent
 from smoothed.modes import Classifier
 from smoothed.randomness import Randomness, uniform_
+from smoothed.smoothing import CHUNK_SIZE
 
 REMEASURE = 20
 
@@ -24,10 +25,11 @@ def black_box_against_white_box(defence: Defence) -> Finding:
     last word: all queries are spent, and the candidate that stands is measured anew now and then.
     """
     settings, draws = defence.settings, defence.attack_samples
+    rows = CHUNK_SIZE if defence.smoothed.chunk_size == "auto" else defence.smoothed.chunk_size
     patience = {"confidence": math.inf, "remeasure": REMEASURE} if defence.is_random else {}
 
     def attack(model: Classifier, inputs: Tensor, labels: Tensor, generator: Randomness = None) -> Tensor:
-        queries = Queries(model, max_queries=settings.queries * draws, chunk_size=defence.smoothed.chunk_size)
+        queries = Queries(model, max_queries=settings.queries * draws, chunk_size=rows)
         return square(queries, inputs, labels, eps=settings.eps, num_samples=draws, generator=generator, **patience)
 
     return compare(

@@ -10,8 +10,8 @@ from smoothed.attacks.losses import margin
 from smoothed.attacks.replay import remember
 from smoothed.evaluation.checklist.defence import Defence
 from smoothed.evaluation.checklist.finding import Figure, Finding, conclude, estimate, judge
+from smoothed.one_draw import OneDraw
 from smoothed.randomness import normal_
-from smoothed.smoothing import OneDraw
 
 DRAWS = 8
 

@@ -1,0 +1,120 @@
+"""One draw of a classifier: the model once, on inputs with noise, with noise inside it where it has some."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from smoothed.errors import ArgumentError
+from smoothed.fast import Fast
+from smoothed.injection import drawing
+from smoothed.modes import Classifier
+from smoothed.noise import Noise, ScaledNoise
+from smoothed.randomness import Keyed
+
+INPUT = 0
+"""The layer number of the input in the key of keyed noise; a network's own layers count from 1."""
+
+
+class OneDraw(nn.Module):
+    """One draw: the model on inputs with fresh noise, from images (N, C, H, W) to logits (N, K).
+
+    This is what white-box attacks differentiate, and the paper's base classifier under noise.
+
+    Args:
+        model: any callable from images to logits.
+        noise: of the input, or None for none; the network's own noise is its own.
+        layer: the name of a submodule whose input is made noisy instead of the image (eq. 22).
+        generator: of the input noise, on the inputs' device; torch's default one when None.
+    """
+
+    def __init__(
+        self,
+        model: Classifier,
+        noise: Noise | None = None,
+        *,
+        layer: str | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.noise = noise
+        self.layer = layer
+        self.generator = generator
+        if layer is not None:
+            self._find(layer)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether there is no input noise to draw."""
+        return self.noise is None or (isinstance(self.noise, ScaledNoise) and self.noise.is_zero)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map images (N, C, H, W) to the logits (N, K) of one draw; differentiable in the inputs."""
+        return self._run(inputs, lambda noise, features: _checked(noise(features, self.generator), features))
+
+    def keyed(self, inputs: Tensor, key: Keyed) -> Tensor:
+        """The same with all noise, the network's too, taken from `key`."""
+        with drawing(self.model, key):
+            return self._run(inputs, partial(_by_row, key))
+
+    def draws_of_a_pass(self, images: Float[Tensor, "n c h w"]) -> int:
+        """How many draws of these images `stacked` should make at once (`Fast.draws_of_a_pass`); 1 if it can't."""
+        if not isinstance(self.model, Fast) or self.layer is not None or torch.is_grad_enabled():
+            return 1
+        return self.model.draws_of_a_pass(images)
+
+    def stacked(self, images: Float[Tensor, "n c h w"], keys: Sequence[Keyed]) -> Float[Tensor, "d n k"]:
+        """What `keyed` gives for each of `keys`, in one pass and without gradients."""
+        noise, inputs = self.noise, images.expand(len(keys), *images.shape)
+        if noise is not None and not self.is_silent:
+            inputs = torch.stack([images + _by_row(key, noise, images) for key in keys])
+        return self.model.stacked(inputs, keys)  # pyright: ignore[reportFunctionMemberAccess, reportAttributeAccessIssue]
+
+    def _run(self, inputs: Tensor, draw: Callable[[Noise, Tensor], Tensor]) -> Tensor:
+        noise = self.noise
+        if noise is None or self.is_silent:
+            return self.model(inputs)
+        if self.layer is None:
+            return self.model(inputs + draw(noise, inputs))
+        with self._noisy_layer(lambda features: draw(noise, features)):
+            return self.model(inputs)
+
+    def _find(self, layer: str) -> nn.Module:
+        modules = dict(self.model.named_modules()) if isinstance(self.model, nn.Module) else {}
+        if layer not in modules:
+            raise ArgumentError("layer", "the name of a submodule of the model", repr(layer))
+        return modules[layer]
+
+    @contextmanager
+    def _noisy_layer(self, noise: Callable[[Tensor], Tensor]) -> Iterator[None]:
+        def add_noise(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            del module
+            return (args[0] + noise(args[0]), *args[1:])
+
+        handle = self._find(self.layer or "").register_forward_pre_hook(add_noise)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+
+def _by_row(key: Keyed, noise: Noise, features: Tensor) -> Tensor:
+    """Noise of which each row is a function of `key`."""
+    generators = key.generators(INPUT, len(features), features.device)
+    if isinstance(noise, ScaledNoise):  # the same numbers, with one scaling for all rows
+        drawn = torch.empty_like(features, memory_format=torch.contiguous_format)
+        for row, generator in zip(drawn, generators, strict=True):
+            noise.unit_(row, generator)
+        return noise.scale_(drawn)
+    rows = [noise(row, generator) for row, generator in zip(features.split(1), generators, strict=True)]
+    return _checked(torch.cat(rows), features)
+
+
+def _checked(noise: Tensor, features: Tensor) -> Tensor:
+    if noise.shape != features.shape:
+        raise ArgumentError("noise", f"noise of shape {tuple(features.shape)}", f"shape {tuple(noise.shape)}")
+    return noise

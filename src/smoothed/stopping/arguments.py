@@ -1,0 +1,17 @@
+"""What rules ask of their arguments."""
+
+from numbers import Real
+
+from smoothed.errors import ArgumentError
+
+
+def check_delta(value: float) -> None:
+    """Raise `ArgumentError` if it is no chance that a rule could keep to."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < 1:
+        raise ArgumentError("delta", "a number in (0, 1)", repr(value))
+
+
+def check_weight(value: float) -> None:
+    """Raise `ArgumentError` if it is no weight of a Dirichlet prior."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < float("inf"):
+        raise ArgumentError("prior_weight", "a finite number above 0", repr(value))

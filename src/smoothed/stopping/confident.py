@@ -1,0 +1,83 @@
+"""Stop once all draws would hardly give another class."""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from smoothed.checks import check_choice
+from smoothed.stopping.ahead import looking_ahead
+from smoothed.stopping.arguments import check_delta, check_weight
+from smoothed.stopping.exact import Exact
+from smoothed.stopping.martingale import log_ratio_of_counts, log_ratio_of_sums
+from smoothed.stopping.pairs import pairs
+from smoothed.stopping.posterior import chance_table
+from smoothed.stopping.rule import Question, Watch
+from smoothed.votes import Bound
+
+Guarantee = Literal["average", "each"]
+
+
+@dataclass(frozen=True)
+class Confident:
+    """An image stops once the chance that all M draws give it another class is at most `delta`.
+
+    Args:
+        delta: in (0, 1).
+        guarantee: what the chance is of.
+
+            `average`: the posterior predictive of this image's votes. It is right on average over images whose class
+            probabilities come from the prior, and as right for other images as they resemble those. Of images that are
+            all close to a tie more than `delta` may change; what changes is then decided by few votes.
+
+            `each`: the order of an image's draws alone. It holds for every image, whatever its class probabilities. It
+            takes about one and a half times the draws for `prediction` votes, and more for others.
+        prior_weight: of `average`: how many draws the prior is worth. It is a Dirichlet distribution with this weight
+            in all, the same for each class. A smaller one trusts the first draws more. One draw is the reference prior
+            of Perks (1947), for two classes that of Jeffreys.
+
+    The chances of several rivals are added up, and a tie counts as a change, so the chance is never understated for
+    `prediction` votes. Scores of other votes are taken for fractions of votes, which vary more than they do. A vote
+    whose bound is not known (`votes.bounded`) takes all draws.
+
+    Raises:
+        ArgumentError: a delta outside (0, 1), an unknown guarantee, or a weight that is not positive.
+    """
+
+    delta: float = 0.001
+    guarantee: Guarantee = "average"
+    prior_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_delta(self.delta)
+        check_choice(self.guarantee, ("average", "each"), "guarantee")
+        check_weight(self.prior_weight)
+
+    def watch(self, question: Question) -> Watch:
+        """See `Stop`."""
+        settles = self._by_prior if self.guarantee == "average" else self._by_order
+        confident, exact = looking_ahead(question, partial(settles, question.total)), Exact().watch(question)
+
+        def needs(scores: Float[Tensor, "n k"], drawn: int) -> Int[Tensor, " n"]:
+            return torch.minimum(confident(scores, drawn), exact(scores, drawn))
+
+        return needs
+
+    def _by_prior(self, total: int, scores: Float[Tensor, "n k"], drawn: int, bound: Bound) -> Bool[Tensor, " n"]:
+        classes = scores.shape[1]
+        table = chance_table(total, classes, self.delta, self.prior_weight / classes)
+        return table.confident(*pairs(scores, drawn, bound, rivals=2), drawn)
+
+    def _by_order(self, total: int, scores: Float[Tensor, "n k"], drawn: int, bound: Bound) -> Bool[Tensor, " n"]:
+        # One rival has the most of all M votes; each of the others may lead and be taken for the winner.
+        delta = self.delta / (scores.shape[1] - 1)
+        lead, rival = (best[:, 0] for best in pairs(scores, drawn, bound, rivals=1))
+        if bound.counts:
+            ratio = log_ratio_of_counts(rival + lead, rival, total - drawn)
+        else:
+            ratio = log_ratio_of_sums(lead, drawn, total, delta)
+        return (ratio >= -math.log(delta)) & (lead > 0)

@@ -1,0 +1,235 @@
+"""The draws of a vote, made and counted: all Ms and all votes are read off the same ones.
+
+Draws run in the outer loop and images in the inner one. An image whose votes are settled leaves, and the passes stay
+full with those that go on. Noise is a function of (seed, draw, image), so what an image gets does not depend on who
+shares its passes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from smoothed.checks import check_logits, naming_channels
+from smoothed.errors import ArgumentError
+from smoothed.one_draw import OneDraw
+from smoothed.randomness import Keyed
+from smoothed.stopping import Question, Stop
+from smoothed.tally import Tally
+from smoothed.votes import Vote
+
+
+@dataclass(frozen=True)
+class Ballot:
+    """What is asked of the draws.
+
+    Attributes:
+        at: numbers of draws, M.
+        votes: by name.
+        stop: when an image needs no more draws; None for never.
+    """
+
+    at: Sequence[int]
+    votes: Mapping[str, Vote]
+    stop: Stop | None = None
+
+
+@dataclass(frozen=True)
+class Drawer:
+    """Makes draws in full passes.
+
+    Attributes:
+        one_draw: the model and the noise.
+        seed: of all noise.
+        chunk_size: most rows of a pass.
+        packs: whether a pass may hold several draws of an image: not where rows share the noise of the weights, for
+            votes must be independent.
+        first_image: the number of the first input in the key of the noise.
+        first_draw: likewise of the first draw.
+    """
+
+    one_draw: OneDraw
+    seed: int
+    chunk_size: int
+    packs: bool
+    first_image: int = 0
+    first_draw: int = 0
+
+    def ahead(self, images: Float[Tensor, "a c h w"]) -> int:
+        """How many draws of these images make a pass."""
+        return max(1, self.chunk_size // len(images)) if self.packs else self.one_draw.draws_of_a_pass(images)
+
+    def logits(self, inputs: Tensor, images: Int[Tensor, " a"], drawn: int, draws: int) -> Float[Tensor, "draws a k"]:
+        """The logits of the next draws of some images.
+
+        Args:
+            inputs: all of them, (N, C, H, W).
+            images: which go on, (A,) on the CPU.
+            drawn: how many draws each has had.
+            draws: how many to make.
+        """
+        numbers = self.first_draw + drawn + torch.arange(draws)
+        if self.packs:
+            made = self._passes(inputs, images.repeat(draws), numbers.repeat_interleave(len(images)))
+            return made.view(draws, len(images), -1)
+        together = self.ahead(rows := _taken(inputs, images))
+        if together > 1:
+            keys = [Keyed(self.seed, number, (images + self.first_image).tolist()) for number in numbers.tolist()]
+            stacks = [keys[start : start + together] for start in range(0, draws, together)]
+            made = torch.cat([self.one_draw.stacked(rows, stack) for stack in stacks])
+            check_logits(made[0], len(rows))
+            return made
+        return torch.stack([self._passes(inputs, images, number.expand(len(images))) for number in numbers])
+
+    def _passes(self, inputs: Tensor, images: Int[Tensor, " r"], draws: Int[Tensor, " r"]) -> Float[Tensor, "r k"]:
+        """Passes of equal size, rather than full ones and a small rest."""
+        parts = torch.arange(len(images)).tensor_split(-(-len(images) // self.chunk_size))
+        return torch.cat([self._pass(inputs, images[part], draws[part]) for part in parts])
+
+    def _pass(self, inputs: Tensor, images: Int[Tensor, " r"], draws: Int[Tensor, " r"]) -> Float[Tensor, "r k"]:
+        key = Keyed(self.seed, draws.tolist(), (images + self.first_image).tolist())
+        rows = _taken(inputs, images)
+        with naming_channels(rows):
+            return check_logits(self.one_draw.keyed(rows, key), len(rows))
+
+
+def count_votes(drawer: Drawer, inputs: Tensor, ballot: Ballot) -> dict[str, dict[int, Tally]]:
+    """Tallies at every M and under every vote, all read off one set of draws.
+
+    An image goes on until each vote at each M has had its draws, or is settled. What is made in one pass beyond that is
+    not counted.
+
+    Args:
+        drawer: makes the draws.
+        inputs: images in [0, 1], (N, C, H, W).
+        ballot: what is asked.
+
+    Returns:
+        By vote's name, by M: the tally, whose scores (N, K) are float32; differentiable if the votes are.
+
+    Raises:
+        ArgumentError: a model that gives no finite logits (N, K), or a vote that gives no scores of their shape.
+    """
+    counts = _Counts(ballot, len(inputs))
+    looked = False
+    finite = torch.ones((), dtype=torch.bool, device=inputs.device)
+    while len(going := counts.going.nonzero()[:, 0]):
+        draws = min(drawer.ahead(_taken(inputs, going)), counts.worth_making())
+        made = drawer.logits(inputs, going, counts.drawn, draws)
+        finite &= made.isfinite().all()
+        if not looked:  # and once more at the end, for on a GPU the answer has to be waited for
+            _require_finite(finite)
+            looked = True
+        for logits in made:
+            still = counts.going[going].nonzero()[:, 0]
+            if not len(still):
+                break
+            counts.add(going[still], _taken(logits, still))
+    _require_finite(finite)
+    return counts.tallies()
+
+
+class _Counts:
+    """The scores so far, and which questions are still open."""
+
+    def __init__(self, ballot: Ballot, images: int) -> None:
+        self.votes = ballot.votes
+        self.drawn = 0
+        self.going = torch.ones(images, dtype=torch.bool)
+        self._most = max(ballot.at)
+        self._blind = ballot.stop is None
+        self._scores: dict[str, Tensor] = {}
+        self._questions = {
+            (name, total): _Open(Question(vote, total, images), ballot.stop)
+            for name, vote in ballot.votes.items()
+            for total in ballot.at
+        }
+
+    def worth_making(self) -> int:
+        """How many draws may be made before the next look."""
+        left = self._most - self.drawn
+        if self._blind or left == 1:
+            return left
+        # No image stops before its last question may; beyond that, what is made in vain is never more than a third.
+        soonest = torch.stack([question.soonest for question in self._questions.values()]).amax(0)
+        sure = int(soonest[self.going].min()) - self.drawn
+        return min(left, max(sure, 1 + self.drawn // 2))
+
+    def add(self, images: Int[Tensor, " a"], logits: Float[Tensor, "a k"]) -> None:
+        """Count one more draw of each of the images that go on."""
+        self.drawn += 1
+        index = images.to(logits.device)
+        for name, vote in self.votes.items():
+            scores = _check_scores(vote(logits), logits)
+            total = self._scores.get(name)
+            if total is None:
+                total = scores.new_zeros(len(self.going), scores.shape[1])
+            self._scores[name] = total + scores if len(images) == len(total) else total.index_add(0, index, scores)
+        closed = [question.look(self._scores[name], self.drawn) for (name, _), question in self._questions.items()]
+        if any(closed):
+            self.going = torch.stack([question.going for question in self._questions.values()]).any(0)
+
+    def tallies(self) -> dict[str, dict[int, Tally]]:
+        """What there is to say when no question is open."""
+        tallies: dict[str, dict[int, Tally]] = {name: {} for name in self.votes}
+        for (name, total), question in self._questions.items():
+            tallies[name][total] = question.tally()
+        return tallies
+
+
+class _Open:
+    """One question: the images that it is still open for, and the answers for the others."""
+
+    def __init__(self, question: Question, stop: Stop | None) -> None:
+        self.total = question.total
+        self.going = torch.ones(question.images, dtype=torch.bool)
+        # The draws that each image has before it may stop.
+        self.soonest = torch.full((question.images,), 1 if stop else self.total)
+        self._watch = stop.watch(question) if stop else None
+        self._next = 1 if stop else self.total
+        self._closed: list[tuple[Tensor, Tensor, int]] = []
+
+    def look(self, scores: Float[Tensor, "n k"], drawn: int) -> bool:
+        """Whether that closed the question for some images."""
+        if drawn < self._next or not self.going.any():
+            return False
+        images = self.going.nonzero()[:, 0]
+        scores = _taken(scores, images)
+        needs = torch.zeros(len(images), dtype=torch.int64)
+        if drawn < self.total and self._watch:
+            needs = self._watch(scores, drawn).cpu()
+        self.soonest[images] = soonest = (needs + drawn).clamp_max(self.total)
+        done = needs <= 0
+        if stopped := bool(done.any()):
+            self.going[images[done]] = False
+            self._closed.append((images[done], _taken(scores, done.nonzero()[:, 0]), drawn))
+        self._next = int(soonest[~done].min()) if not done.all() else self.total
+        return stopped
+
+    def tally(self) -> Tally:
+        """The answers, of all images."""
+        images = torch.cat([images for images, _, _ in self._closed])
+        drawn = torch.cat([torch.full((len(images),), drawn) for images, _, drawn in self._closed])
+        scores = torch.cat([scores for _, scores, _ in self._closed])
+        order = images.argsort()
+        return Tally(_taken(scores, order), drawn[order].to(scores.device))
+
+
+def _taken(rows: Tensor, index: Int[Tensor, " r"]) -> Tensor:
+    """Those rows; `rows` itself, and no copy, if the index, which is on the CPU, is all of them in order."""
+    if len(index) == len(rows) and torch.equal(index, torch.arange(len(rows))):
+        return rows
+    return rows[index.to(rows.device)]
+
+
+def _require_finite(finite: Bool[Tensor, ""]) -> None:
+    if not finite:
+        raise ArgumentError("model", "finite logits", "NaN or infinity")
+
+
+def _check_scores(scores: Tensor, logits: Tensor) -> Tensor:
+    if scores.shape != logits.shape:
+        raise ArgumentError("vote", f"scores of shape {tuple(logits.shape)}", f"shape {tuple(scores.shape)}")
+    return scores.to(torch.float32)
