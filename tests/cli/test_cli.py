@@ -35,7 +35,8 @@ def start(*arguments, **options):
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["train"], ["recipes"], ["evaluate"], ["attack"], ["check"], ["certify"], ["demo"], ["download"]]
+    "command",
+    [[], ["train"], ["recipes"], ["evaluate"], ["sweep"], ["attack"], ["check"], ["certify"], ["demo"], ["download"]],
 )
 def test_help(run, command, capsys):
     assert run(*command, "--help") == 0

@@ -1,0 +1,93 @@
+"""`smoothed sweep` as its users meet it."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from smoothed.checkpoint import describe, save
+from smoothed.injection import inject_preset
+from smoothed.models import build
+
+FEW = ["--images", 6, "--steps", 1, "--sigmas", "0:0.2:0.1", "--num-samples", "1,2,..,3"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A ResNet-20 with noise inside that has learned nothing."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build("resnet20")
+    injection = inject_preset(model, "pni-w-layer").to_json()
+    header = describe("resnet20", model, injection, tuple("abcdefghij"))
+    return save(tmp_path_factory.mktemp("checkpoint") / "untrained.safetensors", model, header)
+
+
+def test_a_grid_sentences_a_plot_and_cells(run, checkpoint, tmp_path, capsys):
+    path, plot = tmp_path / "cells.json", tmp_path / "plot.png"
+    assert run("sweep", "--model", checkpoint, *FEW, "--json", path, "--plot", plot) == 0
+    shown = capsys.readouterr()
+    assert "accuracy in %, PGD at eps 8/255" in shown.out
+    assert "Best on these 6 images: sigma" in shown.out
+    assert "can't tell which of the 3 sigmas is the best" in shown.out
+    assert "warning: these are test images (cifar10 sample)" in shown.err
+    assert f"plot written to {plot}" in shown.err
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    rows = json.loads(path.read_text())["rows"]
+    assert {(row["sigma"], row["vote"], row["num_samples"]) for row in rows} == {
+        (sigma, vote, count)
+        for sigma in (0, 0.1, 0.2)
+        for vote in ("prediction", "weighted", "soft")
+        for count in (1, 2, 3)
+    }
+    promised = {"model", "attack", "eps", "clean", "clean_interval", "robust", "robust_interval", "images"}
+    assert all(promised <= set(row) for row in rows)
+
+
+def test_clean_images_alone_and_a_folder_to_go_on_from(run, checkpoint, tmp_path, capsys):
+    options = ["sweep", "--model", checkpoint, *FEW, "--attack", "none", "--votes", "soft", "--out", tmp_path / "run"]
+    assert run(*options, "--json", tmp_path / "first.json") == 0
+    assert "soft vote: accuracy in %, clean images" in capsys.readouterr().out
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()}
+    assert len(kept) == 4  # a batch a sigma and the configuration
+    assert run(*options, "--json", tmp_path / "again.json") == 0
+    assert (tmp_path / "again.json").read_text() == (tmp_path / "first.json").read_text()
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()} == kept
+    written = json.loads((tmp_path / "first.json").read_text())
+    assert written["judged_by"] == "clean"
+    assert all(row["attack"] == "none" and row["robust"] is None for row in written["rows"])
+    capsys.readouterr()
+    assert run(*options, "--seed", 1) == 2
+    assert "error: out: the evaluation there has seed = 0, this one 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "nowhere"], "error: model: expected a checkpoint file or a bundled name"),
+        (["--sigmas", "0:0.5:0.2"], "error: sigmas: expected a range whose steps reach its end"),
+        (["--sigma", "-0.1"], "error: sigma: expected a finite number of at least 0, got -0.1"),
+        (["--sigmas", "0.1,0.1"], "error: sigmas: expected each value once"),
+        (["--sigma-units", "mm"], "error: sigma_units: expected one of normalized, pixel"),
+        (["--num-samples", "1,2,..,8"], "error: num-samples: expected three numbers before .."),
+        (["--num-samples", "0"], "error: num_samples: expected an integer of at least 1, got 0"),
+        (["--votes", "hard"], "error: votes: expected all, or some of prediction, weighted, soft, got 'hard'"),
+        (["--attack", "magic"], "error: attack: expected one of fgsm"),
+        (["--source", "x"], "error: source: expected --attack transfer beside it, got --attack pgd"),
+        (["--images", "0"], "error: images: expected 1 to 1000"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(run, arguments, message, capsys):
+    assert run("sweep", *arguments) == 2
+    shown = capsys.readouterr().err
+    assert message in shown.strip().splitlines()[-1]
+    assert "Traceback" not in shown
+
+
+def test_the_example_of_the_docs_runs(capsys):
+    text = Path(__file__).parents[2].joinpath("docs", "sweep.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(compile(example, "sweep.md", "exec"), {})  # noqa: S102
+    assert "Best on these 10 images" in capsys.readouterr().out
