@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from smoothed.data.imageset import ImageSet
-from smoothed.evaluation.evaluate import Protocol, evaluate, ignore_progress
+from smoothed.evaluation.evaluate import Protocol, evaluate
+from smoothed.evaluation.outcomes import ignore_progress
 from smoothed.evaluation.strong import evaluate_strong
 from smoothed.evaluation.strong_protocol import StrongProtocol
 

@@ -140,12 +140,15 @@ def test_groups_say_how_many_passes_an_attack_takes(name, network, images, label
 
 @pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if attack.asks])
 def test_queries_are_bounded_and_show_what_the_budget_says(name, network, images, labels):
-    """Images (16 at most in a pass) are asked about at most `max_queries` times each; labels alone are refused."""
+    """Images (16 at most in a pass) are asked about at most `max_queries` times; labels alone suffice one attack."""
     seen = []
     network.register_forward_hook(lambda _, inputs, logits: seen.append((len(inputs[0]), logits.requires_grad)))
     settled(name, network, num_samples=1, max_queries=12, sees="shares")(network, images, labels, seeded(1))
     assert 16 <= sum(count for count, _ in seen) <= 16 * 12
     assert not any(differentiable for _, differentiable in seen)
+    if name == "substitute":
+        assert not torch.equal(settled(name, network, sees="labels")(network, images, labels, seeded(1)), images)
+        return
     with pytest.raises(ArgumentError, match="sees: expected logits or shares with"):
         settled(name, network, sees="labels")(network, images, labels, seeded(1))
 
@@ -160,6 +163,16 @@ def test_transfer_needs_a_source_and_differentiates_it_alone(network, images, la
     assert not passes
     with pytest.raises(ArgumentError, match="sources: expected at least one network to transfer from, got none"):
         named_attack("transfer", eps=EPS)
+
+
+def test_the_answers_of_a_query_are_averaged_and_counted(network, images, labels):
+    """A substitute asks 3 times about each of 16 images and of 3 versions of each: 12 of 14 queries, in batches."""
+    passes = []
+    network.register_forward_hook(lambda _, inputs, __: passes.append(len(inputs[0])))
+    settled("substitute", network, num_samples=3, max_queries=14)(network, images, labels, seeded(1))
+    assert passes == [16] * 3 + [16] * 3 + [32] * 3
+    with pytest.raises(ArgumentError, match="max_queries: expected at least num_samples, 9, got 8"):
+        settled("substitute", network, num_samples=9, max_queries=8)(network, images, labels, seeded(1))
 
 
 @pytest.mark.parametrize(

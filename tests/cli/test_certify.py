@@ -7,6 +7,7 @@ import warnings
 import pytest
 import torch
 
+from launching import by_two
 from smoothed.checkpoint import describe, save
 from smoothed.cli.certify import certify
 from smoothed.evaluation.certified import RADII
@@ -41,6 +42,20 @@ def test_a_table_and_rows(run, checkpoint, tmp_path, capsys):
     assert [(row["sigma"], row["radius"]) for row in rows] == [(0.12, 0.0), (0.12, 0.01), (0.24, 0.0), (0.24, 0.01)]
     assert all(row["images"] == 6 and row["dimensions"] == 3072 and row["seed"] == 3 for row in rows)
     assert all(row["certified"] <= row["certified_interval"][1] for row in rows)
+
+
+def test_a_folder_is_gone_on_from_and_read_off_at_other_radii(run, checkpoint, tmp_path, capsys):
+    options = ["certify", "--model", checkpoint, *FEW, "--sigma", "0.12", "--out", tmp_path / "run"]
+    assert run(*options, "--json", tmp_path / "first.json") == 0
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()}
+    assert len(kept) == 2  # a batch and the configuration
+    assert run(*options, "--json", tmp_path / "again.json") == 0
+    assert (tmp_path / "again.json").read_text() == (tmp_path / "first.json").read_text()
+    assert run(*options, "--radii", "0.03") == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()} == kept
+    capsys.readouterr()
+    assert run(*options, "--seed", 1) == 2
+    assert "error: out: the evaluation there has seed = 0, this one 1; give the same" in capsys.readouterr().err
 
 
 def test_the_checkpoints_own_sigma(run, tmp_path, capsys):
@@ -84,3 +99,18 @@ def test_bad_input_is_one_line_and_exit_code_2(run, arguments, message, capsys):
     shown = capsys.readouterr().err
     assert message in shown.strip().splitlines()[-1]
     assert "Traceback" not in shown
+
+
+def test_two_processes_give_the_rows_of_one(run, checkpoint, tmp_path):
+    command = ["certify", "--model", checkpoint, *FEW, "--sigma", "0.12,0.24,0.36"]
+    assert run(*command, "--json", tmp_path / "one.json") == 0
+    done = by_two(*command, "--json", tmp_path / "two.json")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "two.json").read_text() == (tmp_path / "one.json").read_text()
+    assert done.stdout.count("PREDICT is right on") == 3
+
+
+def test_what_several_processes_cannot_share_is_refused(run, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert run("check") == 2
+    assert "processes: expected one for check, or certify, evaluate, sweep, train, got 2" in capsys.readouterr().err

@@ -40,6 +40,18 @@ def test_prints_a_table_and_writes_the_findings(run, checkpoint, tmp_path, capsy
     assert "gradients are there" in words
 
 
+def test_a_folder_is_gone_on_from(run, checkpoint, tmp_path, capsys):
+    command = ["check", "--model", checkpoint, *QUICK, "--sigma", 0.24, "--out", tmp_path / "run"]
+    assert run(*command, "--json", tmp_path / "first.json") == 0
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()}
+    assert run(*command, "--json", tmp_path / "again.json") == 0
+    assert (tmp_path / "again.json").read_text() == (tmp_path / "first.json").read_text()
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()} == kept
+    capsys.readouterr()
+    assert run(*command, "--eps", "4/255") == 2
+    assert "error: out: the evaluation there has eps = 0.03" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

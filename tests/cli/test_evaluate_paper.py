@@ -1,18 +1,12 @@
 """`smoothed evaluate` under the paper's protocol, by several processes: the rows and the records of one."""
 
 import json
-import subprocess
 
 import pytest
 
-from launching import ENVIRONMENT, LAUNCH
+from launching import by_two
 
 EVALUATE = ("evaluate", "--model", "resnet20-cni-w", "--data", "sample", "--steps", 1, "--sigma", "0.1,0.24")
-
-
-def by_two(*arguments):
-    command = [*LAUNCH, "-m", "smoothed", *map(str, arguments)]
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=200)
 
 
 @pytest.mark.parametrize("images", [3, 1])  # where there is less work than processes, they share its votes

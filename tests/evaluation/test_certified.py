@@ -1,15 +1,21 @@
-"""Certified accuracy of a classifier whose true radii are known, and against a naive count."""
+"""Certified accuracy of a classifier whose true radii are known, and against a naive count; run, it is killed."""
 
 import math
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from smoothed import Gaussian, Smoothed, inject
+from smoothed import Gaussian, Smoothed, inject, noiseless
 from smoothed.certification import TooFewSamplesWarning, certificate_from_counts, draw_counts, predict_from_counts
 from smoothed.data.imageset import ImageSet
-from smoothed.errors import ArgumentError
+from smoothed.errors import ArgumentError, CheckpointError
 from smoothed.evaluation import certified
 from smoothed.evaluation.certified import DRAWS, CertificationProtocol, evaluate_certified
 from smoothed.injection import PNI
@@ -81,7 +87,7 @@ def test_rows_are_the_naive_count(network, monkeypatch):
     inject(network, weights=PNI(initial=0.2))
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (24, 3, 8, 8), generator=generator, dtype=torch.uint8)
-    with torch.no_grad():
+    with torch.no_grad(), noiseless(network):
         labels = network(images / 255).argmax(1)
     data = ImageSet("random", images, labels, ("a", "b", "c", "d"))
     options = {"alpha": 0.05, "selection_samples": 2, "num_samples": DRAWS + 3}
@@ -126,6 +132,49 @@ def test_rows_are_the_naive_count(network, monkeypatch):
     assert 0 < rows[1].certified < rows[0].certified < 1
 
 
+LONG = CertificationProtocol(radii=(0.0, 0.1), sigma_units="pixel", selection_samples=5, num_samples=60)
+
+
+def measure_long(out=None, on_progress=lambda *_: None, protocol=LONG, count=600):
+    """Two sigmas on three batches, of 250, 250 and 100 images."""
+    data = gray(torch.linspace(-0.2, 0.2, count))
+    options = {"sigmas": [0.25, 0.5], "name": "b", "out": out, "on_progress": on_progress}
+    return evaluate_certified(Brightness(), data, protocol, **options)
+
+
+def test_a_killed_certification_goes_on_and_ends_with_the_same_numbers(tmp_path):
+    """Killed in the second batch of the second sigma."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, str(tmp_path), str(4 * 65 + 30)]
+    assert subprocess.run(command, env=environment, check=False, timeout=120).returncode == -signal.SIGKILL
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")}
+    assert len(before) == 4
+    seen = []
+    rows = measure_long(tmp_path, lambda *progress: seen.append(progress))
+    assert rows == measure_long()
+    assert [done for done, _ in seen[:5]] == [65, 130, 195, 260, 265]
+    assert seen[-1] == (6 * 65, 6 * 65)
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    assert len(list(tmp_path.glob("*.safetensors"))) == 6
+
+
+def test_radii_and_alpha_are_read_off_and_anything_else_is_refused(tmp_path):
+    measure_long(tmp_path)
+    other = replace(LONG, radii=(0.0, 0.2), alpha=0.01)
+    seen = []
+    assert measure_long(tmp_path, lambda *progress: seen.append(progress), other) == measure_long(protocol=other)
+    assert len(seen) == 6  # no draws, but a word for each batch
+    for options, message in (
+        ({"seed": 1}, "seed = 0, this one 1"),
+        ({"num_samples": 61}, "num_samples = 60, this one 61"),
+        ({"selection_samples": 6}, "selection_samples = 5, this one 6"),
+    ):
+        with pytest.raises(CheckpointError, match=f"out: the evaluation there has {message}"):
+            measure_long(tmp_path, protocol=replace(LONG, **options))
+    with pytest.raises(CheckpointError, match="images = 600, this one 599"):
+        measure_long(tmp_path, count=599)
+
+
 def test_rows_say_what_was_done():
     (row,) = measure(gray([0.2]), radii=(0.1,), alpha=0.01, selection_samples=5, num_samples=50, seed=3)
     written = row.to_json()
@@ -137,6 +186,7 @@ def test_rows_say_what_was_done():
         "images": 1,
     }
     assert (row.alpha, row.selection_samples, row.num_samples, row.seed) == (0.01, 5, 50, 3)
+    assert row.precision == "float32"
 
 
 def test_normalized_sigma_is_measured_by_its_smallest_channel():
@@ -186,3 +236,12 @@ def test_a_sigma_of_zero_is_refused_before_any_draw():
             on_progress=lambda *done: seen.append(done),
         )
     assert not seen
+
+
+if __name__ == "__main__":
+
+    def kill(done, _total):
+        if done >= int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    measure_long(Path(sys.argv[1]), kill)

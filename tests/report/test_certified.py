@@ -17,6 +17,7 @@ def row(sigma, radius, certified):
         clean=0.6, clean_interval=interval(120, 200), predict_abstained=0.05,
         predict_abstained_interval=interval(10, 200), abstained=0.1, abstained_interval=interval(20, 200),
         mean_radius=0.0712, images=200, alpha=0.001, selection_samples=100, num_samples=1000, seed=0,
+        precision="float32",
     )  # fmt: skip
 
 

@@ -36,6 +36,7 @@ from smoothed.attacks.query_based.queries import Queries
 from smoothed.attacks.query_based.square import square
 from smoothed.attacks.query_based.zoo import zoo
 from smoothed.attacks.transfer_based.ensemble import Ensemble
+from smoothed.attacks.transfer_based.imitation import imitation
 from smoothed.attacks.transfer_based.substitute import train_substitute
 from smoothed.attacks.transfer_based.transfer import transfer
 
@@ -71,6 +72,7 @@ __all__ = [
     "expected_vote",
     "fgsm",
     "fgsm_random_start",
+    "imitation",
     "margin",
     "multi_targeted_pgd",
     "named_attack",

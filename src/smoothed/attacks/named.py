@@ -31,6 +31,7 @@ from smoothed.attacks.query_based.nattack import nattack
 from smoothed.attacks.query_based.queries import Queries
 from smoothed.attacks.query_based.square import square
 from smoothed.attacks.query_based.zoo import zoo
+from smoothed.attacks.transfer_based.imitation import imitation
 from smoothed.attacks.transfer_based.transfer import transfer
 from smoothed.checks import check_choice
 from smoothed.errors import ArgumentError
@@ -164,6 +165,18 @@ def _transfer(budget: Budget) -> Attack:
     return _settled(transfer, sources=tuple(budget.sources), attack=attack)
 
 
+def _substitute(budget: Budget) -> Attack:
+    """PGD on what a network of the attacker's own has learned from answers."""
+    transferred = _ascent(pgd)(budget)
+
+    def attack(model: Classifier, inputs: Tensor, labels: Tensor, generator: Randomness = None) -> Tensor:
+        queries = Queries(model, sees=budget.sees, max_queries=budget.max_queries)
+        samples = budget.num_samples
+        return imitation(queries, inputs, labels, attack=transferred, num_samples=samples, generator=generator)
+
+    return attack
+
+
 ATTACKS: dict[str, Named] = {
     "fgsm": Named(_fgsm, trains=True, steps=False, draws=False),
     "fgsm-rs": Named(_single_step(fgsm_random_start), trains=True, measures=False, steps=False, draws=False),
@@ -184,6 +197,7 @@ ATTACKS: dict[str, Named] = {
     "cw-l0": Named(_smallest(carlini_wagner_l0, "l0"), norm="l0"),
     "ddn": Named(_smallest(ddn, "l2"), norm="l2"),
     "transfer": Named(_transfer),
+    "substitute": Named(_substitute, asks=True),
     "square": Named(_query(square), steps=False, asks=True),
     "nattack": Named(_query(nattack), steps=False, asks=True),
     "zoo": Named(_query(zoo), steps=False, asks=True),
@@ -206,8 +220,8 @@ def named_attack(name: str, **budget: Any) -> Attack:  # noqa: ANN401 - any part
             (of the loss, as the paper's code has it), `smoothadv` (of logits, eq. 24), `epgd-vote` (the margin of the
             soft vote), `epgd-margin` (of the margin); on an expected loss, too: `multi-targeted`, Auto-PGD as
             `apgd-ce`, `apgd-dlr` and `apgd-t`, the searches for the smallest perturbation `cw-l2`, `cw-linf`, `cw-l0`
-            and `ddn`; `transfer`; and with queries alone `square`, `nattack`, `zoo` and `bayes` (at most
-            300 of them).
+            and `ddn`; `transfer`; and with queries alone `square`, `nattack`, `zoo`, `bayes` (at most 300 of them) and
+            `substitute` (about 32 versions of an image at most), which alone can do with labels.
         **budget: see `Budget`; `eps` is needed.
 
     Raises:

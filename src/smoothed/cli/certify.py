@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from smoothed.cli.console import errors, output, progress_bar
+from smoothed.cli.console import errors, output, progress_bar, speaks
 from smoothed.cli.parsing import numbers
 
 
@@ -38,29 +38,37 @@ def certify(
         int, typer.Option(help="Draws that bound its probability (n): more of them, larger radii.")
     ] = 1000,
     seed: Annotated[int, typer.Option(help="Of all draws.")] = 0,
+    precision: Annotated[
+        str, typer.Option(help="Of the votes: auto (bf16 where the hardware has units for it), float32 or bf16.")
+    ] = "float32",
     chunk_size: Annotated[int, typer.Option(help="Images of one forward pass of the vote; bounds memory.")] = 250,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep what is done in this folder; after a kill the same command goes on. "
+            "Other radii or another alpha are read off the same draws."
+        ),
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the rows here.")] = None,
 ) -> None:
     """Certify images against every change within an L2 radius (Cohen et al., 2019), or abstain.
 
     Noise inside the network is drawn anew for each vote: the certificate is of the vote over both noises.
     """
-    from smoothed.checkpoint import load, locate, own_sigma
-    from smoothed.data.named import load_images
-    from smoothed.devices import best_device
+    from smoothed.checkpoint import own_sigma
+    from smoothed.cli.evaluated import Evaluated
     from smoothed.errors import ArgumentError
     from smoothed.evaluation.certified import CertificationProtocol, evaluate_certified
     from smoothed.files import require_writable, write_json
+    from smoothed.processes import parting
     from smoothed.report.certified import certified_sentence, certified_table, linf_sentence
 
     if sigma is None and sigma_units is not None:
         raise ArgumentError("sigma_units", "--sigma beside it", "none")
     if json is not None:
         require_writable(json)
-    device = best_device()
-    images_set = load_images(data, split).first(images)
-    network = load(model, device=device)
-    own, own_units = own_sigma(locate(model))
+    evaluated = Evaluated.load(model, data, split, images, precision, chunk_size, out)
+    own, own_units = own_sigma(evaluated.path)
     protocol = CertificationProtocol(
         radii=tuple(numbers(radii, "radii")),
         alpha=alpha,
@@ -68,18 +76,23 @@ def certify(
         num_samples=num_samples,
         sigma_units=sigma_units or (own_units if sigma is None else "normalized"),
         seed=seed,
+        precision=evaluated.precision,
     )
-    with _warnings_in_a_line(), progress_bar() as bar:
+    with _warnings_in_a_line(), parting(), progress_bar() as bar:
         task = bar.add_task("drawing and counting")
         rows = evaluate_certified(
-            network,
-            images_set.to(device),
+            evaluated.network,
+            evaluated.images,
             protocol,
             sigmas=[own] if sigma is None else numbers(sigma, "sigma"),
-            name=model,
-            chunk_size=chunk_size,
+            name=evaluated.name,
+            out=evaluated.out,
+            chunk_size=evaluated.chunk_size,
+            processes=evaluated.processes,
             on_progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
+    if not speaks():
+        return
     output.print(certified_table(rows))
     for row in rows[:: len(protocol.radii)]:
         output.print(certified_sentence(row))
@@ -94,7 +107,8 @@ def _warnings_in_a_line() -> Iterator[None]:
 
     def show(message: Warning | str, *where: object) -> None:
         del where
-        errors.print(f"warning: {message}", style="yellow")
+        if speaks():
+            errors.print(f"warning: {message}", style="yellow")
 
     with warnings.catch_warnings():
         warnings.showwarning = show

@@ -43,6 +43,9 @@ def check(
     num_samples: Annotated[int, typer.Option(help="Draws of an image (M).")] = 8,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     chunk_size: Annotated[int, typer.Option(help="Images of one forward pass of the vote; bounds memory.")] = 250,
+    out: Annotated[
+        Path | None, typer.Option(help="Keep what is done in this folder; after a kill the same command goes on.")
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the findings here.")] = None,
 ) -> None:
     """Run the obfuscated-gradient checklist: signs that an attack fails for another reason than robustness.
@@ -56,8 +59,8 @@ def check(
     from smoothed.errors import ArgumentError
     from smoothed.evaluation.checklist import CHECKS, Defence, Settings, run_checks, summary
     from smoothed.evaluation.evaluate import Protocol
+    from smoothed.fast import Fast
     from smoothed.files import require_writable, write_json
-    from smoothed.fusing import fuse_or_keep
     from smoothed.report.findings import findings_table
     from smoothed.smoothing import Smoothed
 
@@ -75,13 +78,13 @@ def check(
     sigma, sigma_units = (own, own_units) if sigma is None else (sigma, sigma_units or "normalized")
     input_noise = Protocol(noise=noise, sigma_units=sigma_units).input_noise(network, sigma)
     smoothed = Smoothed(
-        fuse_or_keep(network)[0], input_noise, vote=vote, num_samples=num_samples, chunk_size=chunk_size, seed=seed
+        Fast(network), input_noise, vote=vote, num_samples=num_samples, chunk_size=chunk_size, seed=seed
     )
-    (batch,) = image_set.batches(len(image_set))
+    on_trial = Defence.of(smoothed, image_set, settings, name=model, out=out)
     with progress_bar() as bar:
         task = bar.add_task("checking", total=len(CHECKS))
         findings = run_checks(
-            Defence(smoothed, *batch, settings),
+            on_trial,
             on_progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     draws = "one draw" if attack_samples == 1 else f"{attack_samples} draws"

@@ -112,6 +112,13 @@ def evaluate(
         float | None,
         typer.Option(help="Let the vote abstain as PREDICT does at this level.", rich_help_panel=STRONG),
     ] = None,
+    certify: Annotated[
+        bool,
+        typer.Option(
+            help="Certify the same images within L2 radii, too (Gaussian noise and the prediction vote).",
+            rich_help_panel=STRONG,
+        ),
+    ] = False,
 ) -> None:
     """Measure clean and attacked accuracy, alone and smoothed.
 
@@ -175,6 +182,7 @@ def evaluate(
             queries=queries,
             resubmissions=resubmissions,
             alpha=alpha,
+            certify=certify,
             record=record,
             json=json,
         )

@@ -4,14 +4,20 @@ from pathlib import Path
 from typing import Any
 
 from smoothed.checkpoint import own_sigma, update_header
-from smoothed.cli.console import errors, output, progress_bar
+from smoothed.cli.console import errors, output, progress_bar, speaks
 from smoothed.cli.evaluated import Evaluated
 from smoothed.cli.parsing import integers, numbers
 from smoothed.errors import ArgumentError
+from smoothed.evaluation.certified import CertificationProtocol, CertifiedRow
+from smoothed.evaluation.strong import StrongResult
 from smoothed.evaluation.strong import evaluate_strong as measure
+from smoothed.evaluation.strong_certified import certification_of, certify_strong
 from smoothed.evaluation.strong_cost import total_cost
 from smoothed.evaluation.strong_protocol import StrongProtocol
 from smoothed.files import write_json
+from smoothed.processes import parting
+from smoothed.report.certified import certified_sentence, linf_sentence
+from smoothed.report.strong_certified import add_certified
 from smoothed.report.table import strong_table, sweep_sentence
 
 DEFAULT_NUM_SAMPLES = 64
@@ -38,6 +44,7 @@ def evaluate_strong(
     seed: int,
     record: bool,
     json: Path | None,
+    certify: bool = False,
 ) -> None:
     """Measure, print a table, and write what was asked for; the options are those of the command."""
     protocol = StrongProtocol(
@@ -55,7 +62,33 @@ def evaluate_strong(
         seed=seed,
         precision=evaluated.precision,
     )
-    errors.print(forecast(protocol, len(evaluated.images), len(evaluated.images.classes)))
+    certification = certification_of(evaluated.network, evaluated.images, protocol) if certify else None
+    if speaks():
+        errors.print(forecast(protocol, len(evaluated.images), len(evaluated.images.classes), certification))
+    with parting():
+        result, certified = _measure(evaluated, protocol, certification)
+    if not speaks():
+        return
+    table = strong_table(result.rows)
+    output.print(add_certified(table, certified) if certified else table)
+    if result.sweep:
+        output.print(sweep_sentence(result.sweep))
+    if certified:
+        output.print(certified_sentence(certified[0]))
+        output.print(linf_sentence(certified[0], eps))
+    written = {"data": evaluated.images.name, **result.to_json()}
+    if certified:
+        written["certified"] = [row.to_json() for row in certified]
+    if record:
+        update_header(evaluated.path, strong=written)
+    if json is not None:
+        errors.print(f"rows written to {write_json({'protocol': 'strong', **written}, json)}")
+
+
+def _measure(
+    evaluated: Evaluated, protocol: StrongProtocol, certification: CertificationProtocol | None
+) -> tuple[StrongResult, list[CertifiedRow]]:
+    """What attacks leave, and what is certified, with a bar for each."""
     with progress_bar() as bar:
         task = bar.add_task("passes")
         result = measure(
@@ -65,19 +98,30 @@ def evaluate_strong(
             name=evaluated.name,
             out=evaluated.out,
             chunk_size=evaluated.chunk_size,
+            processes=evaluated.processes,
             on_progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    output.print(strong_table(result.rows))
-    if result.sweep:
-        output.print(sweep_sentence(result.sweep))
-    written = {"data": evaluated.images.name, **result.to_json()}
-    if record:
-        update_header(evaluated.path, strong=written)
-    if json is not None:
-        errors.print(f"rows written to {write_json({'protocol': 'strong', **written}, json)}")
+    if certification is None:
+        return result, []
+    with progress_bar() as bar:
+        task = bar.add_task("certifying")
+        certified = certify_strong(
+            evaluated.network,
+            evaluated.images,
+            protocol,
+            certification,
+            name=evaluated.name,
+            out=evaluated.out,
+            chunk_size=evaluated.chunk_size,
+            processes=evaluated.processes,
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    return result, certified
 
 
-def forecast(protocol: StrongProtocol, images: int, num_classes: int) -> str:
+def forecast(
+    protocol: StrongProtocol, images: int, num_classes: int, certification: CertificationProtocol | None = None
+) -> str:
     """What it will cost, in a sentence."""
 
     def passes(draws: int) -> str:
@@ -86,7 +130,10 @@ def forecast(protocol: StrongProtocol, images: int, num_classes: int) -> str:
         return f"{cost.forward:,} forward and {cost.backward:,} backward passes with {draws}"
 
     ends = dict.fromkeys((protocol.draws[0], protocol.draws[-1]))
-    return f"at most {', and '.join(map(passes, ends))} draws a gradient, each of one image; fewer as images break"
+    told = f"at most {', and '.join(map(passes, ends))} draws a gradient, each of one image; fewer as images break"
+    if certification is None:
+        return told
+    return f"{told}; {images * certification.draws:,} forward passes to certify"
 
 
 def fixed_beforehand(

@@ -1,16 +1,21 @@
 """The `smoothed` command: its subcommands, and how errors look."""
 
+import os
 import sys
+from collections.abc import Sequence
 
 import typer
 
 from smoothed.cli.console import errors, speaks
-from smoothed.errors import SmoothedError
+from smoothed.errors import ArgumentError, SmoothedError
 
 # Typer brings click with it, of late under a name of its own; what both call a ClickException is what it can refuse.
 ClickException: type[Exception] = next(
     kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException" and issubclass(kind, Exception)
 )
+
+# Commands whose work several processes can share.
+SHARED = ("certify", "evaluate", "sweep", "train")
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -43,6 +48,7 @@ def build_app() -> typer.Typer:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit: 0 if all went well, 2 after an error (one line), 130 after Ctrl-C."""
     try:
+        _require_alone(sys.argv[1:] if arguments is None else arguments)
         code = typer.main.get_command(build_app()).main(arguments, prog_name="smoothed", standalone_mode=False)
     except SmoothedError as error:
         errors.print(f"error: {error}", style="red")
@@ -59,6 +65,13 @@ def main(arguments: list[str] | None = None) -> None:
     if code == EXIT_INTERRUPTED and speaks():  # some versions of Typer give it back, others raise
         errors.print("interrupted")
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _require_alone(arguments: Sequence[str]) -> None:
+    """Refuse to do the same work in several processes."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count > 1 and arguments and arguments[0] not in SHARED:
+        raise ArgumentError("processes", f"one for {arguments[0]}, or {', '.join(SHARED)}", f"{count} processes")
 
 
 def _usage(error: BaseException) -> str:

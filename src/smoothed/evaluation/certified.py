@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -21,8 +23,13 @@ from smoothed.certification import (
 )
 from smoothed.checks import check_choice, check_not_negative, check_positive
 from smoothed.data.images import Images
+from smoothed.devices import Precision
 from smoothed.errors import ArgumentError
-from smoothed.evaluation.evaluate import BATCH, SIGMA_UNITS, OnProgress, Protocol, ignore_progress
+from smoothed.evaluation.evaluate import SIGMA_UNITS, Protocol
+from smoothed.evaluation.outcomes import BATCH, OnProgress, ignore_progress
+from smoothed.evaluation.records import Records, Tensors, circumstances
+from smoothed.fast import Fast
+from smoothed.processes import ALONE, Processes
 from smoothed.randomness import mix, seeded
 from smoothed.smoothing import Smoothed
 from smoothed.statistics import interval
@@ -48,6 +55,7 @@ class CertificationProtocol:
         num_samples: draws that bound its probability, n.
         sigma_units: of all sigmas: `normalized` (the paper's) or `pixel`.
         seed: of all draws.
+        precision: likewise.
     """
 
     radii: tuple[float, ...] = RADII
@@ -56,6 +64,7 @@ class CertificationProtocol:
     num_samples: int = 1000
     sigma_units: str = "normalized"
     seed: int = 0
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         check_alpha(self.alpha)
@@ -66,6 +75,15 @@ class CertificationProtocol:
             raise ArgumentError("radii", "each radius once, and at least one", list(self.radii))
         for radius in self.radii:
             check_not_negative(radius, "radii")
+
+    @property
+    def draws(self) -> int:
+        """All draws of an image."""
+        return self.selection_samples + self.num_samples
+
+    def counted(self) -> dict[str, Any]:
+        """What the counts of the draws depend on. Radii and alpha are read off them afterwards."""
+        return {name: value for name, value in asdict(self).items() if name not in {"radii", "alpha"}}
 
 
 @dataclass(frozen=True)
@@ -94,6 +112,7 @@ class CertifiedRow:
         selection_samples: draws that choose a class, n0.
         num_samples: draws that bound its probability, n; PREDICT takes the same ones.
         seed: of all draws.
+        precision: likewise.
 
     Of N images certified, alpha * N are wrongly so at most, in expectation.
     """
@@ -119,6 +138,7 @@ class CertifiedRow:
     selection_samples: int
     num_samples: int
     seed: int
+    precision: str
 
     def to_json(self) -> dict[str, Any]:
         """The row as JSON values."""
@@ -132,7 +152,9 @@ def evaluate_certified(
     *,
     sigmas: Sequence[float],
     name: str,
+    out: Path | None = None,
     chunk_size: int = 250,
+    processes: Processes = ALONE,
     on_progress: OnProgress = ignore_progress,
 ) -> list[CertifiedRow]:
     """PREDICT and CERTIFY every image, and count.
@@ -143,40 +165,60 @@ def evaluate_certified(
         protocol: how.
         sigmas: deviations of the Gaussian input noise, in the protocol's units.
         name: of the model, for the rows.
+        out: a folder for the counts of the batches done, from which a killed evaluation goes on, and one at other radii
+            or another alpha starts; None keeps nothing.
         chunk_size: rows of one forward pass.
-        on_progress: called with the draws done and their total, each of a batch of images, at one sigma.
+        processes: those that share the batches. All of them get the rows.
+        on_progress: called with the draws of this process done and their total, each of a batch, at one sigma.
 
     Returns:
         One row a sigma and radius, in the order given.
 
     Raises:
         ArgumentError: a setting that makes no sense, such as a sigma of 0.
+        CheckpointError: `out` holds another configuration's counts.
+        OutputError: `out` can't be written.
+        ProcessError: another process is gone.
 
     Warns:
         TooFewSamplesWarning: too few draws to certify any image.
     """
     noise_of = Protocol(sigma_units=protocol.sigma_units).input_noise
-    votes = [Smoothed(model, noise_of(model, sigma), chunk_size=chunk_size) for sigma in sigmas]
+    voter = Fast(model, protocol.precision)
+    votes = [Smoothed(voter, noise_of(model, sigma), chunk_size=chunk_size) for sigma in sigmas]
     for smoothed in votes:
         certifiable_sigma(smoothed)
     warn_if_too_few(protocol.num_samples, fewest_to_certify(protocol.alpha), protocol.alpha)
-    done = 0
-    total = len(votes) * -(-len(data) // BATCH) * (protocol.selection_samples + protocol.num_samples)
+    configuration = {"protocol": "certified", "model": name, **protocol.counted(), "sigmas": list(sigmas)}
+    records = Records(out, {} if out is None else configuration | circumstances(model, data))
+    processes.gather(None)  # nobody begins before all have seen that the folder is theirs
+    starts = range(0, len(data), BATCH)
+    work = [(place, start) for place in range(len(votes)) for start in starts]
+    done, total = 0, len(work[processes.rank :: processes.count]) * protocol.draws
 
     def drawn(draws: int) -> None:
         nonlocal done
         done += draws
         on_progress(done, total)
 
+    def count(place: int, start: int) -> tuple[Tensors, Tensor]:
+        before, number = done, start // BATCH
+        ((inputs, labels),) = data.subset(slice(start, start + BATCH)).batches(BATCH)
+        compute = partial(_count, votes[place], inputs, protocol, seed=mix(protocol.seed, number), drawn=drawn)
+        counts = records.once(f"sigma{place}-batch{number:04d}", compute)
+        if done == before:  # it was done before
+            drawn(protocol.draws)
+        return counts, labels.cpu()
+
+    counted = processes.divide([partial(count, *piece) for piece in work])
+    dimensions = math.prod(next(iter(data.first(1).batches(1)))[0].shape[1:])
     rows: list[CertifiedRow] = []
-    for sigma, smoothed in zip(sigmas, votes, strict=True):
-        batches, dimensions = list[_Outcome](), 1
-        for number, (inputs, labels) in enumerate(data.batches(BATCH)):
-            seed = mix(protocol.seed, number)
-            batches.append(_measure(smoothed, inputs, labels, protocol, seed=seed, drawn=drawn))
-            dimensions = math.prod(inputs.shape[1:])
-        outcome = _Outcome(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
-        settings = {"model": name, "sigma": sigma, "sigma_pixel": certifiable_sigma(smoothed), "dimensions": dimensions}
+    for place, (sigma, smoothed) in enumerate(zip(sigmas, votes, strict=True)):
+        certifiable = certifiable_sigma(smoothed)
+        own = counted[place * len(starts) : (place + 1) * len(starts)]
+        outcomes = [_judge(counts, labels, alpha=protocol.alpha, sigma=certifiable) for counts, labels in own]
+        outcome = _Outcome(*(torch.cat(parts) for parts in zip(*outcomes, strict=True)))
+        settings = {"model": name, "sigma": sigma, "sigma_pixel": certifiable, "dimensions": dimensions}
         rows += _rows(outcome, protocol, settings)
     return rows
 
@@ -190,26 +232,24 @@ class _Outcome(NamedTuple):
     radius: Float[Tensor, " n"]
 
 
-def _measure(
+def _count(
     smoothed: Smoothed,
     inputs: Tensor,
-    labels: Tensor,
     protocol: CertificationProtocol,
     *,
     seed: int,
     drawn: Callable[[int], None],
-) -> _Outcome:
-    """PREDICT on the draws that CERTIFY estimates with: each claim holds with its own probability all the same."""
-    selection = _count(smoothed, inputs, protocol.selection_samples, mix(seed, SELECTION), drawn)
-    estimation = _count(smoothed, inputs, protocol.num_samples, mix(seed, ESTIMATION), drawn)
-    sigma = certifiable_sigma(smoothed)
-    certificate = certificate_from_counts(selection, estimation, sigma=sigma, alpha=protocol.alpha)
-    predicted = predict_from_counts(estimation, protocol.alpha)
-    return _Outcome(labels.cpu(), predicted.cpu(), certificate.classes.cpu(), certificate.radius.cpu())
+) -> Tensors:
+    """How often each class came, (N, K), in the draws that select and in those that estimate."""
+    groups = {"selection": (SELECTION, protocol.selection_samples), "estimation": (ESTIMATION, protocol.num_samples)}
+    return {
+        name: _count_group(smoothed, inputs, draws, seed=mix(seed, group), drawn=drawn)
+        for name, (group, draws) in groups.items()
+    }
 
 
-def _count(
-    smoothed: Smoothed, inputs: Tensor, draws: int, seed: int, drawn: Callable[[int], None]
+def _count_group(
+    smoothed: Smoothed, inputs: Tensor, draws: int, *, seed: int, drawn: Callable[[int], None]
 ) -> Int[Tensor, "n k"]:
     """How often each class came in `draws`, (N, K), a few at a time."""
     counts: list[Tensor] = []
@@ -218,6 +258,13 @@ def _count(
         counts += draw_counts(smoothed, inputs, (size,), generator=seeded(mix(seed, start), inputs.device))
         drawn(size)
     return torch.stack(counts).sum(0)
+
+
+def _judge(counts: Tensors, labels: Tensor, *, alpha: float, sigma: float) -> _Outcome:
+    """PREDICT on the draws that CERTIFY estimates with: each claim holds with its own probability all the same."""
+    certificate = certificate_from_counts(counts["selection"], counts["estimation"], sigma=sigma, alpha=alpha)
+    predicted = predict_from_counts(counts["estimation"], alpha)
+    return _Outcome(labels, predicted, certificate.classes, certificate.radius)
 
 
 def _rows(outcome: _Outcome, protocol: CertificationProtocol, settings: dict[str, Any]) -> list[CertifiedRow]:

@@ -12,19 +12,22 @@ from torch import Tensor, nn
 from smoothed.checks import check_logits
 from smoothed.data.images import Images
 from smoothed.evaluation.eot_sweep import SweepRow, chosen_draws, sweep_draws
-from smoothed.evaluation.evaluate import OnProgress, Protocol, ignore_progress
+from smoothed.evaluation.evaluate import Protocol
 from smoothed.evaluation.fresh_votes import Votes
-from smoothed.evaluation.records import Records, circumstances
+from smoothed.evaluation.outcomes import OnProgress, ignore_progress
+from smoothed.evaluation.records import Records, Tensors, circumstances
 from smoothed.evaluation.strong_cost import attack_cost, total_cost
 from smoothed.evaluation.strong_protocol import StrongProtocol
 from smoothed.evaluation.strong_rows import CLEAN, MEAN, SMOOTHED, StrongRow
 from smoothed.evaluation.suite import Cost, SuiteAttack, deterministic_suite, expectation_suite, sweep_attack
 from smoothed.evaluation.worst_case import Defence, Outcome, attack_batch
-from smoothed.fusing import fuse_or_keep
+from smoothed.fast import Fast
 from smoothed.injection import drawing
 from smoothed.modes import evaluating
+from smoothed.one_draw import OneDraw
+from smoothed.processes import ALONE, Processes
 from smoothed.randomness import Fresh, mix, seeded
-from smoothed.smoothing import OneDraw, Smoothed
+from smoothed.smoothing import Smoothed
 
 # Images that share their draws of weight noise, and a record: fixed, so that memory decides no number.
 BATCH = 100
@@ -62,6 +65,7 @@ def evaluate_strong(
     name: str,
     out: Path | None = None,
     chunk_size: int = 250,
+    processes: Processes = ALONE,
     on_progress: OnProgress = ignore_progress,
 ) -> StrongResult:
     """Attack `model` with everything, alone and smoothed, and count what fresh votes still get right.
@@ -77,15 +81,17 @@ def evaluate_strong(
         name: of the model, for the rows.
         out: a folder for the steps done, from which a killed evaluation goes on; None keeps nothing.
         chunk_size: rows of one forward pass of the vote.
-        on_progress: called after each step with the passes done and their total, of which a sweep that ends early and
-            images that break spare some.
+        processes: those that share the batches. All of them get the result.
+        on_progress: called after each step of this process with the passes done and their total, its share of all, of
+            which a sweep that ends early and images that break spare some.
 
     Raises:
         ArgumentError: a setting that makes no sense.
         CheckpointError: `out` holds another configuration's steps.
         OutputError: `out` can't be written.
+        ProcessError: another process is gone.
     """
-    evaluation = _Evaluation(model, data, protocol, name, out, chunk_size, on_progress)
+    evaluation = _Evaluation(model, data, protocol, name, out, chunk_size, processes, on_progress)
     classes = evaluation.num_classes
     rows = evaluation.rows(MEAN, deterministic_suite(protocol, classes))
     if not evaluation.is_random:
@@ -106,20 +112,22 @@ class _Evaluation:
         name: str,
         out: Path | None,
         chunk_size: int,
+        processes: Processes,
         on_progress: OnProgress,
     ) -> None:
-        self.data, self.protocol, self.name, self.on_progress = data, protocol, name, on_progress
+        self.data, self.protocol, self.name = data, protocol, name
+        self.processes, self.on_progress = processes, on_progress
         noise = Protocol(noise=protocol.noise, sigma_units=protocol.sigma_units).input_noise(model, protocol.sigma)
-        mean = Smoothed(model, num_samples=1, chunk_size=chunk_size, seed=protocol.seed)
+        voter, attacked = Fast(model, protocol.precision), Fast(model)
+        mean = Smoothed(voter, num_samples=1, chunk_size=chunk_size, seed=protocol.seed)
         smoothed = Smoothed(
-            model,
+            voter,
             noise,
             vote=protocol.vote,
             num_samples=protocol.num_samples,
             chunk_size=chunk_size,
             seed=protocol.seed,
         )
-        attacked, _ = fuse_or_keep(model)
         self.defences = {
             MEAN: Defence(mean, attacked, silent=True, protocol=protocol),
             SMOOTHED: Defence(smoothed, attacked, silent=False, protocol=protocol),
@@ -131,6 +139,7 @@ class _Evaluation:
         if out is not None:
             configuration |= circumstances(model, data)
         self.records = Records(out, configuration)
+        processes.gather(None)  # nobody begins before all have seen that the folder is theirs
         self.done, self.total = 0, 0
         self._expect(protocol.draws[-1], protocol.draws)
 
@@ -144,7 +153,14 @@ class _Evaluation:
 
     def rows(self, network: str, suite: list[SuiteAttack]) -> list[StrongRow]:
         """The rows of one defence, from all runs on all batches."""
-        runs = [self._run(network, suite, run) for run in range(self.protocol.runs)]
+        numbers = range(-(-len(self.data) // BATCH))
+        pieces = [
+            partial(self._attack, network, suite, run, number)
+            for run in range(self.protocol.runs)
+            for number in numbers
+        ]
+        outcomes = self.processes.divide(pieces)
+        runs = [outcomes[first : first + len(numbers)] for first in range(0, len(outcomes), len(numbers))]
         names = list(runs[0][0].votes)
         votes = {name: [Votes.joined([batch.votes[name] for batch in run]) for run in runs] for name in names}
         tried = {name: sum(batch.attacked[name] for run in runs for batch in run) / len(runs) for name in names}
@@ -163,45 +179,51 @@ class _Evaluation:
             for name in names
         ]
 
-    def _run(self, network: str, suite: list[SuiteAttack], run: int) -> list[Outcome]:
-        """What became of each batch in one run."""
-        outcomes = list[Outcome]()
-        for number, (inputs, labels) in enumerate(self.data.batches(BATCH)):
-            prefix = f"{network.partition(' ')[0]}-run{run}-batch{number:04d}"
-            outcomes.append(
-                attack_batch(
-                    self.defences[network],
-                    suite,
-                    inputs,
-                    labels,
-                    seed=mix(self.protocol.seed, STREAMS[network], run, number),
-                    once=lambda step, compute, prefix=prefix: self.records.once(f"{prefix}-{step}", compute),
-                    on_step=partial(self._advance, len(inputs)),
-                )
-            )
-        return outcomes
+    def _attack(self, network: str, suite: list[SuiteAttack], run: int, number: int) -> Outcome:
+        """What became of a batch in one run."""
+        inputs, labels = _batch(self.data, number)
+        prefix = f"{network.partition(' ')[0]}-run{run}-batch{number:04d}"
+        return attack_batch(
+            self.defences[network],
+            suite,
+            inputs,
+            labels,
+            seed=mix(self.protocol.seed, STREAMS[network], run, number),
+            once=lambda step, compute: self.records.once(f"{prefix}-{step}", compute),
+            on_step=partial(self._advance, len(inputs)),
+        )
 
     def _sweep_votes(self, draws: int) -> Votes:
         """Votes on the first images after the sweep's attack with that many draws."""
-        entry, parts = sweep_attack(self.protocol, draws), list[Votes]()
         few = self.data.first(min(len(self.data), self.protocol.sweep_images))
-        for number, (inputs, labels) in enumerate(few.batches(BATCH)):
-            seed = mix(self.protocol.seed, SWEEP, draws, number)
-            attempt = partial(self.defences[SMOOTHED].attempt, entry, inputs, labels, seed=seed)
-            step = self.records.once(
-                f"sweep{draws}-batch{number:04d}", lambda attempt=attempt: attempt()[1].to_tensors()
-            )
-            parts.append(Votes.from_tensors(step))
-            self._advance(len(inputs), attack_cost(self.protocol, entry))
-        return Votes.joined(parts)
+        numbers = range(-(-len(few) // BATCH))
+        pieces = [partial(self._sweep_batch, few, draws, number) for number in numbers]
+        return Votes.joined(self.processes.divide(pieces))
+
+    def _sweep_batch(self, few: Images, draws: int, number: int) -> Votes:
+        entry, (inputs, labels) = sweep_attack(self.protocol, draws), _batch(few, number)
+        seed = mix(self.protocol.seed, SWEEP, draws, number)
+
+        def attempt() -> Tensors:
+            return self.defences[SMOOTHED].attempt(entry, inputs, labels, seed=seed)[1].to_tensors()
+
+        step = self.records.once(f"sweep{draws}-batch{number:04d}", attempt)
+        self._advance(len(inputs), attack_cost(self.protocol, entry))
+        return Votes.from_tensors(step)
 
     def _expect(self, draws: int, swept: Sequence[int]) -> None:
         """Reckon with that many draws for each gradient of the suite, and with this sweep."""
-        self.total = _weight(total_cost(self.protocol, len(self.data), self.num_classes, draws, swept))
+        cost = total_cost(self.protocol, len(self.data), self.num_classes, draws, swept)
+        self.total = _weight(cost) // self.processes.count
 
     def _advance(self, images: int, cost: Cost) -> None:
         self.done += _weight(cost.times(images))
         self.on_progress(self.done, self.total)
+
+
+def _batch(data: Images, number: int) -> tuple[Tensor, Tensor]:
+    (batch,) = data.subset(slice(number * BATCH, (number + 1) * BATCH)).batches(BATCH)
+    return batch
 
 
 def _weight(cost: Cost) -> int:

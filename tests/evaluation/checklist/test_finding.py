@@ -80,3 +80,12 @@ def test_figures_and_findings_are_json_and_text():
         "meaning": "m",
         "verdict": "pass",
     }
+
+
+def test_a_finding_survives_its_record():
+    figures = (Figure("größte", "percent", 1 / 3, (0.1, 0.7)), Figure("gain", "points", -0.25))
+    finding = Finding("name", figures, "It says “no”.", "unclear")
+    record = finding.to_tensors()
+    assert bytes(record["json"].tolist()).startswith(b'{"name": "name", "figures": [{"name": ')
+    assert Finding.from_tensors(record) == finding
+    assert Finding.from_tensors(Finding("none", (), "", "pass").to_tensors()) == Finding("none", (), "", "pass")

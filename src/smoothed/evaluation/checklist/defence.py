@@ -2,24 +2,28 @@
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from smoothed.attacks import Attack, expected_loss, one_draw, pgd
 from smoothed.attacks.gradient import input_gradient
 from smoothed.attacks.objectives import checked_logits
 from smoothed.checks import check_inputs, check_labels, check_not_negative, check_positive
+from smoothed.data.images import Images
 from smoothed.errors import ArgumentError
-from smoothed.evaluation.evaluate import ATTACK, BATCH, ROBUST
+from smoothed.evaluation.outcomes import ATTACK, BATCH, ROBUST
+from smoothed.evaluation.records import Records, circumstances
 from smoothed.injection import drawing, noiseless
 from smoothed.modes import Classifier, evaluating
+from smoothed.one_draw import OneDraw
 from smoothed.randomness import Fresh, mix, seeded
-from smoothed.smoothing import OneDraw, Smoothed
+from smoothed.smoothing import Smoothed
 
 # Enough to see whether two draws differ.
 PROBE = 8
@@ -76,6 +80,7 @@ class Defence:
         inputs: images in [0, 1], (N, C, H, W), on its device.
         labels: true classes (N,).
         settings: see `Settings`.
+        records: where adversarial examples and findings are kept; nowhere if not given. See `Defence.of`.
 
     Raises:
         ArgumentError: inputs that are no images in [0, 1], or labels that are not theirs.
@@ -85,9 +90,47 @@ class Defence:
     inputs: Tensor
     labels: Tensor
     settings: Settings = field(default_factory=Settings)
+    records: Records = field(default_factory=lambda: Records(None, {}))
 
     def __post_init__(self) -> None:
         check_labels(self.labels, check_inputs(self.inputs))
+
+    @classmethod
+    def of(
+        cls, smoothed: Smoothed, data: Images, settings: Settings, *, name: str = "", out: Path | None = None
+    ) -> Self:
+        """A defence on all images of a set, with records.
+
+        Args:
+            smoothed: the defence; with `out` its model is a network, which the records are tied to.
+            data: images on its device; all of them are held in memory.
+            settings: see `Settings`.
+            name: of the model, for the records.
+            out: a folder for the examples and findings that are done, from which killed checks go on; None keeps
+                nothing.
+
+        Raises:
+            ArgumentError: records of something that is no network.
+            CheckpointError: `out` holds the records of another defence or of other settings.
+            OutputError: `out` can't be written.
+        """
+        (batch,) = data.batches(len(data))
+        if out is None:
+            return cls(smoothed, *batch, settings)
+        network, vote = smoothed.model, smoothed.vote
+        if not isinstance(network, nn.Module):
+            raise ArgumentError("out", "a network whose weights the records are tied to", type(network).__name__)
+        configuration = {
+            "protocol": "checklist",
+            "model": name,
+            **asdict(settings),
+            "noise": repr(smoothed.one_draw.noise),
+            "layer": smoothed.one_draw.layer,
+            "vote": vote if isinstance(vote, str) else getattr(vote, "__name__", "own"),
+            "num_samples": smoothed.num_samples,
+            "batch": BATCH,
+        }
+        return cls(smoothed, *batch, settings, Records(out, configuration | circumstances(network, data)))
 
     @cached_property
     def is_random(self) -> bool:
@@ -156,8 +199,11 @@ class Defence:
         return self.accuracy(self.examples(name, attack), stream)
 
     def examples(self, name: str, attack: Attack) -> Float[Tensor, "n c h w"]:
-        """What `attack` makes of the inputs; pixels that it leaves without a number are those of the inputs."""
-        images = self.by_batch(name, attack)
+        """What `attack` makes of the inputs; pixels that it leaves without a number are those of the inputs.
+
+        A batch is a record by this name: one name is one attack.
+        """
+        images = self.by_batch(name, attack, kept=True)
         return torch.where(images.isfinite(), images, self.inputs)
 
     def accuracy(self, images: Tensor, stream: int = 0) -> Float[Tensor, " n"]:
@@ -170,14 +216,21 @@ class Defence:
             correct += tallies["own"][draws].classes() == self.labels
         return correct / votes
 
-    def by_batch(self, name: str, function: PerBatch, images: Tensor | None = None) -> Tensor:
+    def by_batch(self, name: str, function: PerBatch, images: Tensor | None = None, *, kept: bool = False) -> Tensor:
         """The rows of `function` for all images, the inputs if none are given.
 
-        `name` decides the noise and what else `function` draws from its generator.
+        `name` decides the noise and what else `function` draws from its generator; `kept` ones are recorded under it.
         """
         images = self.inputs if images is None else images
-        batches = enumerate(zip(images.split(BATCH), self.labels.split(BATCH), strict=True))
-        return torch.cat([self._run(name, number, *batch, function) for number, batch in batches])
+        rows = list[Tensor]()
+        for number, batch in enumerate(zip(images.split(BATCH), self.labels.split(BATCH), strict=True)):
+            run = partial(self._run, name, number, *batch, function)
+            if kept:
+                step = f"examples-{name.replace(' ', '-')}-batch{number:04d}"
+                rows.append(self.records.once(step, lambda run=run: {"examples": run()})["examples"].to(images.device))
+            else:
+                rows.append(run())
+        return torch.cat(rows)
 
     def _run(self, name: str, number: int, inputs: Tensor, labels: Tensor, function: PerBatch) -> Tensor:
         generator = seeded(mix(self._key(name), ATTACK, number), inputs.device)

@@ -5,10 +5,12 @@ A check measures a flaw image by image, as a number in [-1, 1], and allows so mu
 interval lies at or below that, and is `unclear` otherwise: then more images would tell.
 """
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
+import torch
 from jaxtyping import Float
 from scipy.stats import norm
 from torch import Tensor
@@ -85,6 +87,20 @@ class Finding:
     def to_json(self) -> dict[str, Any]:
         """The finding as JSON values."""
         return asdict(self)
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """The finding as a record: its JSON text in UTF-8."""
+        return {"json": torch.tensor(list(json.dumps(self.to_json()).encode()), dtype=torch.uint8)}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
+        """The other way round."""
+        told = json.loads(bytes(tensors["json"].tolist()))
+        figures = [
+            Figure(**{**figure, "interval": figure["interval"] and tuple(figure["interval"])})
+            for figure in told["figures"]
+        ]
+        return cls(**{**told, "figures": tuple(figures)})
 
 
 def estimate(flaws: Float[Tensor, " n"], confidence: float = CONFIDENCE) -> Estimate:

@@ -12,7 +12,7 @@ from smoothed.evaluation.checklist.gradients import (
     vanishing_gradients,
 )
 from smoothed.evaluation.checklist.noise import draws_for_a_gradient, gain_of_the_noise, transfer_from_the_mean
-from smoothed.evaluation.evaluate import OnProgress, ignore_progress
+from smoothed.evaluation.outcomes import OnProgress, ignore_progress
 
 Check = Callable[[Defence], Finding]
 """A function of a defence, and of nothing else: the same seed gives the same finding."""
@@ -37,14 +37,20 @@ def run_checks(
 ) -> list[Finding]:
     """The findings of `checks`, in their order (Athalye et al., 2018; Carlini et al., 2019).
 
+    A finding is a record of the defence by its function's name, as are the examples that findings share: with
+    `Defence.of(..., out=...)` checks that were killed go on from those done.
+
     Args:
         defence: see `Defence`.
-        checks: what to check.
+        checks: what to check; with records their functions have a name each.
         on_progress: called after each check with those done and their total.
     """
     findings = []
     for number, check in enumerate(checks, start=1):
-        findings.append(check(defence))
+        step = f"finding-{getattr(check, '__name__', number)}"
+        findings.append(
+            Finding.from_tensors(defence.records.once(step, lambda check=check: check(defence).to_tensors()))
+        )
         on_progress(number, len(checks))
     return findings
 
