@@ -35,7 +35,8 @@ class Confident:
             all close to a tie more than `delta` may change; what changes is then decided by few votes.
 
             `each`: the order of an image's draws alone. It holds for every image, whatever its class probabilities. It
-            takes about one and a half times the draws for `prediction` votes, and more for others.
+            takes about one and a half times the draws for `prediction` votes (`benchmarks/stopping.py`), and more for
+            others.
         prior_weight: of `average`: how many draws the prior is worth. It is a Dirichlet distribution with this weight
             in all, the same for each class. A smaller one trusts the first draws more. One draw is the reference prior
             of Perks (1947), for two classes that of Jeffreys.

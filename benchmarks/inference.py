@@ -1,0 +1,371 @@
+"""What a vote costs: beside the literal loop, beside another library, and beside the passes that it can't do without.
+
+    python benchmarks/inference.py --json inference.json          # --quick: a few minutes on two cores
+
+The literal loop is what one writes first: eager float32, one draw at a time, `torch.randn_like` for the input's noise.
+The network is the bundled ResNet-20 with CNI on the weights of every layer and the input noise that was chosen for it;
+where input noise alone is meant, its own noise is off. What is ours runs in the precision that is best here, compiled.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from art.estimators.certification.randomized_smoothing import PyTorchRandomizedSmoothing
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+
+from hardware import bytes_moved, copy_bandwidth, matmul_peak
+from report import Row, at_least, at_most, seconds_in_turn, show
+from smoothed import Fast, Gaussian, Smoothed, load, noiseless
+from smoothed.checkpoint import locate, own_sigma
+from smoothed.data.sample import load_sample
+from smoothed.devices import best_device
+from smoothed.evaluation.evaluate import Protocol
+from smoothed.models import build
+from smoothed.randomness import Keyed, seeded
+from smoothed.stopping import Confident
+
+MODEL, DELTA = "resnet20-cni-w", 0.001
+SIZES = (64, 128, 256, 512)
+SWEPT = tuple(2**power for power in range(10))
+
+
+class Bench:
+    """The network, its noise, the images, and the same network in its cheapest form."""
+
+    def __init__(self, *, quick: bool) -> None:
+        self.quick, self.repeats = quick, 3 if quick else 7
+        self.device = best_device()
+        self.network: nn.Module = load(MODEL, device=self.device).eval().requires_grad_(False)
+        sigma, units = own_sigma(locate(MODEL))
+        self.noise = Protocol(sigma_units=units).input_noise(self.network, sigma)
+        self.images, self.labels = next(load_sample().to(self.device).batches(1000))
+        self.fast = self.fastest(self.network)
+        with torch.no_grad():
+            self.fast(self.images[:256])
+        with noiseless(self.network):
+            self.rows = self.best_rows()
+
+    def fastest(self, network: nn.Module) -> Fast:
+        """The cheapest form of a network."""
+        return Fast(network, "auto", compile=True)
+
+    def vote(self, images: Tensor, draws: int, **options: object) -> Callable[[], object]:
+        """A prediction vote of that many draws, all of them made."""
+        smoothed = Smoothed(self.fast, self.noise, chunk_size=self.rows, seed=0)
+        asked = {"at": [draws], "votes": ["prediction"], **options}
+        return lambda: smoothed.tally(images, generator=seeded(1, images.device), **asked)  # pyright: ignore[reportArgumentType]
+
+    def bare(self, rows: int, size: int | None = None) -> Callable[[], None]:
+        """So many rows through the same network, without any noise, in passes of the best size."""
+        size = size or self.rows
+        images = self.images.repeat(-(-size // len(self.images)), 1, 1, 1)[:size]
+        images = images.contiguous(memory_format=torch.channels_last)
+
+        @torch.no_grad()
+        def passes() -> None:
+            for _ in range(rows // size):
+                self.fast(images)
+
+        return passes
+
+    def best_rows(self) -> int:
+        """The best size of a pass: of sizes that are within 2 %, the smallest."""
+        taken = seconds_in_turn([self.bare(max(SIZES), size) for size in SIZES], self.device, self.repeats)
+        return next(size for size, seconds in zip(SIZES, taken, strict=True) if seconds <= 1.02 * min(taken))
+
+    def in_turn(self, *actions: Callable[[], object], repeats: int | None = None) -> list[float]:
+        """The median seconds of each."""
+        return seconds_in_turn(actions, self.device, repeats or self.repeats)
+
+
+@torch.no_grad()
+def literal_loop(network: nn.Module, images: Tensor, sigma: Tensor | float, draws: int) -> Tensor:
+    """The counts of the prediction vote, (N, K), as one writes it first."""
+    counts = torch.zeros((), device=images.device)
+    for _ in range(draws):
+        logits = network(images + sigma * torch.randn_like(images))
+        counts = counts + functional.one_hot(logits.argmax(1), logits.shape[1])
+    return counts
+
+
+def literal(bench: Bench, images: Tensor, draws: int) -> Callable[[], object]:
+    """The literal loop on the bundled network. Its deviation is that of the bench's noise on each channel."""
+    ones = torch.ones_like(images[:1])
+    sigma = bench.noise.scale_(ones)
+    return lambda: literal_loop(bench.network, images, sigma, draws)
+
+
+def beside_the_literal_loop(bench: Bench) -> list[Row]:
+    """A draw of many images, the classes of M = 512, and one image."""
+    images, draws, most = bench.images[:256], 4, 512
+    loop, ours = bench.in_turn(literal(bench, images, draws), bench.vote(images, draws))
+    rows = [
+        Row("literal loop: microseconds a draw of an image", 1e6 * loop / draws / len(images)),
+        Row("ours: microseconds a draw of an image", 1e6 * ours / draws / len(images)),
+        at_least("a draw: times the speed of the literal loop", loop / ours, 4.0),
+    ]
+    confident = Smoothed(bench.fast, bench.noise, num_samples=most, stop=Confident(DELTA), seed=0)
+    count = 256 if bench.quick else 1000
+    (classes,) = bench.in_turn(lambda: confident.predict(bench.images[:count]), repeats=1)
+    whole = loop / draws / len(images) * most  # of an image: what it costs is in proportion to its draws
+    rows.append(
+        at_least(
+            "classes of M = 512, Confident(0.001): times the speed of the literal loop", whole * count / classes, 50.0
+        )
+    )
+    image = bench.images[:1]
+    for name, packs in (("CNI", False), ("input noise alone", True)):
+        with noiseless(bench.network) if packs else nullcontext():
+            one = Smoothed(bench.fast, bench.noise, num_samples=64, pack_draws=packs, seed=0)
+            loop, ours = bench.in_turn(literal(bench, image, 64), lambda one=one: one.predict(image))
+        rows += [
+            Row(f"one image, M = 64, {name}: milliseconds", 1e3 * ours),
+            at_most(f"one image, M = 64, {name}: share of the literal loop's latency", ours / loop, 0.2),
+        ]
+    return rows
+
+
+def beside_art(bench: Bench) -> list[Row]:
+    """Adversarial-robustness-toolbox's randomized smoothing, at the same M and sigma, without stopping.
+
+    The network's own noise is off: there, rows of a pass would share it, and votes would depend on each other.
+    """
+    draws, count = 64, 8 if bench.quick else 32
+    images, sigma = bench.images[:count], 0.06
+    theirs = PyTorchRandomizedSmoothing(
+        model=bench.network,
+        loss=nn.CrossEntropyLoss(),
+        input_shape=tuple(images.shape[1:]),
+        nb_classes=10,
+        clip_values=(0.0, 1.0),
+        sample_size=draws,
+        scale=sigma,
+        alpha=0.001,
+        device_type="gpu" if bench.device.type == "cuda" else "cpu",
+    )
+    ours = Smoothed(bench.fast, Gaussian(sigma), num_samples=draws, pack_draws=True, stop=None, seed=0)
+    array = images.cpu().numpy()
+    with noiseless(bench.network):
+        peer, own = bench.in_turn(lambda: theirs.predict(array, batch_size=256), lambda: ours.predict(images))
+    return [
+        Row("adversarial-robustness-toolbox: microseconds a draw of an image", 1e6 * peer / draws / count),
+        at_least("a draw: times the speed of adversarial-robustness-toolbox", peer / own, 4.0),
+    ]
+
+
+def beside_bare_passes(bench: Bench) -> list[Row]:
+    """A vote against as many passes without noise, in the same precision, at the best size."""
+    made, rows = 8 * bench.rows, list[Row]()
+    with noiseless(bench.network):
+        for draws in (8, 64, 512):
+            count = max(1, made // draws)
+            smoothed = Smoothed(bench.fast, bench.noise, chunk_size=bench.rows, pack_draws=True, seed=0)
+            images = bench.images[:count]
+            vote, bare = bench.in_turn(
+                lambda s=smoothed, i=images, d=draws: s.tally(i, [d], votes=["prediction"]), bench.bare(count * draws)
+            )
+            rows.append(at_most(f"M = {draws}, input noise alone: times as many bare passes", vote / bare, 1.1))
+    bare = bench.bare(8 * bench.rows)
+    silent = _without_noise(bench, bare)
+    for draws in (8, 64) if bench.quick else (8, 64, 512):
+        vote = bench.vote(bench.images[: bench.rows], draws)
+        repeats = bench.repeats if draws == 8 else 1
+        taken, passes = bench.in_turn(vote, silent, repeats=repeats)
+        rows.append(
+            at_most(f"M = {draws}, CNI on every layer: times as many bare passes", taken * 8 / draws / passes, 1.25)
+        )
+    return rows
+
+
+def _without_noise(bench: Bench, passes: Callable[[], None]) -> Callable[[], None]:
+    def run() -> None:
+        with noiseless(bench.network):
+            passes()
+
+    return run
+
+
+def noise(bench: Bench) -> list[Row]:
+    """Noise as a function of (seed, image, draw) against noise from one stream."""
+    images = bench.images[: bench.rows]
+    generator = seeded(0, images.device)
+
+    @torch.no_grad()
+    def keyed() -> None:
+        smoothed.one_draw.keyed(images, Keyed(0))
+
+    @torch.no_grad()
+    def streamed() -> None:
+        bench.fast(images + bench.noise(images, generator))
+
+    smoothed = Smoothed(bench.fast, bench.noise)
+    with noiseless(bench.network):
+        ours, stream = bench.in_turn(keyed, streamed, repeats=3 * bench.repeats)
+    return [at_most("a draw with noise by (seed, image, draw): times one with noise from a stream", ours / stream, 1.1)]
+
+
+def one_pass_for_all(bench: Bench) -> list[Row]:
+    """All Ms and all votes, read off one set of draws."""
+    images, most = bench.images[: 2 * bench.rows // 64], max(SWEPT)
+    with noiseless(bench.network):
+        packed = Smoothed(bench.fast, bench.noise, chunk_size=bench.rows, pack_draws=True, seed=0)
+        every, one = bench.in_turn(
+            lambda: packed.tally(images, SWEPT), lambda: packed.tally(images, [most], votes=["prediction"]), repeats=3
+        )
+    return [at_most("M = 1, 2, 4, .., 512 and all votes: times the pass of 512 draws", every / one, 1.1)]
+
+
+def precision(bench: Bench) -> list[Row]:
+    """The classes that bf16 changes."""
+    name, count = "share of classes that bf16 changes at M = 64, %", 400 if bench.quick else 1000
+    if bench.fast.precision != "bf16":
+        return [at_most(name, None, 0.3)]
+    exact, rounded = (
+        Smoothed(network, bench.noise, num_samples=64, seed=0).predict(bench.images[:count])
+        for network in (Fast(bench.network), bench.fast)
+    )
+    return [at_most(name, 100 * float((exact != rounded).float().mean()), 0.3)]
+
+
+def hardware(bench: Bench) -> list[Row]:
+    """How far a draw is from what the machine can do."""
+    dtype = torch.bfloat16 if bench.fast.precision == "bf16" else torch.float32
+    images = bench.images[: bench.rows]
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        bench.network(images[:1])
+    operations = counter.get_total_flops()
+    moved = bytes_moved(Fast(bench.network, bench.fast.precision), images) / len(images)
+    (taken,) = bench.in_turn(bench.vote(images, 4))
+    a_draw = taken / 4 / len(images)
+    peak, bandwidth = matmul_peak(bench.device, dtype), copy_bandwidth(bench.device)
+    return [
+        Row(f"matrix products in {str(dtype).removeprefix('torch.')}: GFLOP/s", peak / 1e9),
+        Row("copies: GB/s", bandwidth / 1e9),
+        Row("draws of an image a second", 1 / a_draw),
+        Row("share of the peak of matrix products, %", 100 * operations / a_draw / peak),
+        Row("share of the bandwidth if nothing stayed in a cache, %", 100 * moved / a_draw / bandwidth),
+    ]
+
+
+def weights_of_one_image(bench: Bench) -> list[Row]:
+    """Sixteen draws of a layer's weights on one image: a loop, one grouped convolution, and vmap."""
+    rows = list[Row]()
+    draws = 16
+    for channels, size in ((16, 32), (32, 16), (64, 8)):
+        image = torch.randn(1, channels, size, size, device=bench.device)
+        weights = torch.randn(draws, channels, channels, 3, 3, device=bench.device)
+        tiled, stacked = image.repeat(1, draws, 1, 1), weights.flatten(0, 1)
+
+        @torch.no_grad()
+        def loop(image: Tensor = image, weights: Tensor = weights) -> None:
+            for weight in weights:
+                functional.conv2d(image, weight, padding=1)
+
+        @torch.no_grad()
+        def grouped(tiled: Tensor = tiled, stacked: Tensor = stacked) -> None:
+            functional.conv2d(tiled, stacked, padding=1, groups=draws)
+
+        @torch.no_grad()
+        def mapped(image: Tensor = image, weights: Tensor = weights) -> None:
+            torch.func.vmap(lambda weight: functional.conv2d(image, weight, padding=1))(weights)
+
+        by_loop, by_groups, by_map = bench.in_turn(loop, grouped, mapped, repeats=5 * bench.repeats)
+        rows += [
+            Row(
+                f"{draws} draws of {channels} channels on one image: grouped convolution over a loop",
+                by_groups / by_loop,
+            ),
+            Row(f"{draws} draws of {channels} channels on one image: vmap over a loop", by_map / by_loop),
+        ]
+    return rows
+
+
+def growth(bench: Bench) -> list[Row]:
+    """How the cost of a draw of an image depends on M, images, their size and classes."""
+    few = bench.images[: bench.rows // 4]
+    eight, many = bench.in_turn(bench.vote(few, 8), bench.vote(few, 64))
+    two_images, all_images = bench.in_turn(bench.vote(bench.images[:32], 8), bench.vote(bench.images[:512], 8))
+    rows = [
+        at_most("growth with M: a draw at M = 64 over one at M = 8", many / 64 / (eight / 8), 1.1),
+        at_most("growth with images: an image of 512 over one of 32", all_images / 512 / (two_images / 32), 1.1),
+    ]
+    large = functional.interpolate(bench.images[: bench.rows // 4], scale_factor=2)
+    (small_size, large_size) = bench.in_turn(bench.vote(few, 4), bench.vote(large, 4))
+    rows.append(at_most("growth with size: a pixel of 64 x 64 over one of 32 x 32", large_size / 4 / small_size, 1.3))
+    plain = [
+        Fast(build("resnet20", num_classes=k).to(bench.device).eval().requires_grad_(False), "auto") for k in (10, 1000)
+    ]
+    ten, thousand = bench.in_turn(
+        *(lambda network=network: Smoothed(network, bench.noise, seed=0).tally(few, [8]) for network in plain)
+    )
+    rows.append(Row("growth with classes, all votes: a draw of 1,000 classes over one of 10", thousand / ten))
+    return rows
+
+
+def memory(bench: Bench) -> list[Row]:
+    """The peak memory of a vote on few images and on many, each in a process of its own."""
+    draws = 32 if bench.quick else 512
+    few, many = (
+        float(subprocess.check_output([sys.executable, __file__, "--peak-memory", *map(str, sizes)], text=True))  # noqa: S603
+        for sizes in ((100, 8), (10_000, draws))
+    )
+    return [
+        Row("peak memory for 100 images, M = 8, MB", few),
+        at_most(f"peak memory for 10,000 images, M = {draws}, MB more than for 100 images, M = 8", many - few, 300),
+    ]
+
+
+def peak_memory(count: int, draws: int) -> float:
+    """Megabytes at the peak of a vote in this process: the network is tiny, for what is measured is what we keep."""
+    device = best_device()
+    network = nn.Sequential(nn.AvgPool2d(16), nn.Flatten(), nn.Linear(12, 10)).to(device)
+    Smoothed(Fast(network), Gaussian(0.1)).tally(torch.rand(count, 3, 32, 32, device=device), [draws])
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+PARTS: Sequence[Callable[[Bench], list[Row]]] = (
+    beside_the_literal_loop,
+    beside_art,
+    beside_bare_passes,
+    noise,
+    one_pass_for_all,
+    precision,
+    hardware,
+    weights_of_one_image,
+    growth,
+    memory,
+)
+
+
+def main() -> None:
+    """Measure and show."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="write the rows here")
+    parser.add_argument("--quick", action="store_true", help="fewer repeats, images and draws")
+    parser.add_argument("--only", nargs="+", choices=[part.__name__ for part in PARTS], help="some of the parts")
+    parser.add_argument("--peak-memory", nargs=2, type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.peak_memory:
+        sys.stdout.write(f"{peak_memory(*options.peak_memory)}\n")
+        return
+    torch.backends.cudnn.benchmark = True
+    bench = Bench(quick=options.quick)
+    rows = [Row("rows of the best pass", bench.rows)]
+    for part in PARTS:
+        if not options.only or part.__name__ in options.only:
+            rows += part(bench)
+    show(rows, options.json)
+
+
+if __name__ == "__main__":
+    main()
