@@ -246,6 +246,65 @@ class TestManners:
         assert_same(fused, batch)
 
 
+class TestKeptDraw:
+    """The weights of a keyed draw are made once for its passes, and anew for anything else."""
+
+    @pytest.fixture
+    def fused(self):
+        model = NETWORKS["biases"]()
+        inject(model, weights=CNI(rank=2))
+        return fuse(learned(model).float().requires_grad_(False))
+
+    def draws(self, fused, monkeypatch):
+        made, draw = [], type(fused)._draw
+        monkeypatch.setattr(type(fused), "_draw", lambda self, parts: made.append(1) or draw(self, parts))
+        return made
+
+    def test_once_for_all_passes_of_a_draw(self, fused, images, monkeypatch):
+        made = self.draws(fused, monkeypatch)
+        with torch.no_grad():
+            for draw in (3, 3, 4, 4, 3):
+                with drawing(fused, Keyed(1, [draw] * len(images), range(len(images)))):
+                    assert_close(fused(images), fused.model(images), rtol=1e-4, atol=1e-4)
+        assert len(made) == 3
+
+    def test_not_once_what_it_depends_on_has_changed(self, fused, images, monkeypatch):
+        made = self.draws(fused, monkeypatch)
+
+        def run():
+            with drawing(fused, Keyed(1)):
+                return fused(images), fused.model(images)
+
+        changes = [
+            lambda: None,
+            lambda: set_by_hand(fused.model),
+            lambda: [layer.scale_(2.0) for layer in noise_layers(fused)],
+        ]
+        for change in changes:
+            change()
+            got, expected = run()
+            assert_close(got, expected, rtol=1e-3, atol=1e-3)
+        assert len(made) == 3
+        with torch.autocast("cpu", torch.bfloat16):
+            run()
+        with torch.inference_mode():
+            run()
+        inputs = images.clone().requires_grad_()
+        with drawing(fused, Keyed(1)):
+            assert torch.autograd.grad(fused(inputs).sum(), inputs)[0].abs().max() > 0
+        assert len(made) == 6
+        with drawing(fused, Keyed(2)):
+            fused(images)
+        assert len(made) == 7
+
+    def test_not_for_noise_of_a_generator(self, fused, images, monkeypatch):
+        made = self.draws(fused, monkeypatch)
+        assert not torch.equal(fused(images), fused(images))
+        with noiseless(fused):
+            assert torch.equal(fused(images), fused(images))
+        assert len(made) == 4
+
+
 class TestExactEnds:
     """Under autocast the first and the last layer keep their precision, and nothing else changes."""
 

@@ -14,8 +14,8 @@ from smoothed.injection import drawing
 from smoothed.probe import seconds_in_turn
 from smoothed.randomness import Keyed, Source
 
-# More images than these fill a pass by themselves.
-_FEW = 8
+# Of more images, one draw is as much work as a pass needs to be worth starting.
+_FEW = 4
 # Draws that share a pass at most, and the weights that are held for them: a quarter of a gigabyte.
 _STACKED = 16
 _WEIGHTS = 2**26

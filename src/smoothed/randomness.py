@@ -218,10 +218,14 @@ class Keyed:
         self.draws = draws
         self.images = images
 
+    @property
+    def draw(self) -> int:
+        """The draw of all rows, where they belong to one."""
+        return self.draws if isinstance(self.draws, int) else self.draws[0]
+
     def shared(self, layer: int, shape: Sequence[int], like: Tensor) -> Tensor:
         """See `Source.shared`. All rows must belong to one draw."""
-        draw = self.draws if isinstance(self.draws, int) else self.draws[0]
-        generator = seeded(mix(self.seed, draw, layer), like.device)
+        generator = seeded(mix(self.seed, self.draw, layer), like.device)
         return torch.randn(tuple(shape), generator=generator, device=like.device, dtype=like.dtype)
 
     def rows(self, layer: int, shape: Sequence[int], like: Tensor) -> Tensor:
