@@ -1,7 +1,10 @@
 """What the machine can do, measured: matrix products and copies; and what a network asks of memory."""
 
+import resource
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +25,20 @@ def copy_bandwidth(device: torch.device) -> float:
     source = torch.ones(2**28 if device.type == "cuda" else 2**26, device=device)
     target = torch.empty_like(source)
     return 2 * source.nbytes / _best(lambda: target.copy_(source), device)
+
+
+def peak_memory(device: torch.device) -> float:
+    """Megabytes at the peak of this process, or of its tensors on a GPU.
+
+    Of a child, `resource` would give its parent's, whose memory it had until it was another program.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
 
 
 def bytes_moved(network: nn.Module, images: Tensor) -> int:

@@ -8,7 +8,6 @@ where input noise alone is meant, its own noise is off. What is ours runs in the
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -16,12 +15,11 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from art.estimators.certification.randomized_smoothing import PyTorchRandomizedSmoothing
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from hardware import bytes_moved, copy_bandwidth, matmul_peak
+from hardware import bytes_moved, copy_bandwidth, matmul_peak, peak_memory
 from report import Row, at_least, at_most, seconds_in_turn, show
 from smoothed import Fast, Gaussian, Smoothed, load, noiseless
 from smoothed.checkpoint import locate, own_sigma
@@ -112,9 +110,9 @@ def beside_the_literal_loop(bench: Bench) -> list[Row]:
         Row("ours: microseconds a draw of an image", 1e6 * ours / draws / len(images)),
         at_least("a draw: times the speed of the literal loop", loop / ours, 4.0),
     ]
-    confident = Smoothed(bench.fast, bench.noise, num_samples=most, stop=Confident(DELTA), seed=0)
-    count = 256 if bench.quick else 1000
-    (classes,) = bench.in_turn(lambda: confident.predict(bench.images[:count]), repeats=1)
+    options = {"chunk_size": bench.rows, "stop": Confident(DELTA), "seed": 0}
+    confident, count = Smoothed(bench.fast, bench.noise, num_samples=most, **options), len(bench.images)
+    (classes,) = bench.in_turn(lambda: confident.predict(bench.images), repeats=1)
     whole = loop / draws / len(images) * most  # of an image: what it costs is in proportion to its draws
     rows.append(
         at_least(
@@ -122,10 +120,17 @@ def beside_the_literal_loop(bench: Bench) -> list[Row]:
         )
     )
     image = bench.images[:1]
+    weights = torch.empty(sum(parameter.numel() for parameter in build("resnet20").parameters()), device=bench.device)
     for name, packs in (("CNI", False), ("input noise alone", True)):
         with noiseless(bench.network) if packs else nullcontext():
             one = Smoothed(bench.fast, bench.noise, num_samples=64, pack_draws=packs, seed=0)
-            loop, ours = bench.in_turn(literal(bench, image, 64), lambda one=one: one.predict(image))
+            loop, ours, normals = bench.in_turn(
+                literal(bench, image, 64),
+                lambda one=one: one.predict(image),
+                lambda: [weights.normal_() for _ in range(64)],
+            )
+        if not packs:
+            rows.append(Row("one image, M = 64, CNI: share of it that normals for weights alone take", normals / loop))
         rows += [
             Row(f"one image, M = 64, {name}: milliseconds", 1e3 * ours),
             at_most(f"one image, M = 64, {name}: share of the literal loop's latency", ours / loop, 0.2),
@@ -138,6 +143,8 @@ def beside_art(bench: Bench) -> list[Row]:
 
     The network's own noise is off: there, rows of a pass would share it, and votes would depend on each other.
     """
+    from art.estimators.certification.randomized_smoothing import PyTorchRandomizedSmoothing  # noqa: PLC0415 - heavy
+
     draws, count = 64, 8 if bench.quick else 32
     images, sigma = bench.images[:count], 0.06
     theirs = PyTorchRandomizedSmoothing(
@@ -151,7 +158,8 @@ def beside_art(bench: Bench) -> list[Row]:
         alpha=0.001,
         device_type="gpu" if bench.device.type == "cuda" else "cpu",
     )
-    ours = Smoothed(bench.fast, Gaussian(sigma), num_samples=draws, pack_draws=True, stop=None, seed=0)
+    options = {"pack_draws": True, "chunk_size": bench.rows, "stop": None, "seed": 0}
+    ours = Smoothed(bench.fast, Gaussian(sigma), num_samples=draws, **options)
     array = images.cpu().numpy()
     with noiseless(bench.network):
         peer, own = bench.in_turn(lambda: theirs.predict(array, batch_size=256), lambda: ours.predict(images))
@@ -323,14 +331,12 @@ def memory(bench: Bench) -> list[Row]:
     ]
 
 
-def peak_memory(count: int, draws: int) -> float:
+def memory_of_a_vote(count: int, draws: int) -> float:
     """Megabytes at the peak of a vote in this process: the network is tiny, for what is measured is what we keep."""
     device = best_device()
     network = nn.Sequential(nn.AvgPool2d(16), nn.Flatten(), nn.Linear(12, 10)).to(device)
     Smoothed(Fast(network), Gaussian(0.1)).tally(torch.rand(count, 3, 32, 32, device=device), [draws])
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_memory(device)
 
 
 PARTS: Sequence[Callable[[Bench], list[Row]]] = (
@@ -356,7 +362,7 @@ def main() -> None:
     parser.add_argument("--peak-memory", nargs=2, type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peak_memory:
-        sys.stdout.write(f"{peak_memory(*options.peak_memory)}\n")
+        sys.stdout.write(f"{memory_of_a_vote(*options.peak_memory)}\n")
         return
     torch.backends.cudnn.benchmark = True
     bench = Bench(quick=options.quick)

@@ -7,7 +7,6 @@ attack. Data are random images: no number here depends on what they show.
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from hardware import matmul_peak
+from hardware import matmul_peak, peak_memory
 from report import Row, at_least, at_most, seconds_in_turn, show, within
 from smoothed.attacks import expected_probabilities, pgd
 from smoothed.data.imageset import ImageSet
@@ -179,7 +178,7 @@ def memory(batch: int) -> list[Row]:
     ]
 
 
-def peak_memory(batch: int, draws: int) -> float:
+def memory_of_a_step(batch: int, draws: int) -> float:
     """Megabytes at the peak of one EPGD step in this process."""
     device = best_device()
     model: nn.Module = build("resnet20").to(device)
@@ -187,9 +186,7 @@ def peak_memory(batch: int, draws: int) -> float:
     images = torch.rand(batch, 3, 32, 32, device=device)
     labels: Tensor = torch.zeros(batch, dtype=torch.int64, device=device)
     pgd(model, images, labels, eps=8 / 255, steps=1, objective=expected_probabilities(draws))
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_memory(device)
 
 
 def main() -> None:
@@ -200,7 +197,7 @@ def main() -> None:
     parser.add_argument("--peak-memory", nargs=2, type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peak_memory:
-        sys.stdout.write(f"{peak_memory(*options.peak_memory)}\n")
+        sys.stdout.write(f"{memory_of_a_step(*options.peak_memory)}\n")
         return
     device = best_device()
     torch.backends.cudnn.benchmark = True

@@ -40,6 +40,12 @@ class TestMix:
 
 
 class TestKeyed:
+    def test_rows_are_seeded_by_all_of_their_key(self):
+        draws, images = [3, 3, 8, 8, 3, 1], [5, 6, 5, 6, 5, 0]
+        drawn = Keyed(11, draws, images).rows(4, (6, 7), torch.empty(0))
+        for row, draw, image in zip(drawn, draws, images, strict=True):
+            assert torch.equal(row, torch.empty(7).normal_(generator=seeded(mix(11, draw, 4, image))))
+
     @pytest.mark.parametrize("shape", [(2,), (3, 4, 4)])  # torch draws fewer than 16 numbers another way
     def test_batches_cut_another_way_meet_the_same_noise(self, shape):
         draws, images = [0, 0, 1, 1, 2, 2], [7, 3, 7, 3, 7, 3]

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from smoothed import attacks, noise, votes
+    from smoothed import attacks, noise, stopping, votes
     from smoothed.certification import Certificate, TooFewSamplesWarning, certify, predict_or_abstain
     from smoothed.checkpoint import bundled, load, load_into, read_header, save
     from smoothed.errors import (
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # Where each public name lives. Loaded when asked for: torch takes seconds, and the command line answers Ctrl-C at once.
 _HOMES = {
-    "smoothed": ("attacks", "noise", "votes"),
+    "smoothed": ("attacks", "noise", "stopping", "votes"),
     "smoothed.certification": ("Certificate", "TooFewSamplesWarning", "certify", "predict_or_abstain"),
     "smoothed.checkpoint": ("bundled", "load", "load_into", "read_header", "save"),
     "smoothed.errors": (
@@ -86,6 +86,7 @@ __all__ = [
     "predict_or_abstain",
     "read_header",
     "save",
+    "stopping",
     "votes",
 ]
 

@@ -7,6 +7,7 @@ noise whatever the batch, the chunk or the order of the work. `InBatch` is `Fres
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -22,13 +23,14 @@ def mix(*keys: int) -> int:
 
     Torch's CPU generator keeps the low 32 bits of a seed, so there two keys share a stream with probability 2^-32.
     """
-    state = 0
-    for key in keys:
-        state = (state + key + 0x9E3779B97F4A7C15) & _MASK
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
-        state ^= state >> 31
-    return state >> 1
+    return reduce(_absorb, keys, 0) >> 1
+
+
+def _absorb(state: int, key: int) -> int:
+    state = (state + key + 0x9E3779B97F4A7C15) & _MASK
+    state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
+    return state ^ (state >> 31)
 
 
 def seed_from(generator: torch.Generator) -> int:
@@ -242,6 +244,7 @@ class Keyed:
                 "put the noise on weights, or on layers that keep the batch first",
             )
         normals = torch.empty(tuple(shape), device=like.device, dtype=like.dtype)
+        # One by one: threads of our own would wait for the cores that torch's keep busy between operations.
         for row, generator in zip(normals, self.generators(layer, len(normals), like.device), strict=True):
             row.normal_(generator=generator)
         return normals
@@ -249,7 +252,14 @@ class Keyed:
     def generators(self, layer: int, count: int, device: torch.device) -> Iterator[torch.Generator]:
         """One generator a row, seeded by (seed, draw, layer, image). The same object is reseeded for each row."""
         generator = torch.Generator(device)
-        for row in range(count):
+        for seed in self._seeds(layer, range(count)):
+            yield generator.manual_seed(seed)
+
+    def _seeds(self, layer: int, rows: Sequence[int]) -> Iterator[int]:
+        """`mix(seed, draw, layer, image)` of those rows. What rows of one draw share is mixed once."""
+        last, shared = None, 0
+        for row in rows:
             draw = self.draws if isinstance(self.draws, int) else self.draws[row]
-            image = row if self.images is None else self.images[row]
-            yield generator.manual_seed(mix(self.seed, draw, layer, image))
+            if draw != last:
+                last, shared = draw, reduce(_absorb, (self.seed, draw, layer), 0)
+            yield _absorb(shared, row if self.images is None else self.images[row]) >> 1

@@ -122,11 +122,9 @@ def count_votes(drawer: Drawer, inputs: Tensor, ballot: Ballot) -> dict[str, dic
         if not looked:  # and once more at the end, for on a GPU the answer has to be waited for
             _require_finite(finite)
             looked = True
-        for logits in made:
-            still = counts.going[going].nonzero()[:, 0]
-            if not len(still):
-                break
-            counts.add(going[still], _taken(logits, still))
+        while len(made) and len(still := counts.going[going].nonzero()[:, 0]):
+            seen, made = made.tensor_split([counts.until_look()])
+            counts.add(going[still], seen if len(still) == len(going) else seen[:, still.to(seen.device)])
     _require_finite(finite)
     return counts.tallies()
 
@@ -157,12 +155,16 @@ class _Counts:
         sure = int(soonest[self.going].min()) - self.drawn
         return min(left, max(sure, 1 + self.drawn // 2))
 
-    def add(self, images: Int[Tensor, " a"], logits: Float[Tensor, "a k"]) -> None:
-        """Count one more draw of each of the images that go on."""
-        self.drawn += 1
-        index = images.to(logits.device)
+    def until_look(self) -> int:
+        """How many draws may be counted before an image may stop."""
+        return min(question.next for question in self._questions.values() if question.going.any()) - self.drawn
+
+    def add(self, images: Int[Tensor, " a"], logits: Float[Tensor, "draws a k"]) -> None:
+        """Count the next draws of the images that go on."""
+        self.drawn += len(logits)
+        index, rows = images.to(logits.device), logits.flatten(0, 1)
         for name, vote in self.votes.items():
-            scores = _check_scores(vote(logits), logits)
+            scores = _check_scores(vote(rows), rows).view(logits.shape).sum(0)
             total = self._scores.get(name)
             if total is None:
                 total = scores.new_zeros(len(self.going), scores.shape[1])
@@ -188,12 +190,13 @@ class _Open:
         # The draws that each image has before it may stop.
         self.soonest = torch.full((question.images,), 1 if stop else self.total)
         self._watch = stop.watch(question) if stop else None
-        self._next = 1 if stop else self.total
+        # The draws at which one of them may, first of all.
+        self.next = 1 if stop else self.total
         self._closed: list[tuple[Tensor, Tensor, int]] = []
 
     def look(self, scores: Float[Tensor, "n k"], drawn: int) -> bool:
         """Whether that closed the question for some images."""
-        if drawn < self._next or not self.going.any():
+        if drawn < self.next or not self.going.any():
             return False
         images = self.going.nonzero()[:, 0]
         scores = _taken(scores, images)
@@ -205,7 +208,7 @@ class _Open:
         if stopped := bool(done.any()):
             self.going[images[done]] = False
             self._closed.append((images[done], _taken(scores, done.nonzero()[:, 0]), drawn))
-        self._next = int(soonest[~done].min()) if not done.all() else self.total
+        self.next = int(soonest[~done].min()) if not done.all() else self.total
         return stopped
 
     def tally(self) -> Tally:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from smoothed.data.sample import load_sample
+from smoothed.evaluation import adversarial
 from smoothed.evaluation.adversarial import load_adversarial
 
 
@@ -31,6 +32,35 @@ def test_it_writes_images_and_their_record(run, tmp_path, capsys):
     }
     assert expected.items() <= told.items()
     assert {"clean", "robust", "torch", "smoothed", "weights", "command"} <= set(told)
+
+
+def test_an_interrupted_attack_goes_on_and_writes_the_same_file(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(adversarial, "BATCH", 2)
+    command = ["attack", "--out", tmp_path / "made.safetensors", "--images", 6, "--steps", 1, "--num-samples", 1]
+    assert run(*command) == 0
+    expected, record = load_adversarial(tmp_path / "made.safetensors")
+    (tmp_path / "made.safetensors").unlink()
+    attacked, attack_draws = [], adversarial.attack_draws
+
+    def interrupted(*arguments, **options):
+        if len(attacked) == 2:
+            raise KeyboardInterrupt
+        attacked.append(len(arguments[3]))
+        return attack_draws(*arguments, **options)
+
+    monkeypatch.setattr(adversarial, "attack_draws", interrupted)
+    assert run(*command, "--keep", tmp_path / "kept") == 130
+    assert not (tmp_path / "made.safetensors").exists()
+    assert attacked == [2, 2]
+    attacked[:] = [2]  # it may attack one batch, the third, before it is interrupted
+    assert run(*command, "--keep", tmp_path / "kept") == 0
+    assert attacked == [2, 2]
+    tensors, told = load_adversarial(tmp_path / "made.safetensors")
+    assert told == record
+    assert tensors.keys() == expected.keys()
+    assert all(tensors[name].numpy().tobytes() == expected[name].numpy().tobytes() for name in expected)
+    assert run(*command, "--keep", tmp_path / "kept", "--seed", 1) == 2
+    assert "the evaluation there has seed = 0, this one 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

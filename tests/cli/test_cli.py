@@ -36,7 +36,19 @@ def start(*arguments, **options):
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["train"], ["recipes"], ["evaluate"], ["sweep"], ["attack"], ["check"], ["certify"], ["demo"], ["download"]],
+    [
+        [],
+        ["train"],
+        ["recipes"],
+        ["evaluate"],
+        ["sweep"],
+        ["attack"],
+        ["judge"],
+        ["check"],
+        ["certify"],
+        ["demo"],
+        ["download"],
+    ],
 )
 def test_help(run, command, capsys):
     assert run(*command, "--help") == 0

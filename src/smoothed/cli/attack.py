@@ -53,6 +53,9 @@ def attack(
         str, typer.Option(help="Of the votes: auto (bf16 where the hardware has units for it), float32 or bf16.")
     ] = "float32",
     chunk_size: Annotated[int, typer.Option(help="Images of one forward pass of the vote; bounds memory.")] = 250,
+    keep: Annotated[
+        Path | None, typer.Option(help="Keep what is done in this folder; after a kill the same command goes on.")
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the record here, too.")] = None,
 ) -> None:
     """Write adversarial images, and how they were made.
@@ -65,9 +68,9 @@ def attack(
     from smoothed.checks import check_choice
     from smoothed.cli.evaluated import Evaluated
     from smoothed.errors import ArgumentError
-    from smoothed.evaluation.adversarial import attack_images, save_adversarial
+    from smoothed.evaluation.adversarial import attack_images, levels, save_adversarial
     from smoothed.evaluation.evaluate import Protocol
-    from smoothed.evaluation.records import circumstances
+    from smoothed.evaluation.records import Records, circumstances, digest
     from smoothed.files import require_writable, write_json
     from smoothed.smoothing import Smoothed
 
@@ -79,6 +82,7 @@ def attack(
             require_writable(path)
     target = Evaluated.load(model, data, split, images, precision, chunk_size, None)
     device = next(target.network.parameters()).device
+    sources = tuple(load(name, device=device) for name in source or ())
     settled = named_attack(
         attack,
         eps=eps,
@@ -87,27 +91,17 @@ def attack(
         norm=norm,
         max_queries=max_queries,
         sees=sees,
-        sources=tuple(load(name, device=device) for name in source or ()),
+        sources=sources,
     )
     own, own_units = own_sigma(target.path)
     sigma, sigma_units = (own, own_units) if sigma is None else (sigma, sigma_units or "normalized")
     law = Protocol(noise=noise, sigma_units=sigma_units).input_noise(target.network, sigma)
     smoothed = Smoothed(target.network, law, vote=vote, num_samples=num_samples, chunk_size=chunk_size, seed=seed)
-    with progress_bar() as bar:
-        task = bar.add_task("attacking")
-        made = attack_images(
-            smoothed,
-            target.images,
-            settled,
-            seed=seed,
-            precision=target.precision,
-            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
     kind = ATTACKS[attack]
-    clean, attacked = (float(votes.shares.mean()) for votes in (made.clean, made.attacked))
-    record = {
+    settings = {
         "model": model,
         **circumstances(target.network, target.images),
+        "levels": levels(target.images),
         "attack": attack,
         "eps": eps,
         "norm": kind.norm or norm,
@@ -116,6 +110,7 @@ def attack(
         "max_queries": max_queries if kind.asks else None,
         "sees": sees if kind.asks else None,
         "sources": source or [],
+        "source_weights": [digest(network.state_dict()) for network in sources],
         "noise": noise,
         "sigma": sigma,
         "sigma_units": sigma_units,
@@ -123,6 +118,22 @@ def attack(
         "num_samples": num_samples,
         "precision": target.precision,
         "seed": seed,
+    }
+    records = Records(keep, {"protocol": "attack", **settings}, option="keep")
+    with progress_bar() as bar:
+        task = bar.add_task("attacking")
+        made = attack_images(
+            smoothed,
+            target.images,
+            settled,
+            seed=seed,
+            precision=target.precision,
+            records=records,
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    clean, attacked = (float(votes.shares.mean()) for votes in (made.clean, made.attacked))
+    record = {
+        **settings,
         "clean": clean,
         "robust": attacked,
         "command": shlex.join(["smoothed", *sys.argv[1:]]),

@@ -29,6 +29,7 @@ def build_app() -> typer.Typer:
     from smoothed.cli.demo import demo
     from smoothed.cli.download import download
     from smoothed.cli.evaluate import evaluate
+    from smoothed.cli.judge import judge
     from smoothed.cli.recipes import recipes
     from smoothed.cli.sweep import sweep
     from smoothed.cli.train import train
@@ -40,7 +41,7 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     )
-    for command in (demo, evaluate, sweep, attack, check, certify, train, recipes, download):
+    for command in (demo, evaluate, sweep, attack, judge, check, certify, train, recipes, download):
         app.command()(command)
     return app
 

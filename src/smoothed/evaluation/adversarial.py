@@ -1,6 +1,7 @@
 """Adversarial images of a whole set, and a file of them with the record of how they were made."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,20 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from smoothed.attacks import Attack
-from smoothed.checkpoint import FORMAT_VERSION, read_tensors, write_tensors
+from smoothed.checkpoint import FORMAT_VERSION, read_header, read_tensors, write_tensors
 from smoothed.data.images import Images
 from smoothed.devices import Precision
 from smoothed.errors import CheckpointError
 from smoothed.evaluation.attacking import attack_draws
 from smoothed.evaluation.fresh_votes import Votes, vote_afresh
 from smoothed.evaluation.outcomes import ATTACK, BATCH, CLEAN, ROBUST, OnProgress, ignore_progress
+from smoothed.evaluation.records import SAMPLE, Records, Tensors, digest
 from smoothed.randomness import mix
 from smoothed.smoothing import Smoothed
 
 KIND = "adversarial images"
+
+STREAMS = {"clean": CLEAN, "attacked": ROBUST}
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +50,7 @@ def attack_images(
     *,
     seed: int = 0,
     precision: Precision = "float32",
+    records: Records | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> AdversarialSet:
     """Attack every image of `data`.
@@ -56,19 +61,45 @@ def attack_images(
         attack: with its options settled.
         seed: of everything random.
         precision: of the votes.
-        on_progress: called after each batch.
+        records: keeps the batches done, from which a killed attack goes on; their configuration says all else that is
+            given here. None keeps nothing.
+        on_progress: called after each batch, done now or before.
+
+    Raises:
+        CheckpointError: a record is damaged.
+        OutputError: a record can't be written.
     """
-    images, labels, votes = list[Tensor](), list[Tensor](), {CLEAN: list[Votes](), ROBUST: list[Votes]()}
-    total = -(-len(data) // BATCH)
-    for number, (inputs, own) in enumerate(data.batches(BATCH)):
+    records = records or Records(None, {})
+    batches, total = list[Tensors](), -(-len(data) // BATCH)
+    for number, (inputs, labels) in enumerate(data.batches(BATCH)):
         key = mix(seed, number)
-        made = attack_draws(smoothed.model, smoothed.one_draw.noise, attack, inputs, own, seed=mix(key, ATTACK))
-        for stream, seen in ((CLEAN, inputs), (ROBUST, made)):
-            votes[stream].append(vote_afresh(smoothed, seen, own, 1, seed=mix(key, stream), precision=precision))
-        images.append(made.float().cpu())
-        labels.append(own.cpu())
+        compute = partial(_attack_batch, smoothed, attack, inputs, labels, key=key, precision=precision)
+        batches.append(records.once(f"batch{number:04d}", compute))
         on_progress(number + 1, total)
-    return AdversarialSet(torch.cat(images), torch.cat(labels), Votes.joined(votes[CLEAN]), Votes.joined(votes[ROBUST]))
+    tensors = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+    clean, attacked = (
+        Votes.from_tensors({name.removeprefix(f"{stream}-"): tensor for name, tensor in tensors.items()})
+        for stream in STREAMS
+    )
+    return AdversarialSet(tensors["images"], tensors["labels"], clean, attacked)
+
+
+def _attack_batch(
+    smoothed: Smoothed, attack: Attack, inputs: Tensor, labels: Tensor, *, key: int, precision: Precision
+) -> Tensors:
+    """Adversarial images, their labels, and the counts of a vote on clean and on attacked images."""
+    made = attack_draws(smoothed.model, smoothed.one_draw.noise, attack, inputs, labels, seed=mix(key, ATTACK))
+    tensors = {"images": made.float(), "labels": labels}
+    for (name, stream), images in zip(STREAMS.items(), (inputs, made), strict=True):
+        votes = vote_afresh(smoothed, images, labels, 1, seed=mix(key, stream), precision=precision)
+        tensors |= {f"{name}-{field}": counts for field, counts in votes.to_tensors().items()}
+    return tensors
+
+
+def levels(data: Images) -> str:
+    """A fingerprint of the first images in their 8 bits: the same on every device, unlike the last bit of a float."""
+    pixels, _ = next(iter(data.batches(SAMPLE)))
+    return digest({"levels": (255 * pixels).round().to(torch.uint8)})
 
 
 def save_adversarial(path: Path | str, made: AdversarialSet, record: dict[str, Any]) -> Path:
@@ -87,7 +118,13 @@ def load_adversarial(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any
     Raises:
         CheckpointError: the file is missing, damaged or of another kind.
     """
-    tensors, record = read_tensors(path)
+    record = read_record(path)
+    return read_tensors(path)[0], record
+
+
+def read_record(path: Path | str) -> dict[str, Any]:
+    """The record alone, without reading the images; raises as `load_adversarial`."""
+    record = read_header(path)
     if record.get("kind") != KIND:
         raise CheckpointError(f"{path}: expected {KIND}, got a file of another kind")
-    return tensors, record
+    return record

@@ -32,19 +32,20 @@ class Records:
     Args:
         folder: where they are kept; None keeps nothing.
         configuration: what they are a function of, as JSON values.
+        option: what the folder is called in errors.
 
     Raises:
         CheckpointError: the folder holds another configuration's steps; the message names the first difference.
         OutputError: the folder can't be written.
     """
 
-    def __init__(self, folder: Path | None, configuration: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path | None, configuration: Mapping[str, Any], option: str = "out") -> None:
         self.folder = folder
         if folder is None:
             return
         path = folder / CONFIGURATION
         if path.exists():
-            _require_same(path, json.loads(json.dumps(configuration)))
+            _require_same(path, json.loads(json.dumps(configuration)), option)
         else:
             write_json(configuration, path)
 
@@ -95,7 +96,7 @@ def _on_cpu(tensors: Tensors) -> Tensors:
     return {name: tensor.detach().cpu() for name, tensor in tensors.items()}
 
 
-def _require_same(path: Path, ours: dict[str, Any]) -> None:
+def _require_same(path: Path, ours: dict[str, Any], option: str) -> None:
     try:
         theirs = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
@@ -106,6 +107,6 @@ def _require_same(path: Path, ours: dict[str, Any]) -> None:
         there, here = theirs.get(name), ours.get(name)
         if there != here:
             raise CheckpointError(
-                f"out: the evaluation there has {name} = {there!r}, this one {here!r}; "
+                f"{option}: the evaluation there has {name} = {there!r}, this one {here!r}; "
                 "give the same options or another folder"
             )

@@ -82,7 +82,8 @@ def noise_layers(model: Classifier) -> list[NoiseLayer]:
         seen.add(id(module))
         if isinstance(module, NoiseLayer):
             found.append(module)
-        left.extend(child for child in reversed(module._modules.values()) if child is not None)
+        elif module._modules:
+            left += [child for child in reversed(module._modules.values()) if child is not None]
     return found
 
 
