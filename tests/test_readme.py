@@ -16,6 +16,17 @@ def test_the_example_runs(capsys):
     assert "noise in 2 places" in capsys.readouterr().out
 
 
+def test_the_example_of_inference_runs():
+    text = Path(__file__).parents[1].joinpath("docs", "inference.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names = {}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        exec(compile(example, "inference.md", "exec"), names)  # noqa: S102
+    tally = names["quick"].tally(names["images"], stop=names["quick"].stop)["prediction"][512]
+    assert tally.num_samples.min() < 100
+
+
 def test_the_example_of_attacks_runs(capsys):
     text = Path(__file__).parents[1].joinpath("docs", "attacks.md").read_text()
     (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
