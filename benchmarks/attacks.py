@@ -8,6 +8,7 @@ on hardware with units for it, bf16. Success is the share of images that one fre
 
 import argparse
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import foolbox
@@ -23,6 +24,7 @@ from smoothed.attacks.query_based.nattack import nattack
 from smoothed.attacks.query_based.square import square
 from smoothed.data.sample import load_sample
 from smoothed.devices import autocast, best_device, resolve_precision
+from smoothed.errors import ArgumentError
 from smoothed.fusing import fuse
 from smoothed.modes import evaluating
 
@@ -45,6 +47,8 @@ class Bench:
         images, labels = next(load_sample().first(count).to(self.device).batches(count))
         self.images, self.labels = images.contiguous(memory_format=torch.channels_last), labels
         self.fused = fuse(self.network)
+        with autocast(self.precision, self.device), suppress(ArgumentError):
+            self.fused.compile_for(self.images)
 
     def here(self, method: Method) -> Method:
         """`method` in the precision that is best here."""

@@ -123,7 +123,8 @@ def beside_the_literal_loop(bench: Bench) -> list[Row]:
     weights = torch.empty(sum(parameter.numel() for parameter in build("resnet20").parameters()), device=bench.device)
     for name, packs in (("CNI", False), ("input noise alone", True)):
         with noiseless(bench.network) if packs else nullcontext():
-            one = Smoothed(bench.fast, bench.noise, num_samples=64, pack_draws=packs, seed=0)
+            fast = bench.fast if packs else Fast(bench.network)  # which stacks draws
+            one = Smoothed(fast, bench.noise, num_samples=64, pack_draws=packs, seed=0)
             loop, ours, normals = bench.in_turn(
                 literal(bench, image, 64),
                 lambda one=one: one.predict(image),

@@ -1,6 +1,7 @@
 """The cheapest form of a network against the network itself, under the same keyed noise."""
 
 import copy
+import pickle
 import shutil
 
 import pytest
@@ -104,6 +105,34 @@ def test_one_that_cannot_be_fused_runs_as_it_is(batch):
         fast(batch)
     assert network.inner.seen == (True, False)
     assert not network.kept.is_inference()  # what it keeps may be used in autograd later
+    assert not network.kept.requires_grad
+    with torch.inference_mode():
+        assert fast(batch).is_inference()
+
+
+def test_one_that_cannot_be_fused_makes_no_graph_that_nobody_asks_for(batch):
+    class Learned(Untraceable):
+        def __init__(self):
+            super().__init__()
+            self.strength = nn.Parameter(torch.ones(()))
+
+        def forward(self, inputs):
+            return super().forward(inputs) * self.strength
+
+    fast = Fast(Learned())
+    with torch.no_grad():
+        assert not fast(batch).requires_grad
+    assert fast(batch).requires_grad
+
+
+def test_it_pickles_as_its_network_does(batch):
+    network = NETWORKS["resnet"]().eval().requires_grad_(False)
+    fast = Fast(network, "bf16")
+    with torch.no_grad():
+        before = fast(batch)
+        again = pickle.loads(pickle.dumps(fast))
+        assert again.network._kept == {}
+        assert torch.equal(again(batch), before)
 
 
 def test_bf16_gives_float32_logits_close_to_the_network_s(model, batch):
@@ -174,7 +203,9 @@ class TestStacked:
         sources = [Keyed(9, draw) for draw in range(3)]
         for precision in ("float32", "bf16"):
             fast = Fast(model, precision)
-            assert fast.draws_of_a_pass(inputs[0]) == 16
+            # Stacked draws are float32: whether there are any must not be up to a clock.
+            assert fast.draws_of_a_pass(inputs[0], 256) == (16 if precision == "float32" else 1)
+            assert fast.draws_of_a_pass(inputs[0], 13) == (6 if precision == "float32" else 1)
             together = fast.stacked(inputs, sources)
             assert together.dtype == torch.float32
             with torch.no_grad():
@@ -197,9 +228,9 @@ class TestStacked:
 
         monkeypatch.setattr("smoothed.fast.seconds_in_turn", seconds)
         fast = Fast(model)
-        assert [fast.draws_of_a_pass(batch[:size]) for size in (1, 2, 1, 2)] == [16 if quicker else 1] * 4
+        assert [fast.draws_of_a_pass(batch[:size], 256) for size in (1, 2, 1, 2)] == [16 if quicker else 1] * 4
         assert tried == [1, 2]
-        assert fast.draws_of_a_pass(batch.repeat(3, 1, 1, 1)) == 1  # a full pass needs no company
+        assert fast.draws_of_a_pass(batch.repeat(3, 1, 1, 1), 256) == 1  # a full pass needs no company
         assert tried == [1, 2]
 
     def test_what_torch_can_not_stack_is_done_one_by_one(self, model, batch, monkeypatch):
@@ -208,18 +239,26 @@ class TestStacked:
 
         fast = Fast(model)
         monkeypatch.setattr(type(fast.network), "stacked", refuse)
-        assert fast.draws_of_a_pass(batch[:1]) == 1
+        assert fast.draws_of_a_pass(batch[:1], 256) == 1
 
     def test_one_that_cannot_be_fused_does_not_stack(self, batch):
         fast = Fast(Untraceable().eval())
-        assert fast.draws_of_a_pass(batch[:1]) == 1
+        assert fast.draws_of_a_pass(batch[:1], 256) == 1
         with pytest.raises(ArgumentError, match="draws can share a pass"):
             fast.stacked(batch[:1].expand(2, 1, 3, 32, 32), [Keyed(0), Keyed(1)])
+
+    def test_weights_of_inference_mode_are_left_alone(self, batch):
+        with torch.inference_mode():
+            network = NETWORKS["biases"]().eval()
+        fast = Fast(network)
+        assert "outside of torch.inference_mode" in fast.reason
+        with torch.no_grad():
+            assert_close(fast(batch[:, :, :8, :8]), network(batch[:, :, :8, :8]))
 
     def test_so_many_weights_are_not_held_twice(self, batch, monkeypatch, model):
         monkeypatch.setattr("smoothed.fast.seconds_in_turn", lambda _: [2.0, 1.0])
         fast = Fast(model)
         monkeypatch.setattr("smoothed.fast._WEIGHTS", 5 * fast.network.size + 1)
-        assert fast.draws_of_a_pass(batch[:1]) == 5
+        assert fast.draws_of_a_pass(batch[:1], 256) == 5
         monkeypatch.setattr("smoothed.fast._WEIGHTS", 2 * fast.network.size - 1)
-        assert fast.draws_of_a_pass(batch[:2]) == 1
+        assert fast.draws_of_a_pass(batch[:2], 256) == 1

@@ -5,8 +5,10 @@ import os
 import signal
 import subprocess
 import time
+from datetime import timedelta
 from pathlib import Path
 
+import accelerate
 import pytest
 import torch
 
@@ -42,6 +44,22 @@ class TestAlone:
         before = signal.getsignal(signal.SIGTERM)
         with parting():
             assert signal.getsignal(signal.SIGTERM) is before
+
+
+class TestStarted:
+    def test_a_slow_process_is_waited_for(self, monkeypatch):
+        given = {}
+
+        class State:
+            process_index, num_processes = 1, 2
+
+            def __init__(self, **options):
+                given.update(options)
+
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setattr(accelerate, "PartialState", State)
+        assert Processes.started() == Processes(1, 2)
+        assert given["timeout"] > timedelta(days=7)
 
 
 class TestParting:

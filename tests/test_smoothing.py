@@ -390,3 +390,41 @@ def test_a_wrong_number_of_channels_names_the_argument(network, images, labels):
         Smoothed(network, Gaussian(0.1), num_samples=1, chunk_size=16).predict(gray)
     with pytest.raises(ArgumentError, match=message):
         attacks.pgd(network, gray, labels, eps=0.1)
+
+
+class Twice(nn.Module):
+    """A network that calls one layer twice, and tells what came in."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.seen = nn.Identity(), []
+        self.layer.register_forward_hook(lambda _, args, __: self.seen.append(args[0]))
+
+    def forward(self, inputs):
+        return (self.layer(inputs) + self.layer(inputs)).mean((2, 3))
+
+
+def test_a_layer_that_is_called_twice_has_two_noises(images):
+    network = Twice()
+    smoothed = Smoothed(network, Gaussian(0.5), layer="layer", num_samples=1, seed=0, pack_draws=True)
+    smoothed.predict(images)
+    first, second = (seen - images for seen in network.seen)
+    assert abs(float((first * second).mean())) < 0.02 < float((first * first).mean())
+    plain = Smoothed(lambda inputs: inputs.mean((2, 3)), Gaussian(0.5), num_samples=1, seed=0, pack_draws=True)
+    network.seen.clear()
+    Smoothed(network, Gaussian(0.5), layer="layer", num_samples=1, seed=0).predict(images)
+    assert torch.allclose(network.seen[0], first + images)  # and the same ones again
+    assert plain.predict(images).shape == (16,)
+
+
+def test_noise_at_a_layer_needs_the_batch_first(images):
+    class Sequence(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Identity()
+
+        def forward(self, inputs):
+            return self.layer(inputs.flatten(2).movedim(2, 0)).mean(0)
+
+    with pytest.raises(ArgumentError, match="layer: expected a layer whose input has the batch first, 16 rows, got 64"):
+        Smoothed(Sequence(), Gaussian(0.5), layer="layer", num_samples=1).predict(images)

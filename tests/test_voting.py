@@ -221,20 +221,38 @@ class TestFewImages:
         with evaluating(draw), evaluating(quick), torch.no_grad():
             expected = literal(streams(draw, images, "prediction"), MOST, 5.5)
             ballot = Ballot((MOST,), {"prediction": VOTES["prediction"]}, Until(5.5))
-            tally = count_votes(drawer(quick, 8), images, ballot)["prediction"][MOST]
+            tally = count_votes(drawer(quick, 48), images, ballot)["prediction"][MOST]
             assert tally.num_samples.tolist() == expected[1]
             assert torch.allclose(tally.scores, expected[0], atol=1e-4)
             assert max(draws for draws, _ in passes) > 1
             assert {count for _, count in passes} <= {1, 2, 3}
-            every = count_votes(drawer(quick, 8, first_image=5, first_draw=2), images, Ballot((20,), VOTES))
+            every = count_votes(drawer(quick, 48, first_image=5, first_draw=2), images, Ballot((20,), VOTES))
             assert passes[-2:] == [(16, 3), (4, 3)]
             plain = count_votes(drawer(draw, 8, first_image=5, first_draw=2), images, Ballot((20,), VOTES))
             assert torch.allclose(every["soft"][20].scores, plain["soft"][20].scores, atol=1e-3)
+
+    def test_passes_stay_within_the_chunk(self, fast, images, monkeypatch):
+        passes, stacked = [], type(fast).stacked
+        monkeypatch.setattr(type(fast), "stacked", lambda *given: passes.append(given[1].shape[:2]) or stacked(*given))
+        quick = OneDraw(fast, Gaussian(0.5))
+        for rows, expected in ((1, []), (5, []), (6, [(2, 3)] * 10), (20, [(6, 3)] * 3 + [(2, 3)])):
+            passes.clear()
+            with evaluating(quick), torch.no_grad():
+                quick.draws_of_a_pass(images[:3], rows)  # the trial
+                passes.clear()
+                count_votes(drawer(quick, rows), images[:3], Ballot((20,), VOTES))
+            assert passes == expected
+
+    def test_one_draw_is_not_worth_a_trial(self, fast, images, monkeypatch):
+        monkeypatch.setattr("smoothed.fast.seconds_in_turn", lambda _: pytest.fail("tried"))
+        quick = OneDraw(fast, Gaussian(0.5))
+        with evaluating(quick), torch.no_grad():
+            count_votes(drawer(quick, 256), images[:1], Ballot((1,), VOTES))
 
     def test_gradients_need_draws_one_by_one(self, fast, images):
         quick = OneDraw(fast, Gaussian(0.5))
         inputs = images[:1].clone().requires_grad_()
         with evaluating(quick):
-            assert quick.draws_of_a_pass(inputs) == 1
+            assert quick.draws_of_a_pass(inputs, 256) == 1
             shares = count_votes(drawer(quick, 8), inputs, Ballot((3,), {"soft": VOTES["soft"]}))["soft"][3].scores
             assert torch.autograd.grad(shares[0, 0], inputs)[0].abs().max() > 0

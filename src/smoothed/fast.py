@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from jaxtyping import Float
@@ -30,7 +31,7 @@ class Fast(nn.Module):
 
     Weight noise of all layers is one draw on one flat vector, frozen batch norms are folded into the weights
     (`fusing.fuse`), images lie in memory with their channels last, and matrix products may be bf16. The noise of a seed
-    is the network's own. It follows the weights of `model` where they are trained, loaded or moved.
+    is the network's own. It follows the weights of `model` where they are trained, loaded or moved, as `fuse` does.
 
     Args:
         model: any network; one that can't be fused runs as it is, and `reason` says why.
@@ -67,7 +68,7 @@ class Fast(nn.Module):
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         # What a traced network computes is known; others may keep what they computed, and spoil it for gradients.
         infers = isinstance(self.network, Fused) and not torch.is_grad_enabled()
-        with torch.inference_mode(infers), autocast(self.precision, inputs.device):
+        with torch.inference_mode() if infers else nullcontext(), autocast(self.precision, inputs.device):
             if self._to_compile:
                 self._to_compile = False
                 self._compile_for(inputs)
@@ -77,7 +78,7 @@ class Fast(nn.Module):
     def stacked(self, inputs: Float[Tensor, "d n c h w"], sources: Sequence[Source]) -> Float[Tensor, "d n k"]:
         """The logits of several draws in one pass, each with noise of its own (`Fused.stacked`), without gradients.
 
-        They are float32, at any precision: torch.vmap knows no autocast, and with few images there is little to gain.
+        They are float32 at any precision, for torch.vmap knows no autocast.
 
         Args:
             inputs: images for each draw, (D, N, C, H, W).
@@ -93,14 +94,23 @@ class Fast(nn.Module):
         with torch.inference_mode():
             return self.network.stacked(inputs, sources)
 
-    def draws_of_a_pass(self, images: Float[Tensor, "n c h w"]) -> int:
-        """How many draws of these images `stacked` should make at once: 1 if it can't, or is slower, which is tried."""
-        if not isinstance(self.network, Fused) or not self.network.stacks or len(images) > _FEW or self.training:
+    def draws_of_a_pass(self, images: Float[Tensor, "n c h w"], rows: int) -> int:
+        """How many draws of these images `stacked` should make at once: 1 if it can't, or is slower, which is tried.
+
+        It is always 1 in bf16, for stacked draws are float32, and a clock must not decide on the precision of a vote.
+
+        Args:
+            images: (N, C, H, W).
+            rows: of a pass, at most.
+        """
+        if not isinstance(self.network, Fused) or not self.network.stacks:
             return 1
-        draws = min(_STACKED, _WEIGHTS // self.network.size)
+        if self.precision != "float32" or self.training or len(images) > _FEW:
+            return 1
+        draws = min(_STACKED, _WEIGHTS // self.network.size, rows // len(images))
         if draws <= 1:
             return 1
-        kind = (images.shape, images.dtype, images.device)
+        kind = (images.shape, images.dtype, images.device, draws)
         if kind not in self._draws:
             self._draws[kind] = draws if self._stacking_pays(images, draws) else 1
         return self._draws[kind]

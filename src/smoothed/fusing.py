@@ -8,8 +8,9 @@ rounding: `(weight + scale * n + factor @ z) * gain`, all but n and z computed o
 import operator
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,12 +39,15 @@ def fuse(model: nn.Module, *, exact_ends: bool = False) -> "Fused":
 
     Returns:
         A module of the same function, which shares the weights of `model` and follows them where they are trained,
-        loaded or moved (but not through `Tensor.data` in place, which nobody can see). How `model` is put together is
-        taken over as it is: fuse it again after changing its layers, hooks or noise, or Python values it computes with.
+        loaded or moved (but not through `Tensor.data` in place, nor by an optimizer with `fused=True`, which nobody
+        can see). How `model` is put together is taken over as it is: fuse it again after changing its layers, hooks or
+        noise, or Python values it computes with.
 
     Raises:
         ArgumentError: the network can't be traced, or has nothing to fuse; the message says why.
     """
+    if any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers())):
+        raise ArgumentError("model", "tensors made outside of torch.inference_mode", "some made in it")
     whole = Whole(model)
     try:
         graph = trace(whole)
@@ -166,6 +170,10 @@ class Fused(nn.Module):
     def _tensors(self) -> list[Tensor]:
         """Parameters and buffers that the network computes with outside of its layers."""
         return [operator.attrgetter(name)(self) for name in self._others]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Fused again: what is kept belongs to this process, and graphs that are unpickled would be traced anew.
+        return partial(fuse, exact_ends=any(slot.exact for slot in self._slots)), (self.model,)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - torch's arguments
         """Let torch.compile make the operations, as `torch.nn.Module.compile` does; noise is drawn outside of them."""
@@ -408,11 +416,13 @@ def _rewrite(root: Fused, graph: fx.Graph, slots: list[_Slot], others: list[str]
         if node.op == "call_module" and node.target in by_name:
             slot, *tensors = by_name[node.target]
             layer, function = slot.layer, FUNCTIONS[layer_kind(slot.layer)]  # pyright: ignore[reportArgumentType]
+            arguments = (values[node.args[0]], *tensors)  # pyright: ignore[reportArgumentType]
             geometry = (
                 () if isinstance(layer, nn.Linear) else (layer.stride, layer.padding, layer.dilation, layer.groups)
             )
-            function = _exactly(function) if slot.exact else function
-            values[node] = new.call_function(function, (values[node.args[0]], *tensors, *geometry))  # pyright: ignore[reportArgumentType]
+            if slot.exact:
+                function, arguments = _exactly, (function.__name__, *arguments)
+            values[node] = new.call_function(function, (*arguments, *geometry))  # pyright: ignore[reportArgumentType]
         elif node.op == "call_module" and id(root.get_submodule(node.target)) in folded:
             values[node] = values[node.args[0]]
         elif node.op == "get_attr":
@@ -422,11 +432,7 @@ def _rewrite(root: Fused, graph: fx.Graph, slots: list[_Slot], others: list[str]
     return new
 
 
-def _exactly(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A layer's function in the precision of its weight, whatever autocast says."""
-
-    def run(inputs: Tensor, weight: Tensor, *rest: Any) -> Tensor:  # noqa: ANN401 - a bias and numbers
-        with torch.autocast(inputs.device.type, enabled=False):
-            return function(inputs.to(weight.dtype), weight, *rest)
-
-    return run
+def _exactly(kind: str, inputs: Tensor, weight: Tensor, *rest: Any) -> Tensor:  # noqa: ANN401 - a bias and numbers
+    """The function of `torch.nn.functional` by that name, in the precision of the weight, whatever autocast says."""
+    with torch.autocast(inputs.device.type, enabled=False):
+        return getattr(functional, kind)(inputs.to(weight.dtype), weight, *rest)

@@ -1,8 +1,8 @@
 """One draw of a classifier: the model once, on inputs with noise, with noise inside it where it has some."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -58,20 +58,21 @@ class OneDraw(nn.Module):
 
     def keyed(self, inputs: Tensor, key: Keyed) -> Tensor:
         """The same with all noise, the network's too, taken from `key`."""
+        calls = itertools.count()  # of the layer with noise: each has noise of its own, the first the input's
         with drawing(self.model, key):
-            return self._run(inputs, partial(_by_row, key))
+            return self._run(inputs, lambda noise, features: _by_row(key, noise, features, INPUT - next(calls)))
 
-    def draws_of_a_pass(self, images: Float[Tensor, "n c h w"]) -> int:
+    def draws_of_a_pass(self, images: Float[Tensor, "n c h w"], rows: int) -> int:
         """How many draws of these images `stacked` should make at once (`Fast.draws_of_a_pass`); 1 if it can't."""
         if not isinstance(self.model, Fast) or self.layer is not None or torch.is_grad_enabled():
             return 1
-        return self.model.draws_of_a_pass(images)
+        return self.model.draws_of_a_pass(images, rows)
 
     def stacked(self, images: Float[Tensor, "n c h w"], keys: Sequence[Keyed]) -> Float[Tensor, "d n k"]:
         """What `keyed` gives for each of `keys`, in one pass and without gradients."""
         noise, inputs = self.noise, images.expand(len(keys), *images.shape)
         if noise is not None and not self.is_silent:
-            inputs = torch.stack([images + _by_row(key, noise, images) for key in keys])
+            inputs = torch.stack([images + _by_row(key, noise, images, INPUT) for key in keys])
         return self.model.stacked(inputs, keys)  # pyright: ignore[reportFunctionMemberAccess, reportAttributeAccessIssue]
 
     def _run(self, inputs: Tensor, draw: Callable[[Noise, Tensor], Tensor]) -> Tensor:
@@ -102,9 +103,12 @@ class OneDraw(nn.Module):
             handle.remove()
 
 
-def _by_row(key: Keyed, noise: Noise, features: Tensor) -> Tensor:
+def _by_row(key: Keyed, noise: Noise, features: Tensor, layer: int) -> Tensor:
     """Noise of which each row is a function of `key`."""
-    generators = key.generators(INPUT, len(features), features.device)
+    if key.images is not None and len(features) != len(key.images):
+        got = f"{len(features)} rows"
+        raise ArgumentError("layer", f"a layer whose input has the batch first, {len(key.images)} rows", got)
+    generators = key.generators(layer, len(features), features.device)
     if isinstance(noise, ScaledNoise):  # the same numbers, with one scaling for all rows
         drawn = torch.empty_like(features, memory_format=torch.contiguous_format)
         for row, generator in zip(drawn, generators, strict=True):

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -35,8 +36,9 @@ class Processes:
             return cls()
         from accelerate import PartialState  # noqa: PLC0415 - takes a second, and one process needs none of it
 
-        # Processes on CPUs would not find each other without the word; on GPUs each gets its own.
-        state = PartialState(cpu=not torch.cuda.is_available())
+        # Processes on CPUs would not find each other without the word; on GPUs each gets its own. To wait for a slow
+        # one is no error: one that is gone closes its connections, or its launcher tells.
+        state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=30))
         return cls(state.process_index, state.num_processes)
 
     def gather(self, value: T) -> list[T]:

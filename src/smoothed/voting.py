@@ -59,7 +59,9 @@ class Drawer:
 
     def ahead(self, images: Float[Tensor, "a c h w"]) -> int:
         """How many draws of these images make a pass."""
-        return max(1, self.chunk_size // len(images)) if self.packs else self.one_draw.draws_of_a_pass(images)
+        if self.packs:
+            return max(1, self.chunk_size // len(images))
+        return self.one_draw.draws_of_a_pass(images, self.chunk_size)
 
     def logits(self, inputs: Tensor, images: Int[Tensor, " a"], drawn: int, draws: int) -> Float[Tensor, "draws a k"]:
         """The logits of the next draws of some images.
@@ -74,8 +76,8 @@ class Drawer:
         if self.packs:
             made = self._passes(inputs, images.repeat(draws), numbers.repeat_interleave(len(images)))
             return made.view(draws, len(images), -1)
-        together = self.ahead(rows := _taken(inputs, images))
-        if together > 1:
+        rows = _taken(inputs, images)
+        if draws > 1 and (together := self.ahead(rows)) > 1:
             keys = [Keyed(self.seed, number, (images + self.first_image).tolist()) for number in numbers.tolist()]
             stacks = [keys[start : start + together] for start in range(0, draws, together)]
             made = torch.cat([self.one_draw.stacked(rows, stack) for stack in stacks])
@@ -116,7 +118,8 @@ def count_votes(drawer: Drawer, inputs: Tensor, ballot: Ballot) -> dict[str, dic
     looked = False
     finite = torch.ones((), dtype=torch.bool, device=inputs.device)
     while len(going := counts.going.nonzero()[:, 0]):
-        draws = min(drawer.ahead(_taken(inputs, going)), counts.worth_making())
+        worth = counts.worth_making()
+        draws = min(drawer.ahead(_taken(inputs, going)), worth) if worth > 1 else 1
         made = drawer.logits(inputs, going, counts.drawn, draws)
         finite &= made.isfinite().all()
         if not looked:  # and once more at the end, for on a GPU the answer has to be waited for

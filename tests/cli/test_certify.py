@@ -114,3 +114,4 @@ def test_what_several_processes_cannot_share_is_refused(run, monkeypatch, capsys
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert run("check") == 2
     assert "processes: expected one for check, or certify, evaluate, sweep, train, got 2" in capsys.readouterr().err
+    assert run("--help") == 0

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import typer
 
@@ -50,7 +51,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit: 0 if all went well, 2 after an error (one line), 130 after Ctrl-C."""
     try:
         _require_alone(sys.argv[1:] if arguments is None else arguments)
-        code = typer.main.get_command(build_app()).main(arguments, prog_name="smoothed", standalone_mode=False)
+        with _parting():
+            code = typer.main.get_command(build_app()).main(arguments, prog_name="smoothed", standalone_mode=False)
     except SmoothedError as error:
         errors.print(f"error: {error}", style="red")
         code = EXIT_ERROR
@@ -68,10 +70,19 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _parting() -> AbstractContextManager[None]:
+    """`processes.parting`, where there are processes to part from: it would bring torch with it."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return nullcontext()
+    from smoothed.processes import parting
+
+    return parting()
+
+
 def _require_alone(arguments: Sequence[str]) -> None:
     """Refuse to do the same work in several processes."""
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count > 1 and arguments and arguments[0] not in SHARED:
+    count = os.environ.get("WORLD_SIZE", "1")
+    if count != "1" and arguments and not arguments[0].startswith("-") and arguments[0] not in SHARED:
         raise ArgumentError("processes", f"one for {arguments[0]}, or {', '.join(SHARED)}", f"{count} processes")
 
 
