@@ -31,7 +31,7 @@ from smoothed.randomness import Keyed, seeded
 from smoothed.stopping import Confident
 
 MODEL, DELTA = "resnet20-cni-w", 0.001
-SIZES = (64, 128, 256, 512)
+SIZES = (128, 256, 512)
 SWEPT = tuple(2**power for power in range(10))
 
 
