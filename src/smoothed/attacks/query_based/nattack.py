@@ -92,13 +92,17 @@ def nattack(
     seeds = uniform_(torch.empty(len(inputs), dtype=torch.float64, device=inputs.device), 0, 2**52, generator).tolist()
 
     def images_of(latent: Tensor, rows: Tensor) -> Tensor:
-        around = inputs[rows].repeat_interleave(len(latent) // len(rows), 0)
-        return project(latent.tanh().add_(1).div_(2).sub_(around), eps).add_(around).clamp_(0, 1)
+        """The images of latent points (M, P, C, H, W), which are used up: these tensors are what a query costs."""
+        around = inputs[rows][:, None]
+        change = latent.tanh_().mul_(0.5).add_(0.5 - around)
+        return project(change.flatten(0, 1), eps).view(latent.shape).add_(around).clamp_(0, 1)
 
     def step(rows: Tensor, mates: int, number: int) -> None:
-        noise = torch.stack([_normals(mates, inputs[row], mix(int(seeds[row]), number)) for row in rows.tolist()])
-        latent = torch.cat([torch.zeros_like(noise[:, :1]), noise], 1).mul_(sigma).add_(mean[rows][:, None])
-        candidates = images_of(latent.flatten(0, 1), rows).view(latent.shape)
+        noise = inputs.new_empty(len(rows), mates, *inputs.shape[1:])
+        for place, row in zip(noise, rows.tolist(), strict=True):
+            place.normal_(generator=seeded(mix(int(seeds[row]), number), inputs.device))
+        latent = torch.cat([mean[rows][:, None], torch.add(mean[rows][:, None], noise, alpha=sigma)], 1)
+        candidates = images_of(latent, rows)
         values = pursuit.ask(candidates, rows)[:, 1:].to(noise)
         mean[rows] += learning_rate * search_gradient(z_scored(values), noise, sigma)
 
@@ -109,7 +113,10 @@ def nattack(
         for rows in pursuit.groups(mates + 1):
             step(rows, mates, number)
         left, number = left - mates - 1, number + 1
-    return pursuit.result(images_of(mean, torch.arange(len(inputs), device=inputs.device)) if number else inputs)
+    if not number:
+        return pursuit.result(inputs)
+    every = torch.arange(len(inputs), device=inputs.device)
+    return pursuit.result(images_of(mean[:, None].clone(), every)[:, 0])
 
 
 def search_gradient(
@@ -139,7 +146,3 @@ def z_scored(values: Float[Tensor, "n b"]) -> Float[Tensor, "n b"]:
     """Each row less its mean, over its deviation; zeros where all values are equal (section 3.3)."""
     centred = values - values.mean(1, keepdim=True)
     return centred / centred.square().mean(1, keepdim=True).sqrt().clamp_min(TINY)
-
-
-def _normals(count: int, image: Float[Tensor, "c h w"], seed: int) -> Float[Tensor, "b c h w"]:
-    return image.new_empty(count, *image.shape).normal_(generator=seeded(seed, image.device))
