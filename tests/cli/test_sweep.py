@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from launching import by_two
 from smoothed.checkpoint import describe, save
 from smoothed.injection import inject_preset
 from smoothed.models import build
@@ -91,3 +92,12 @@ def test_the_example_of_the_docs_runs(capsys):
     (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     exec(compile(example, "sweep.md", "exec"), {})  # noqa: S102
     assert "Best on these 10 images" in capsys.readouterr().out
+
+
+def test_two_processes_give_the_sweep_of_one(run, tmp_path):
+    command = ["sweep", "--sigmas", "0,0.1,0.24", "--num-samples", "1,3", "--attack", "none", "--images", 4]
+    assert run(*command, "--json", tmp_path / "one.json") == 0
+    done = by_two(*command, "--json", tmp_path / "two.json", "--out", tmp_path / "kept")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "two.json").read_text()) == json.loads((tmp_path / "one.json").read_text())
+    assert done.stderr.count("warning: ") == 1  # on choosing on test images: one of them speaks

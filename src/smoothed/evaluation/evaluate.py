@@ -170,6 +170,7 @@ def evaluate(
     attack = protocol.settled_attack(tuple(sources.values()))
     settings = [Setting(protocol.input_noise(model, sigma), votes, at) for sigma, votes, at in asked]
     configuration = {"protocol": "paper", "model": name, **asdict(protocol), "sigmas": list(sigmas), "base": base}
+    configuration["kept"] = "outcomes"  # which folders of counts, from before, have not
     configuration["sources"] = {source: digest(network.state_dict()) for source, network in sources.items()}
     if out is not None:
         configuration |= circumstances(model, data)
