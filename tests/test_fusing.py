@@ -98,7 +98,7 @@ def test_resnet20_in_single_precision(generator):
     model = build("resnet20")
     inject_preset(model, "cni-w")
     fused = fuse(learned(model).float())
-    assert_same(fused, torch.rand(2, 3, 32, 32, generator=generator), rtol=1e-3, atol=1e-4)
+    assert_same(fused, torch.rand(2, 3, 32, 32, generator=generator), rtol=1e-3, atol=3e-4)
 
 
 LAYERS = {

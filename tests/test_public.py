@@ -17,6 +17,7 @@ FLOORS = [
         "errors",
         "checks",
         "files",
+        "counter_based",
         "randomness",
         "modes",
         "devices",

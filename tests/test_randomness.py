@@ -7,7 +7,22 @@ import torch
 from scipy import stats
 from torch.testing import assert_close
 
-from smoothed.randomness import Fresh, InBatch, Keyed, Pool, Rows, mix, normal_, seed_from, seeded, uniform_
+from smoothed.counter_based import normals, places
+from smoothed.randomness import (
+    Fresh,
+    InBatch,
+    Keyed,
+    Pool,
+    Rows,
+    mix,
+    mixed,
+    normal_,
+    seed_from,
+    seeded,
+    shared_at,
+    uniform_,
+    where,
+)
 
 
 class TestMix:
@@ -33,6 +48,13 @@ class TestMix:
         for bit in range(63):
             assert abs(sum(seed >> bit & 1 for seed in seeds) / len(seeds) - 0.5) < 0.021
 
+    def test_mixed_is_the_same_of_many_with_all_bits(self):
+        keys = [(-5, 2**63 + 1, 7), (3, 1, -1), (0, 2**62, 2)]
+        for one in keys:
+            assert (int(mixed(*one)) & 2**64 - 1) >> 1 == mix(*one)
+        many = mixed(6, [3, 4, 5], 2, torch.tensor([8, 8, -9]))
+        assert [(int(state) & 2**64 - 1) >> 1 for state in many] == [mix(6, 3, 2, 8), mix(6, 4, 2, 8), mix(6, 5, 2, -9)]
+
     def test_seed_from_follows_its_generator_and_advances_it(self, generator):
         first, second = seed_from(generator), seed_from(generator)
         assert first != second
@@ -40,13 +62,35 @@ class TestMix:
 
 
 class TestKeyed:
-    def test_rows_are_seeded_by_all_of_their_key(self):
+    def test_rows_are_of_all_of_their_key(self):
         draws, images = [3, 3, 8, 8, 3, 1], [5, 6, 5, 6, 5, 0]
         drawn = Keyed(11, draws, images).rows(4, (6, 7), torch.empty(0))
         for row, draw, image in zip(drawn, draws, images, strict=True):
-            assert torch.equal(row, torch.empty(7).normal_(generator=seeded(mix(11, draw, 4, image))))
+            assert_close(row, normals(mixed(11, draw, 4, image), places(7, row.device))[0], rtol=0, atol=0)
 
-    @pytest.mark.parametrize("shape", [(2,), (3, 4, 4)])  # torch draws fewer than 16 numbers another way
+    def test_generators_are_of_the_same_keys(self):
+        draws, images = [3, 8, 3], [5, 6, 5]
+        seeds = [generator.initial_seed() for generator in Keyed(11, draws, images).generators(4, 3, "cpu")]
+        assert seeds == [mix(11, draw, 4, image) for draw, image in zip(draws, images, strict=True)]
+
+    def test_keys_of_many_batches_are_those_of_each(self):
+        keys = [Keyed(7, draw, [4, 2]) for draw in (9, 1, 3)]
+        together = Keyed.of_all(keys, 2).rows(1, (6, 5), torch.empty(0))
+        assert_close(together, torch.cat([key.rows(1, (2, 5), torch.empty(0)) for key in keys]), rtol=0, atol=0)
+        unnumbered = [Keyed(7, draw) for draw in (9, 1)]
+        together = Keyed.of_all(unnumbered, 3).rows(1, (6, 5), torch.empty(0))
+        assert_close(together, torch.cat([key.rows(1, (3, 5), torch.empty(0)) for key in unnumbered]), rtol=0, atol=0)
+
+    def test_shared_at_is_shared_at_those_places_of_those_layers(self):
+        keys, like = [Keyed(1, 2), Keyed(1, 5), Keyed(8, 2)], torch.empty(0)
+        spots = torch.cat([where(3, places(10, like.device)[4:7]), where(1, places(2, like.device))])
+        drawn = shared_at(keys, spots, like)
+        for key, row in zip(keys, drawn, strict=True):
+            assert_close(row, torch.cat([key.shared(3, (2, 5), like).flatten()[4:7], key.shared(1, (2,), like)]))
+        scale, shift = torch.arange(5.0), torch.linspace(-1, 1, 5)
+        assert_close(shared_at(keys, spots, like, (scale, shift)), drawn * scale + shift)
+
+    @pytest.mark.parametrize("shape", [(2,), (3, 4, 4)])
     def test_batches_cut_another_way_meet_the_same_noise(self, shape):
         draws, images = [0, 0, 1, 1, 2, 2], [7, 3, 7, 3, 7, 3]
         whole = Keyed(5, draws, images).rows(4, (6, *shape), torch.empty(0))
@@ -82,11 +126,11 @@ class TestKeyed:
         shared = torch.stack(
             [Keyed(11, draw).shared(1, (100,), torch.empty(0, dtype=torch.float64)) for draw in range(2000)]
         )
-        for normals in (rows, shared):
-            assert stats.kstest(normals.flatten().numpy(), "norm").pvalue > 1e-3
-            assert stats.kstest(1.03 * normals.flatten().numpy(), "norm").pvalue < 1e-8
+        for drawn in (rows, shared):
+            assert stats.kstest(drawn.flatten().numpy(), "norm").pvalue > 1e-3
+            assert stats.kstest(1.03 * drawn.flatten().numpy(), "norm").pvalue < 1e-8
             # Neighbouring draws: 199900 products of mean 0 and deviation 1; five deviations of their mean.
-            assert abs((normals[1:] * normals[:-1]).mean().item()) < 5 / 199_900**0.5
+            assert abs((drawn[1:] * drawn[:-1]).mean().item()) < 5 / 199_900**0.5
 
     def test_dtype_follows(self):
         assert Keyed(0).rows(1, (2, 3), torch.empty(0, dtype=torch.float64)).dtype == torch.float64

@@ -182,10 +182,8 @@ def test_noise_at_a_hidden_layer_is_equation_22(network, images):
     features = network[:4](images)
     expected = 0
     for draw in range(4):
-        rows = [
-            noise(row, g) for row, g in zip(features.split(1), Keyed(seed, draw).generators(0, 16, "cpu"), strict=True)
-        ]
-        expected = expected + network[4:](features + torch.cat(rows)).softmax(1)
+        drawn = noise.sigma * Keyed(seed, draw).rows(0, features.shape, features)
+        expected = expected + network[4:](features + drawn).softmax(1)
     assert torch.allclose(counted.scores, expected, atol=1e-5)
     assert not network[4]._forward_pre_hooks
 

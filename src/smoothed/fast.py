@@ -78,8 +78,6 @@ class Fast(nn.Module):
     def stacked(self, inputs: Float[Tensor, "d n c h w"], sources: Sequence[Source]) -> Float[Tensor, "d n k"]:
         """The logits of several draws in one pass, each with noise of its own (`Fused.stacked`), without gradients.
 
-        They are float32 at any precision, for torch.vmap knows no autocast.
-
         Args:
             inputs: images for each draw, (D, N, C, H, W).
             sources: of the noise of each draw.
@@ -91,13 +89,11 @@ class Fast(nn.Module):
             raise ArgumentError(
                 "model", "a network whose draws can share a pass", self.reason or "noise on activations"
             )
-        with torch.inference_mode():
-            return self.network.stacked(inputs, sources)
+        with torch.inference_mode(), autocast(self.precision, inputs.device):
+            return self.network.stacked(inputs, sources).float()
 
     def draws_of_a_pass(self, images: Float[Tensor, "n c h w"], rows: int) -> int:
         """How many draws of these images `stacked` should make at once: 1 if it can't, or is slower, which is tried.
-
-        It is always 1 in bf16, for stacked draws are float32, and a clock must not decide on the precision of a vote.
 
         Args:
             images: (N, C, H, W).
@@ -105,7 +101,7 @@ class Fast(nn.Module):
         """
         if not isinstance(self.network, Fused) or not self.network.stacks:
             return 1
-        if self.precision != "float32" or self.training or len(images) > _FEW:
+        if self.training or len(images) > _FEW:
             return 1
         draws = min(_STACKED, _WEIGHTS // self.network.size, rows // len(images))
         if draws <= 1:

@@ -9,6 +9,7 @@ import operator
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,9 +21,10 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage] - torch's name for all of them
 from torch.nn.utils import parametrize
 
+from smoothed.counter_based import Affine, places
 from smoothed.errors import ArgumentError
 from smoothed.injection import NoiseLayer, drawing, noise_layers
-from smoothed.randomness import Keyed, Source
+from smoothed.randomness import Keyed, Source, shared_at, where
 from smoothed.tracing import FUNCTIONS, Whole, is_watched, layer_kind, trace
 
 # Norms of a layer's output channels. After a linear layer on sequences it would be the positions; no graph tells.
@@ -94,6 +96,7 @@ class Fused(nn.Module):
         )
         # Parts, the state they are of, and its storage, which is held so that no other tensor gets its address.
         self._kept: dict[bool, tuple[_Parts, list[tuple[int, int]], list[Tensor]]] = {}
+        self._kept_places: tuple[object, Tensor] | None = None
         # The last keyed draw: what it depends on, and its weights.
         self._last: tuple[object, _Parts, list[Tensor]] | None = None
 
@@ -117,7 +120,8 @@ class Fused(nn.Module):
         """The logits of several draws in one pass.
 
         Each draw has weights of its own, so that its convolutions become groups of larger ones: this pays for few
-        images, where starting operations costs more than what they compute. Autocast does nothing here.
+        images, where starting operations costs more than what they compute. Under autocast, layers are as precise as in
+        `forward`; what is between them stays in the precision that it has.
 
         Args:
             inputs: images for each draw.
@@ -127,16 +131,12 @@ class Fused(nn.Module):
             RuntimeError: operations that torch.vmap can't do.
         """
         kind = inputs.device.type
-        with torch.autocast(kind, enabled=False):
-            parts, folds = self._parts_of_this_mode(kind)
-            drawn = list[list[Tensor]]()
-            for source in sources:
-                with drawing(self, source):
-                    drawn.append(self._weights(parts, kind))
-            weights = [torch.stack(of_layer) for of_layer in zip(*drawn, strict=True)]
-            shared = [*parts.biases, *self._tensors()]
-            run = (self._folded if folds else self._with_norms).forward  # never compiled: vmap looks into it
-            return torch.vmap(run, (0, *[0] * len(weights), *[None] * len(shared)))(inputs, *weights, *shared)
+        parts, folds = self._parts_of_this_mode(kind)
+        weights = self._weights_of_each(parts, kind, sources)
+        run = (self._folded if folds else self._with_norms).forward  # never compiled: vmap looks into it
+        with torch.autocast(kind, enabled=False):  # which torch.vmap doesn't know
+            others = [*parts.biases, *self._tensors()]
+            return torch.vmap(run, (0, *[0] * len(weights), *[None] * len(others)))(inputs, *weights, *others)
 
     def _parts_of_this_mode(self, kind: str) -> tuple["_Parts", bool]:
         """What is computed once, and whether batch norms are folded into it."""
@@ -159,13 +159,34 @@ class Fused(nn.Module):
             if self._last is not None and self._last[0] == key and self._last[1] is parts:
                 return self._last[2]
         with torch.autocast(kind, enabled=False):
-            weights = rounded = self._draw(parts)
-            if lower is not None and weights.dtype != torch.float64:  # autocast passes float64 by
-                rounded = weights.to(lower)  # once, where autocast would do it layer by layer
-        split = zip(self._slots, weights.split(self._sizes), rounded.split(self._sizes), strict=True)
-        each = [slot.shaped(weight if slot.exact else less) for slot, weight, less in split]
+            each = [weights[0] for weights in self._split(self._draw(parts), lower)]
         self._last = None if key is None else (key, parts, each)
         return each
+
+    @torch.no_grad()
+    def _weights_of_each(self, parts: "_Parts", kind: str, sources: Sequence[Source]) -> list[Float[Tensor, "d ..."]]:
+        """The same for the draws of several sources."""
+        keys = [source for source in sources if isinstance(source, Keyed)]
+        lower = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        with drawing(self, sources[0]), torch.autocast(kind, enabled=False):
+            if len(keys) == len(sources) and all(noise.source is sources[0] for noise in self._noises):
+                return self._split(self._sum(parts, *self._keyed(parts, keys)), lower)
+        drawn = list[list[Tensor]]()
+        for source in sources:
+            with drawing(self, source):
+                drawn.append(self._weights(parts, kind))
+        return [torch.stack(of_layer) for of_layer in zip(*drawn, strict=True)]
+
+    def _split(self, weights: Float[Tensor, "d p"], lower: torch.dtype | None) -> list[Float[Tensor, "d ..."]]:
+        """Layer by layer, and rounded where autocast would do it."""
+        if lower is None or weights.dtype == torch.float64:  # which autocast passes by
+            rounded = weights.split(self._sizes, 1)
+        elif len(weights) == 1:  # all at once, where autocast would do it layer by layer
+            rounded = weights.to(lower).split(self._sizes, 1)
+        else:  # so that the draws of a layer lie side by side
+            rounded = [weight.to(lower) for weight in weights.split(self._sizes, 1)]
+        split = zip(self._slots, weights.split(self._sizes, 1), rounded, strict=True)
+        return [slot.shaped(weight if slot.exact else less) for slot, weight, less in split]
 
     def _tensors(self) -> list[Tensor]:
         """Parameters and buffers that the network computes with outside of its layers."""
@@ -204,43 +225,73 @@ class Fused(nn.Module):
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ArgumentError("model", "a network that torch.compile can make", reason) from error
 
-    def _draw(self, parts: "_Parts") -> Tensor:
-        """All weights of one draw, (P,)."""
-        if all(noise.source is None for noise in self._noises):
-            return parts.mean
-        normals, latent = self._normals(parts)
-        weights = parts.mean.clone()
-        weights[: len(normals)].addcmul_(parts.scale, normals)
-        colored = weights[: len(parts.factor)]
+    def _draw(self, parts: "_Parts") -> Float[Tensor, "1 p"]:
+        """All weights of one draw."""
+        sources = [noise.source for noise in self._noises]
+        if all(source is None for source in sources):
+            return parts.mean[None]
+        shared, count, (rank, _) = sources[0], len(parts.scale), parts.factor.shape
+        if shared is None or any(source is not shared for source in sources):
+            return self._sum(parts, *self._one_by_one(parts))
+        if isinstance(shared, Keyed):
+            return self._sum(parts, *self._keyed(parts, [shared]))
+        layers = sum(slot.rank > 0 for slot in self._slots)
+        drawn = shared.shared(self._noises[0].index, (count + layers * rank,), parts.scale)[None]
+        return self._sum(parts, parts.noisy(drawn[:, :count]), drawn[:, count:].view(1, layers, rank))
+
+    def _sum(
+        self, parts: "_Parts", weights: Float[Tensor, "d noisy"], z: Float[Tensor, "d layers r"]
+    ) -> Float[Tensor, "d p"]:
+        """All weights: `weights` are the means of noisy ones with n, and are used up; z is for layers with a factor."""
+        colored = weights[:, : parts.factor.shape[1]]
         if weights.device.type == "cpu":
             sizes = [size for size, slot in zip(self._sizes, self._slots, strict=True) if slot.rank]
-            for part, factor, z in zip(colored.split(sizes), parts.factor.split(sizes), latent, strict=True):
-                part.addmv_(factor, z)
+            layers = zip(colored.split(sizes, 1), z.unbind(1), parts.factor.split(sizes, 1), strict=True)
+            for part, latent, factor in layers:
+                part.addmm_(latent, factor)
         else:  # where starting an operation is what costs, three for all layers
-            colored += (parts.factor * latent[parts.owner]).sum(1)
-        return weights
+            colored += (parts.factor * z.movedim(2, 1)[..., parts.owner]).sum(1)
+        silent = parts.mean[weights.shape[1] :]
+        return torch.cat([weights, silent.expand(len(weights), -1)], 1) if len(silent) else weights
 
-    def _normals(self, parts: "_Parts") -> tuple[Tensor, Tensor]:
-        """N for every noisy weight, (P_noisy,), and z for every layer with a factor, (layers, r)."""
-        sources = [noise.source for noise in self._noises]
-        shared, like = sources[0], parts.scale
-        count, rank = len(like), parts.factor.shape[1]
-        layers = sum(slot.rank > 0 for slot in self._slots)
-        if shared is not None and all(source is shared for source in sources) and not isinstance(shared, Keyed):
-            drawn = shared.shared(self._noises[0].index, (count + layers * rank,), like)
-            return drawn[:count], drawn[count:].view(layers, rank)
-        # Keyed by layer, or of several minds: for each layer what it would draw itself.
-        normals, latents = like.new_empty(count), like.new_zeros(layers, rank)
+    def _keyed(
+        self, parts: "_Parts", keys: Sequence[Keyed]
+    ) -> tuple[Float[Tensor, "d p"], Float[Tensor, "d layers r"]]:
+        """For each key the means with n, and z: of what each layer would draw itself."""
+        count, rank = len(parts.scale), len(parts.factor)
+        drawn = shared_at(keys, self._places(rank, parts.scale.device), parts.scale, parts.affine)
+        return drawn[:, :count], drawn[:, count:].view(len(keys), -1, max(1, rank))[..., :rank]
+
+    def _one_by_one(self, parts: "_Parts") -> tuple[Float[Tensor, "1 p"], Float[Tensor, "1 layers r"]]:
+        """The same where layers are of several minds."""
+        like, rank = parts.scale, len(parts.factor)
+        normals, latents = like.new_empty(len(like)), like.new_zeros(sum(slot.rank > 0 for slot in self._slots), rank)
         noisy = [slot for slot in self._slots if slot.noise is not None]
         for number, (slot, part) in enumerate(zip(noisy, normals.split(self._sizes[: len(noisy)]), strict=True)):
             if slot.noise is None or slot.noise.source is None:
                 part.zero_()
                 continue
             drawn = slot.noise.normals((len(part) + slot.rank,), like)
-            slot.shaped(part).copy_(drawn[: len(part)].view(slot.shape))
+            slot.shaped(part[None])[0].copy_(drawn[: len(part)].view(slot.shape))
             if slot.rank:
                 latents[number, : slot.rank] = drawn[len(part) :]
-        return normals, latents
+        return parts.noisy(normals[None]), latents[None]
+
+    def _places(self, rank: int, device: torch.device) -> Tensor:
+        """The places of what each layer would draw itself, in the order of n and z; kept until they are others."""
+        key = (rank, device, *(noise.index for noise in self._noises))
+        if self._kept_places is None or self._kept_places[0] != key:
+            noisy, latent = list[Tensor](), list[Tensor]()
+            for slot in self._slots:
+                if slot.noise is None:
+                    continue
+                count = slot.shape.numel()
+                own = where(slot.noise.index, places(count + slot.rank, device))
+                noisy.append(slot.flat(own[:count].view(slot.shape)))
+                if slot.rank:
+                    latent.append(functional.pad(own[count:], (0, rank - slot.rank)))
+            self._kept_places = key, torch.cat(noisy + latent)
+        return self._kept_places[1]
 
     def _parts(self, *, fold: bool) -> "_Parts":
         """Computed anew when a weight, a strength or a batch statistic has changed, or moved."""
@@ -293,10 +344,10 @@ class _Slot:
         more = tensor.shape[len(self.shape) :]
         return tensor.movedim(1, len(self.shape) - 1).reshape(-1, *more)
 
-    def shaped(self, vector: Tensor) -> Tensor:
-        """The other way round, as a view: a 2d convolution's weight comes out as channels-last memory."""
+    def shaped(self, vectors: Float[Tensor, "d p"]) -> Float[Tensor, "d ..."]:
+        """The other way round, of several draws, as a view: a 2d convolution's weights come out as channels-last."""
         outer, inner, *positions = self.shape
-        return vector.view(outer, *positions, inner).movedim(-1, 1)
+        return vectors.view(len(vectors), outer, *positions, inner).movedim(-1, 2)
 
     def gain_and_bias(self, *, fold: bool) -> tuple[Tensor | None, Tensor | None]:
         """What each output channel is multiplied with, (O,), and the layer's bias, with its batch norm folded in."""
@@ -317,9 +368,10 @@ class _Parts:
     Attributes:
         mean: (P,); the first P_noisy weights have noise, the first P_factor of them a factor.
         scale: (P_noisy,).
-        factor: (P_factor, r), padded with zeros to the largest rank.
+        factor: (r, P_factor), padded with zeros to the largest rank.
         owner: for each weight with a factor, the number of its layer, (P_factor,).
         biases: one a slot.
+        affine: from n and z of all layers to means with n, and z.
     """
 
     mean: Tensor
@@ -327,13 +379,18 @@ class _Parts:
     factor: Tensor
     owner: Tensor
     biases: list[Tensor | None]
+    affine: Affine
+
+    def noisy(self, normals: Float[Tensor, "d p"]) -> Float[Tensor, "d p"]:
+        """The noisy weights but for what z makes of them."""
+        return torch.addcmul(self.mean[: len(self.scale)], self.scale, normals)
 
 
 def _parts(slots: list[_Slot], *, fold: bool) -> _Parts:
     rank = max(slot.rank for slot in slots)
     like = slots[0].weight
     means, biases, scales = [], [], [like.new_zeros(0)]
-    factors, owners = [like.new_zeros(0, rank)], [torch.zeros(0, dtype=torch.int64, device=like.device)]
+    factors, owners = [like.new_zeros(rank, 0)], [torch.zeros(0, dtype=torch.int64, device=like.device)]
     for slot in slots:
         gain, bias = slot.gain_and_bias(fold=fold)
         times = torch.ones((), device=like.device) if gain is None else gain.view(-1, *[1] * (len(slot.shape) - 1))
@@ -346,11 +403,13 @@ def _parts(slots: list[_Slot], *, fold: bool) -> _Parts:
         scales.append(slot.flat(scale * times))
         if factor is not None:
             columns = slot.flat(factor.view(*slot.shape, -1) * times.unsqueeze(-1))
-            factors.append(functional.pad(columns, (0, rank - slot.rank)))
+            factors.append(functional.pad(columns.t(), (0, 0, 0, rank - slot.rank)))
             owners.append(torch.full((len(columns),), len(owners) - 1, device=like.device))
     # Batch norms may be of a higher precision than weights.
-    mean, scale, factor = (torch.cat(tensors).to(like.dtype) for tensors in (means, scales, factors))
-    return _Parts(mean, scale, factor, torch.cat(owners), biases)
+    mean, scale, factor = (torch.cat(tensors, -1).to(like.dtype) for tensors in (means, scales, factors))
+    latent = scale.new_ones(rank * (len(owners) - 1))
+    affine = torch.cat([scale, latent]), torch.cat([mean[: len(scale)], 0 * latent])
+    return _Parts(mean, scale, factor, torch.cat(owners), biases, affine)
 
 
 def _slots(whole: Whole, graph: fx.Graph) -> list[_Slot]:
@@ -420,9 +479,8 @@ def _rewrite(root: Fused, graph: fx.Graph, slots: list[_Slot], others: list[str]
             geometry = (
                 () if isinstance(layer, nn.Linear) else (layer.stride, layer.padding, layer.dilation, layer.groups)
             )
-            if slot.exact:
-                function, arguments = _exactly, (function.__name__, *arguments)
-            values[node] = new.call_function(function, (*arguments, *geometry))  # pyright: ignore[reportArgumentType]
+            arguments = (function.__name__, slot.exact, *arguments, *geometry)
+            values[node] = new.call_function(_layer, arguments)  # pyright: ignore[reportArgumentType]
         elif node.op == "call_module" and id(root.get_submodule(node.target)) in folded:
             values[node] = values[node.args[0]]
         elif node.op == "get_attr":
@@ -432,7 +490,9 @@ def _rewrite(root: Fused, graph: fx.Graph, slots: list[_Slot], others: list[str]
     return new
 
 
-def _exactly(kind: str, inputs: Tensor, weight: Tensor, *rest: Any) -> Tensor:  # noqa: ANN401 - a bias and numbers
-    """The function of `torch.nn.functional` by that name, in the precision of the weight, whatever autocast says."""
-    with torch.autocast(inputs.device.type, enabled=False):
-        return getattr(functional, kind)(inputs.to(weight.dtype), weight, *rest)
+def _layer(kind: str, exact: bool, inputs: Tensor, weight: Tensor, bias: Tensor | None, *geometry: Any) -> Tensor:  # noqa: ANN401 - numbers
+    """The function of `torch.nn.functional` by that name, as precise as the weight; if exact, despite autocast."""
+    if inputs.dtype != torch.float64:  # which autocast passes by
+        inputs, bias = inputs.to(weight.dtype), None if bias is None else bias.to(weight.dtype)
+    with torch.autocast(inputs.device.type, enabled=False) if exact else nullcontext():
+        return getattr(functional, kind)(inputs, weight, bias, *geometry)

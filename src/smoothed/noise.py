@@ -16,6 +16,7 @@ from torch import Tensor
 
 from smoothed.checks import check_not_negative
 from smoothed.errors import ArgumentError
+from smoothed.randomness import Keyed
 
 Noise = Callable[[Tensor, torch.Generator | None], Tensor]
 """From inputs (N, C, H, W) and a generator on their device to noise (N, C, H, W)."""
@@ -66,6 +67,13 @@ class ScaledNoise(ABC):
         scale = torch.tensor(self.sigma, device=noise.device, dtype=noise.dtype)
         return noise.mul_(scale.view(1, -1, *[1] * (noise.ndim - 2)))
 
+    def unit_rows(self, key: Keyed, layer: int, like: Tensor) -> Tensor:
+        """Unit noise of the shape of `like` (N, ...), each row of which is a function of `key`."""
+        drawn = torch.empty_like(like, memory_format=torch.contiguous_format)
+        for row, generator in zip(drawn, key.generators(layer, len(like), like.device), strict=True):
+            self.unit_(row, generator)
+        return drawn
+
     @abstractmethod
     def unit_(self, noise: Tensor, generator: torch.Generator | None) -> Tensor:
         """Fill `noise`, of any shape, with draws of mean 0 and deviation 1, in place."""
@@ -73,6 +81,10 @@ class ScaledNoise(ABC):
 
 class Gaussian(ScaledNoise):
     """N(0, sigma^2) on every pixel (the paper's smoothing noise, section 3)."""
+
+    def unit_rows(self, key: Keyed, layer: int, like: Tensor) -> Tensor:
+        """See `ScaledNoise.unit_rows`."""
+        return key.rows(layer, like.shape, like)
 
     def unit_(self, noise: Tensor, generator: torch.Generator | None) -> Tensor:
         """See `ScaledNoise.unit_`."""

@@ -72,7 +72,8 @@ class OneDraw(nn.Module):
         """What `keyed` gives for each of `keys`, in one pass and without gradients."""
         noise, inputs = self.noise, images.expand(len(keys), *images.shape)
         if noise is not None and not self.is_silent:
-            inputs = torch.stack([images + _by_row(key, noise, images, INPUT) for key in keys])
+            rows = inputs.flatten(0, 1)
+            inputs = (rows + _by_row(Keyed.of_all(keys, len(images)), noise, rows, INPUT)).view(inputs.shape)
         return self.model.stacked(inputs, keys)  # pyright: ignore[reportFunctionMemberAccess, reportAttributeAccessIssue]
 
     def _run(self, inputs: Tensor, draw: Callable[[Noise, Tensor], Tensor]) -> Tensor:
@@ -108,12 +109,9 @@ def _by_row(key: Keyed, noise: Noise, features: Tensor, layer: int) -> Tensor:
     if key.images is not None and len(features) != len(key.images):
         got = f"{len(features)} rows"
         raise ArgumentError("layer", f"a layer whose input has the batch first, {len(key.images)} rows", got)
+    if isinstance(noise, ScaledNoise):  # all rows at once
+        return noise.scale_(noise.unit_rows(key, layer, features))
     generators = key.generators(layer, len(features), features.device)
-    if isinstance(noise, ScaledNoise):  # the same numbers, with one scaling for all rows
-        drawn = torch.empty_like(features, memory_format=torch.contiguous_format)
-        for row, generator in zip(drawn, generators, strict=True):
-            noise.unit_(row, generator)
-        return noise.scale_(drawn)
     rows = [noise(row, generator) for row, generator in zip(features.split(1), generators, strict=True)]
     return _checked(torch.cat(rows), features)
 

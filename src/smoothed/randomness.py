@@ -11,8 +11,10 @@ from functools import reduce
 from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from smoothed.counter_based import GAMMA, Affine, normals, places, splitmix64
 from smoothed.errors import ArgumentError
 
 _MASK = (1 << 64) - 1
@@ -31,6 +33,28 @@ def _absorb(state: int, key: int) -> int:
     state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
     return state ^ (state >> 31)
+
+
+def mixed(*keys: int | Sequence[int] | Tensor) -> Int[Tensor, " n"]:
+    """The same for many rows at once, all 64 bits: keys are numbers for all rows, or (N,) or (1,), one a row."""
+    state: int | Tensor = 0
+    for key in keys:
+        if isinstance(state, int) and isinstance(key, int):
+            state = _absorb(state, key)
+        else:
+            state = splitmix64(_tensor(state) + _tensor(key) + GAMMA)
+    return _tensor(state)
+
+
+def _tensor(key: int | Sequence[int] | Tensor) -> Int[Tensor, " n"]:
+    if isinstance(key, int):
+        key = [(key + 2**63 & _MASK) - 2**63]
+    return key if isinstance(key, Tensor) else torch.tensor(key)
+
+
+def where(layer: int, places: Int[Tensor, " p"]) -> Int[Tensor, " p"]:
+    """Those places in the normals that a batch shares in a layer, for `shared_at`."""
+    return places + mixed(layer).to(places.device)
 
 
 def seed_from(generator: torch.Generator) -> int:
@@ -220,6 +244,12 @@ class Keyed:
         self.draws = draws
         self.images = images
 
+    @classmethod
+    def of_all(cls, keys: Sequence["Keyed"], rows: int) -> "Keyed":
+        """The key of the rows of several batches, one after the other, each of one draw and of so many rows."""
+        images = range(rows) if keys[0].images is None else keys[0].images
+        return cls(keys[0].seed, [key.draw for key in keys for _ in range(rows)], [*images] * len(keys))
+
     @property
     def draw(self) -> int:
         """The draw of all rows, where they belong to one."""
@@ -227,8 +257,7 @@ class Keyed:
 
     def shared(self, layer: int, shape: Sequence[int], like: Tensor) -> Tensor:
         """See `Source.shared`. All rows must belong to one draw."""
-        generator = seeded(mix(self.seed, self.draw, layer), like.device)
-        return torch.randn(tuple(shape), generator=generator, device=like.device, dtype=like.dtype)
+        return shared_at([self], where(layer, places(math.prod(shape), like.device)), like).view(*shape)
 
     def rows(self, layer: int, shape: Sequence[int], like: Tensor) -> Tensor:
         """See `Source.rows`.
@@ -243,23 +272,26 @@ class Keyed:
                 f"{shape[0]} rows in noise layer {layer}",
                 "put the noise on weights, or on layers that keep the batch first",
             )
-        normals = torch.empty(tuple(shape), device=like.device, dtype=like.dtype)
-        # One by one: threads of our own would wait for the cores that torch's keep busy between operations.
-        for row, generator in zip(normals, self.generators(layer, len(normals), like.device), strict=True):
-            row.normal_(generator=generator)
-        return normals
+        keys = self._keys(layer, shape[0]).to(like.device)
+        return normals(keys, places(math.prod(shape[1:]), like.device), like.dtype).view(*shape)
 
     def generators(self, layer: int, count: int, device: torch.device) -> Iterator[torch.Generator]:
         """One generator a row, seeded by (seed, draw, layer, image). The same object is reseeded for each row."""
         generator = torch.Generator(device)
-        for seed in self._seeds(layer, range(count)):
-            yield generator.manual_seed(seed)
+        for key in self._keys(layer, count).tolist():
+            yield generator.manual_seed((key & _MASK) >> 1)
 
-    def _seeds(self, layer: int, rows: Sequence[int]) -> Iterator[int]:
-        """`mix(seed, draw, layer, image)` of those rows. What rows of one draw share is mixed once."""
-        last, shared = None, 0
-        for row in rows:
-            draw = self.draws if isinstance(self.draws, int) else self.draws[row]
-            if draw != last:
-                last, shared = draw, reduce(_absorb, (self.seed, draw, layer), 0)
-            yield _absorb(shared, row if self.images is None else self.images[row]) >> 1
+    def _keys(self, layer: int, count: int) -> Int[Tensor, " r"]:
+        """Of each row, on the CPU."""
+        return mixed(self.seed, self.draws, layer, range(count) if self.images is None else self.images)
+
+
+def shared_at(
+    keys: Sequence[Keyed], places: Int[Tensor, " p"], like: Tensor, affine: Affine | None = None
+) -> Float[Tensor, "d p"]:
+    """What `Keyed.shared` gives for each of `keys` at some places (`where`) in the noise of one or of many layers.
+
+    Multiplied and added to by `affine`, if that is given.
+    """
+    numbers = torch.cat([mixed(key.seed, key.draw) for key in keys]).to(like.device)
+    return normals(numbers, places, like.dtype, affine)

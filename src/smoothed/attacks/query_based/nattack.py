@@ -1,5 +1,7 @@
 """NAttack (Li et al., ICML 2019): learns a Gaussian whose samples, squashed and projected, fool the classifier."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -9,9 +11,10 @@ from smoothed.attacks.losses import Loss, margin
 from smoothed.attacks.query_based.pursuit import Pursuit
 from smoothed.attacks.query_based.queries import Queries
 from smoothed.checks import check_not_negative, check_positive
+from smoothed.counter_based import normals, places
 from smoothed.errors import ArgumentError
 from smoothed.modes import Classifier
-from smoothed.randomness import Randomness, mix, seeded, uniform_
+from smoothed.randomness import Randomness, mixed, uniform_
 
 # Keeps a pixel at 0 or 1 at a finite place in tanh's space, where a step still moves it.
 SHRINKAGE = 0.99
@@ -89,7 +92,8 @@ def nattack(
     )
     inputs = pursuit.inputs
     mean = torch.atanh((2 * inputs - 1) * SHRINKAGE)
-    seeds = uniform_(torch.empty(len(inputs), dtype=torch.float64, device=inputs.device), 0, 2**52, generator).tolist()
+    seeds = uniform_(torch.empty(len(inputs), dtype=torch.float64, device=inputs.device), 0, 2**52, generator)
+    seeds = seeds.to(torch.int64)
 
     def images_of(latent: Tensor, rows: Tensor) -> Tensor:
         """The images of latent points (M, P, C, H, W), which are used up: these tensors are what a query costs."""
@@ -98,9 +102,9 @@ def nattack(
         return project(change.flatten(0, 1), eps).view(latent.shape).add_(around).clamp_(0, 1)
 
     def step(rows: Tensor, mates: int, number: int) -> None:
-        noise = inputs.new_empty(len(rows), mates, *inputs.shape[1:])
-        for place, row in zip(noise, rows.tolist(), strict=True):
-            place.normal_(generator=seeded(mix(int(seeds[row]), number), inputs.device))
+        shape = (mates, *inputs.shape[1:])
+        keys = mixed(seeds[rows], number)
+        noise = normals(keys, places(math.prod(shape), keys.device), inputs.dtype).view(len(rows), *shape)
         latent = torch.cat([mean[rows][:, None], torch.add(mean[rows][:, None], noise, alpha=sigma)], 1)
         candidates = images_of(latent, rows)
         values = pursuit.ask(candidates, rows)[:, 1:].to(noise)
