@@ -20,6 +20,7 @@ FLOORS = [
         "counter_based",
         "randomness",
         "modes",
+        "memory",
         "devices",
         "noise",
         "votes",

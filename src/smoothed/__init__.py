@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     )
     from smoothed.fast import Fast
     from smoothed.injection import CNI, PNI, Additive, Injection, drawing, frozen, inject, noiseless
+    from smoothed.memory import keep_memory
     from smoothed.models import build
     from smoothed.noise import Gaussian, Laplace, Uniform
     from smoothed.one_draw import OneDraw
@@ -41,6 +42,7 @@ _HOMES = {
     ),
     "smoothed.fast": ("Fast",),
     "smoothed.injection": ("CNI", "PNI", "Additive", "Injection", "drawing", "frozen", "inject", "noiseless"),
+    "smoothed.memory": ("keep_memory",),
     "smoothed.models": ("build",),
     "smoothed.noise": ("Gaussian", "Laplace", "Uniform"),
     "smoothed.one_draw": ("OneDraw",),
@@ -79,6 +81,7 @@ __all__ = [
     "drawing",
     "frozen",
     "inject",
+    "keep_memory",
     "load",
     "load_into",
     "noise",

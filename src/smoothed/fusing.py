@@ -85,6 +85,7 @@ class Fused(nn.Module):
     def __init__(self, model: nn.Module, graph: fx.Graph, slots: Sequence["_Slot"]) -> None:
         super().__init__()
         self.model = model
+        self.known_noise = noise_layers(model)
         self._slots = list(slots)
         self._sizes = [slot.shape.numel() for slot in self._slots]
         self._noises = [slot.noise for slot in self._slots if slot.noise is not None]
@@ -114,7 +115,7 @@ class Fused(nn.Module):
     @property
     def stacks(self) -> bool:
         """Whether `stacked` can be: all noise is on weights that are computed together."""
-        return len(noise_layers(self.model)) == len(self._noises)
+        return len(self.known_noise) == len(self._noises)
 
     def stacked(self, inputs: Float[Tensor, "d n c h w"], sources: Sequence[Source]) -> Float[Tensor, "d n k"]:
         """The logits of several draws in one pass.

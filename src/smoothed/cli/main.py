@@ -9,6 +9,7 @@ import typer
 
 from smoothed.cli.console import errors, speaks
 from smoothed.errors import ArgumentError, SmoothedError
+from smoothed.memory import keep_memory
 
 # Typer brings click with it, of late under a name of its own; what both call a ClickException is what it can refuse.
 ClickException: type[Exception] = next(
@@ -51,6 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit: 0 if all went well, 2 after an error (one line), 130 after Ctrl-C."""
     try:
         _require_alone(sys.argv[1:] if arguments is None else arguments)
+        keep_memory()
         with _parting():
             code = typer.main.get_command(build_app()).main(arguments, prog_name="smoothed", standalone_mode=False)
     except SmoothedError as error:
