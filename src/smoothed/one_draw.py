@@ -59,7 +59,7 @@ class OneDraw(nn.Module):
     def keyed(self, inputs: Tensor, key: Keyed) -> Tensor:
         """The same with all noise, the network's too, taken from `key`."""
         calls = itertools.count()  # of the layer with noise: each has noise of its own, the first the input's
-        with drawing(self.model, key):
+        with drawing(self.model, key.for_one_pass()):
             return self._run(inputs, lambda noise, features: _by_row(key, noise, features, INPUT - next(calls)))
 
     def draws_of_a_pass(self, images: Float[Tensor, "n c h w"], rows: int) -> int:

@@ -6,6 +6,7 @@ noise whatever the batch, the chunk or the order of the work. `InBatch` is `Fres
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from typing import Protocol, runtime_checkable
@@ -243,6 +244,13 @@ class Keyed:
         self.seed = seed
         self.draws = draws
         self.images = images
+        self._calls: Counter[int] | None = None
+
+    def for_one_pass(self) -> "Keyed":
+        """The same for a single pass: a layer that asks for rows again, as it is called again, gets others."""
+        once = Keyed(self.seed, self.draws, self.images)
+        once._calls = Counter()
+        return once
 
     @classmethod
     def of_all(cls, keys: Sequence["Keyed"], rows: int) -> "Keyed":
@@ -272,7 +280,12 @@ class Keyed:
                 f"{shape[0]} rows in noise layer {layer}",
                 "put the noise on weights, or on layers that keep the batch first",
             )
-        keys = self._keys(layer, shape[0]).to(like.device)
+        keys = self._keys(layer, shape[0])
+        if self._calls is not None:
+            if call := self._calls[layer]:
+                keys = mixed(keys, call)
+            self._calls[layer] += 1
+        keys = keys.to(like.device)
         return normals(keys, places(math.prod(shape[1:]), like.device), like.dtype).view(*shape)
 
     def generators(self, layer: int, count: int, device: torch.device) -> Iterator[torch.Generator]:
