@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from smoothed.counter_based import COMPILE_AFTER, normals, places
+
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
     """The best floating-point operations a second of a large matrix product on random numbers, in `dtype`."""
@@ -89,3 +91,10 @@ def wait(device: torch.device) -> None:
     """Until the device has done what it was told."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def settle(device: torch.device) -> None:
+    """Draw as many normals as a process that has been at work for some seconds: the others then come compiled."""
+    keys, row = torch.arange(1024, device=device), places(2**12, device)
+    for block in range(COMPILE_AFTER // (len(keys) * len(row)) + 2):
+        normals(keys + block, row)
