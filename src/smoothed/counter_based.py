@@ -14,6 +14,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+# What numbers of a key depend on: another name for every change of them.
+GENERATOR = "SplitMix64, Box-Muller"
+
 # SplitMix64's constants, as signed integers.
 GAMMA = 0x9E3779B97F4A7C15 - 2**64
 _ROUNDS = ((30, 0xBF58476D1CE4E5B9 - 2**64), (27, 0x94D049BB133111EB - 2**64), (31, 1))

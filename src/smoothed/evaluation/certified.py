@@ -27,7 +27,7 @@ from smoothed.devices import Precision
 from smoothed.errors import ArgumentError
 from smoothed.evaluation.evaluate import SIGMA_UNITS, Protocol
 from smoothed.evaluation.outcomes import BATCH, OnProgress, ignore_progress
-from smoothed.evaluation.records import Records, Tensors, circumstances
+from smoothed.evaluation.records import Tensors, records_of_all
 from smoothed.fast import Fast
 from smoothed.processes import ALONE, Processes
 from smoothed.randomness import mix, seeded
@@ -190,8 +190,7 @@ def evaluate_certified(
         certifiable_sigma(smoothed)
     warn_if_too_few(protocol.num_samples, fewest_to_certify(protocol.alpha), protocol.alpha)
     configuration = {"protocol": "certified", "model": name, **protocol.counted(), "sigmas": list(sigmas)}
-    records = Records(out, {} if out is None else configuration | circumstances(model, data))
-    processes.gather(None)  # nobody begins before all have seen that the folder is theirs
+    records = records_of_all(processes, out, configuration, model, data)
     starts = range(0, len(data), BATCH)
     work = [(place, start) for place in range(len(votes)) for start in starts]
     done, total = 0, len(work[processes.rank :: processes.count]) * protocol.draws

@@ -22,7 +22,7 @@ from smoothed.data.images import Images
 from smoothed.devices import Precision
 from smoothed.errors import ArgumentError
 from smoothed.evaluation.outcomes import OnProgress, Setting, ignore_progress, measure_outcomes
-from smoothed.evaluation.records import Records, circumstances, digest
+from smoothed.evaluation.records import records_of_all
 from smoothed.evaluation.rows import ONE_DRAW, Row
 from smoothed.noise import NOISES, ScaledNoise
 from smoothed.processes import ALONE, Processes
@@ -170,12 +170,7 @@ def evaluate(
     attack = protocol.settled_attack(tuple(sources.values()))
     settings = [Setting(protocol.input_noise(model, sigma), votes, at) for sigma, votes, at in asked]
     configuration = {"protocol": "paper", "model": name, **asdict(protocol), "sigmas": list(sigmas), "base": base}
-    configuration["kept"] = "outcomes"  # which folders of counts, from before, have not
-    configuration["sources"] = {source: digest(network.state_dict()) for source, network in sources.items()}
-    if out is not None:
-        configuration |= circumstances(model, data)
-    records = Records(out, configuration)
-    processes.gather(None)  # nobody begins before all have seen that the folder is theirs
+    records = records_of_all(processes, out, configuration, model, data, sources=sources)
     outcomes = measure_outcomes(
         model,
         data,

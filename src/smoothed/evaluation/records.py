@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from smoothed.checkpoint import FORMAT_VERSION, SUFFIX, package_version, read_tensors, write_tensors
+from smoothed.counter_based import GENERATOR
 from smoothed.data.images import Images
 from smoothed.errors import CheckpointError
 from smoothed.files import write_json
+from smoothed.processes import Processes
 
 CONFIGURATION = "configuration.json"
 
@@ -66,6 +68,38 @@ class Records:
         return tensors
 
 
+def records_of_all(
+    processes: Processes,
+    out: Path | None,
+    configuration: Mapping[str, Any],
+    model: nn.Module,
+    data: Images,
+    *,
+    sources: Mapping[str, nn.Module] | None = None,
+) -> Records:
+    """`Records` in a folder that several processes share: none begins before all have seen that it is theirs.
+
+    Args:
+        processes: those that share it.
+        out: the folder, or None to keep nothing.
+        configuration: the settings, as JSON values; the circumstances are added.
+        model: what is measured.
+        data: on what.
+        sources: other networks that numbers depend on, by name.
+
+    Raises:
+        CheckpointError: as `Records` raises it.
+        OutputError: likewise.
+        ProcessError: another process is gone.
+    """
+    if out is not None:
+        others = {name: digest(network.state_dict()) for name, network in (sources or {}).items()}
+        configuration = {**configuration, "sources": others, **circumstances(model, data)}
+    records = Records(out, configuration)
+    processes.gather(None)
+    return records
+
+
 def circumstances(model: nn.Module, data: Images) -> dict[str, Any]:
     """What numbers depend on beside the settings: weights, images, hardware and versions, as JSON values."""
     pixels, _ = next(iter(data.batches(SAMPLE)))
@@ -79,6 +113,7 @@ def circumstances(model: nn.Module, data: Images) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "torch": torch.__version__,
         "smoothed": package_version(),
+        "noise": GENERATOR,
     }
 
 

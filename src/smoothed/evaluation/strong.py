@@ -15,7 +15,7 @@ from smoothed.evaluation.eot_sweep import SweepRow, chosen_draws, sweep_draws
 from smoothed.evaluation.evaluate import Protocol
 from smoothed.evaluation.fresh_votes import Votes
 from smoothed.evaluation.outcomes import OnProgress, ignore_progress
-from smoothed.evaluation.records import Records, Tensors, circumstances
+from smoothed.evaluation.records import Tensors, records_of_all
 from smoothed.evaluation.strong_cost import attack_cost, total_cost
 from smoothed.evaluation.strong_protocol import StrongProtocol
 from smoothed.evaluation.strong_rows import CLEAN, MEAN, SMOOTHED, StrongRow
@@ -136,10 +136,7 @@ class _Evaluation:
         first, second = _two_draws(smoothed.one_draw, inputs, mix(protocol.seed, PROBING))
         self.is_random, self.num_classes = not torch.equal(first, second), first.shape[1]
         configuration = {"protocol": "strong", "model": name, **asdict(protocol), "batch": BATCH}
-        if out is not None:
-            configuration |= circumstances(model, data)
-        self.records = Records(out, configuration)
-        processes.gather(None)  # nobody begins before all have seen that the folder is theirs
+        self.records = records_of_all(processes, out, configuration, model, data)
         self.done, self.total = 0, 0
         self._expect(protocol.draws[-1], protocol.draws)
 

@@ -16,7 +16,7 @@ from smoothed.data.images import Images
 from smoothed.errors import ArgumentError
 from smoothed.evaluation.evaluate import Protocol
 from smoothed.evaluation.outcomes import OnProgress, Setting, ignore_progress, measure_outcomes
-from smoothed.evaluation.records import Records, circumstances, digest
+from smoothed.evaluation.records import records_of_all
 from smoothed.evaluation.strong_rows import Accuracy
 from smoothed.processes import ALONE, Processes
 
@@ -157,11 +157,7 @@ def sweep(
     votes = {vote: vote for vote in protocol.votes}
     settings = [Setting(protocol.input_noise(model, sigma), votes, counts) for sigma in sigmas]
     configuration = {"protocol": "sweep", "model": name, **asdict(protocol), "num_samples": counts, "sigmas": sigmas}
-    configuration["sources"] = {source: digest(network.state_dict()) for source, network in sources.items()}
-    if out is not None:
-        configuration |= circumstances(model, data)
-    records = Records(out, configuration)
-    processes.gather(None)  # nobody begins before all have seen that the folder is theirs
+    records = records_of_all(processes, out, configuration, model, data, sources=sources)
     outcomes = measure_outcomes(
         model,
         data,
