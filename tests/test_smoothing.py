@@ -404,6 +404,16 @@ class Twice(nn.Module):
         return (self.layer(inputs) + self.layer(inputs)).mean((2, 3))
 
 
+def test_neither_images_nor_noise_of_ones_own_are_written_to(network, images):
+    kept, before = torch.full((1, *images.shape[1:]), 0.1), images.clone()
+    for noise in (Gaussian(0.1), Gaussian((0.1, 0.2, 0.3)), lambda features, _: kept.expand_as(features)):
+        Smoothed(network, noise, num_samples=3, seed=0).predict(images)
+        with torch.no_grad():
+            OneDraw(network, noise)(images)
+    assert torch.equal(images, before)
+    assert torch.equal(kept, torch.full_like(kept, 0.1))
+
+
 class Again(nn.Module):
     """The noise of one layer, called twice, side by side; its inputs are zeros."""
 

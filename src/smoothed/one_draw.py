@@ -73,7 +73,8 @@ class OneDraw(nn.Module):
         noise, inputs = self.noise, images.expand(len(keys), *images.shape)
         if noise is not None and not self.is_silent:
             rows = inputs.flatten(0, 1)
-            inputs = (rows + _by_row(Keyed.of_all(keys, len(images)), noise, rows, INPUT)).view(inputs.shape)
+            drawn = _by_row(Keyed.of_all(keys, len(images)), noise, rows, INPUT)
+            inputs = _added(noise, drawn, rows).view(inputs.shape)
         return self.model.stacked(inputs, keys)  # pyright: ignore[reportFunctionMemberAccess, reportAttributeAccessIssue]
 
     def _run(self, inputs: Tensor, draw: Callable[[Noise, Tensor], Tensor]) -> Tensor:
@@ -81,7 +82,7 @@ class OneDraw(nn.Module):
         if noise is None or self.is_silent:
             return self.model(inputs)
         if self.layer is None:
-            return self.model(inputs + draw(noise, inputs))
+            return self.model(_added(noise, draw(noise, inputs), inputs))
         with self._noisy_layer(lambda features: draw(noise, features)):
             return self.model(inputs)
 
@@ -114,6 +115,12 @@ def _by_row(key: Keyed, noise: Noise, features: Tensor, layer: int) -> Tensor:
     generators = key.generators(layer, len(features), features.device)
     rows = [noise(row, generator) for row, generator in zip(features.split(1), generators, strict=True)]
     return _checked(torch.cat(rows), features)
+
+
+def _added(noise: Noise, drawn: Tensor, inputs: Tensor) -> Tensor:
+    """`inputs` with what was drawn: in the memory of that where nobody else can have it."""
+    in_place = isinstance(noise, ScaledNoise) and not torch.is_grad_enabled()
+    return drawn.add_(inputs) if in_place else inputs + drawn
 
 
 def _checked(noise: Tensor, features: Tensor) -> Tensor:
