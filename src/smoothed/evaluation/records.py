@@ -113,7 +113,7 @@ def circumstances(model: nn.Module, data: Images) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "torch": torch.__version__,
         "smoothed": package_version(),
-        "noise": GENERATOR,
+        "generator": GENERATOR,
     }
 
 
