@@ -212,6 +212,15 @@ class TestStacked:
                     with drawing(fast, source):  # in the same precision, layer by layer
                         assert_close(of_draw, fast(draw), rtol=0, atol=errors[precision] * float(of_draw.abs().max()))
 
+    @pytest.mark.parametrize("precision", ["float32", "bf16"])
+    def test_without_noise_all_draws_are_one(self, batch, precision):
+        fast = Fast(smoothed.build("resnet20").eval(), precision)
+        together = fast.stacked(batch.expand(2, *batch.shape), [Keyed(9, draw) for draw in range(2)])
+        with torch.no_grad():
+            alone = fast(batch)
+        for of_draw in together:
+            assert_close(of_draw, alone, rtol=0, atol=1e-2 * float(alone.abs().max()))
+
     @pytest.mark.parametrize("quicker", [True, False])
     def test_it_is_tried_once_for_each_size(self, model, batch, monkeypatch, quicker):
         tried = []

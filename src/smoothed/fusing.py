@@ -170,7 +170,8 @@ class Fused(nn.Module):
         keys = [source for source in sources if isinstance(source, Keyed)]
         lower = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         with drawing(self, sources[0]), torch.autocast(kind, enabled=False):
-            if len(keys) == len(sources) and all(noise.source is sources[0] for noise in self._noises):
+            of_keys = len(keys) == len(sources) and len(self._noises) > 0
+            if of_keys and all(noise.source is sources[0] for noise in self._noises):
                 return self._split(self._sum(parts, *self._keyed(parts, keys)), lower)
         drawn = list[list[Tensor]]()
         for source in sources:
