@@ -1,4 +1,4 @@
-"""The input noises against scipy's laws."""
+"""The input noises against scipy's laws, from generators and from keys."""
 
 import math
 
@@ -7,9 +7,11 @@ import torch
 from scipy import stats
 from torch.testing import assert_close
 
+from smoothed import Smoothed, votes
 from smoothed.errors import ArgumentError
 from smoothed.models import CIFAR10_STD
-from smoothed.noise import NOISES, Gaussian, Laplace, Uniform
+from smoothed.noise import NOISES, Gaussian, Laplace, ScaledNoise, Uniform
+from smoothed.randomness import Keyed, mix, seeded
 
 LAWS = {
     Gaussian: lambda sigma: stats.norm(scale=sigma),
@@ -103,6 +105,83 @@ class TestLaw:
             ArgumentError, match=r"sigma: expected one number a channel of \(2, 1, 4, 4\), got 3 numbers"
         ):
             noise((0.1, 0.1, 0.1))(torch.zeros(2, 1, 4, 4))
+
+
+def no_generators(*_):
+    raise AssertionError("a generator was asked for")
+
+
+@noises
+class TestKeyed:
+    """Rows that are functions of a key."""
+
+    def test_law_of_a_pixel_over_draws_and_of_an_image(self, noise):
+        # KS at 1e-3, seed fixed; five deviations of the mean and of the variance, whose kurtosis is 6 at most.
+        like = torch.empty(2000, 3, 8, 8)
+        drawn = noise(0.1).unit_rows(Keyed(5, range(2000), [7] * 2000), 0, like).double()
+        assert stats.kstest(drawn.flatten().numpy(), LAWS[noise](1).cdf).pvalue > 1e-3
+        assert stats.kstest(drawn[:, 1, 2, 3].numpy(), LAWS[noise](1).cdf).pvalue > 1e-3
+        assert abs(drawn.mean()) < 5 / drawn.numel() ** 0.5
+        assert abs(drawn.square().mean() - 1) < 5 * (5 / drawn.numel()) ** 0.5
+        for one, other in ((drawn[1:], drawn[:-1]), (drawn[:, 1:], drawn[:, :-1]), (drawn[..., 1:], drawn[..., :-1])):
+            assert abs((one * other).mean()) < 5 / one.numel() ** 0.5
+
+    def test_all_rows_are_made_at_once_wherever_the_batch_is_cut(self, noise, monkeypatch):
+        monkeypatch.setattr(Keyed, "generators", no_generators)
+        draws, images = [0, 0, 1, 1, 2, 2], [7, 3, 7, 3, 7, 3]
+        whole = noise(0.1).unit_rows(Keyed(5, draws, images), 0, torch.empty(6, 3, 5, 5))
+        for row, (draw, image) in enumerate(zip(draws, images, strict=True)):
+            alone = noise(0.1).unit_rows(Keyed(5, draw, [image]), 0, torch.empty(1, 3, 5, 5))
+            assert_close(alone[0], whole[row], rtol=0, atol=2e-6)
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+    def test_like_gives_shape_and_dtype_and_nothing_else(self, noise, dtype):
+        before = torch.get_rng_state()
+        like = torch.full((2, 3, 4, 5), torch.nan, dtype=dtype).to(memory_format=torch.channels_last)
+        drawn = noise(0.1).unit_rows(Keyed(1), 0, like)
+        assert (drawn.shape, drawn.dtype) == (like.shape, dtype)
+        assert drawn.is_contiguous()
+        exact = noise(0.1).unit_rows(Keyed(1), 0, torch.empty(2, 3, 4, 5, dtype=torch.float64))
+        assert_close(drawn.double(), exact, rtol=torch.finfo(dtype).eps, atol=2e-6)
+        assert torch.equal(torch.get_rng_state(), before)
+
+    @pytest.mark.parametrize("chunk_size", [1, 3, 7, 1000])
+    def test_same_votes_whatever_the_chunk(self, noise, network, images, chunk_size):
+        counts = []
+        for size in (16, chunk_size):
+            smoothed = Smoothed(network, noise((0.1, 0.3, 0.2)), num_samples=9, chunk_size=size, seed=3)
+            counts.append(smoothed.tally(images, at=[1, 4, 9]))
+        for vote in votes.VOTES:
+            for count in (1, 4, 9):
+                assert_close(counts[0][vote][count].scores, counts[1][vote][count].scores, rtol=0, atol=1e-4)
+
+    def test_images_tallied_one_by_one_get_the_votes_of_the_batch(self, noise, network, images):
+        smoothed = Smoothed(network, noise(0.2), num_samples=5)
+
+        def scores(part, first):
+            return smoothed.tally(part, generator=seeded(1), first_image=first)["soft"][5].scores
+
+        alone = torch.cat([scores(image[None], number) for number, image in enumerate(images)])
+        assert_close(alone, scores(images, 0), rtol=0, atol=1e-5)
+
+    def test_a_law_of_ones_own_is_drawn_row_by_row_from_generators(self, noise):
+        """Whether it comes from another noise or from none."""
+
+        class Coin(noise):
+            def unit_(self, noise, generator):
+                return noise.bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
+
+        class Lone(ScaledNoise):
+            unit_ = Coin.unit_
+
+        class Later(Coin):
+            pass
+
+        for law in (Coin, Lone, Later):
+            drawn = law(0.1).unit_rows(Keyed(5, [2, 3], [8, 9]), 0, torch.empty(2, 3, 4))
+            for row, draw, image in zip(drawn, (2, 3), (8, 9), strict=True):
+                generator = seeded(mix(5, draw, 0, image))
+                assert torch.equal(row, torch.empty(3, 4).bernoulli_(0.5, generator=generator).mul_(2).sub_(1))
 
 
 def test_every_noise_has_a_name_and_a_law():

@@ -7,7 +7,9 @@ import torch
 from scipy import stats
 from torch.testing import assert_close
 
-from smoothed.counter_based import normals, places
+from smoothed import counter_based
+from smoothed.counter_based import normals, numbers, places
+from smoothed.errors import ArgumentError
 from smoothed.randomness import (
     Fresh,
     InBatch,
@@ -23,6 +25,8 @@ from smoothed.randomness import (
     uniform_,
     where,
 )
+
+laws = pytest.mark.parametrize("law", [counter_based.normal, counter_based.uniform, counter_based.laplace])
 
 
 class TestMix:
@@ -67,6 +71,30 @@ class TestKeyed:
         drawn = Keyed(11, draws, images).rows(4, (6, 7), torch.empty(0))
         for row, draw, image in zip(drawn, draws, images, strict=True):
             assert_close(row, normals(mixed(11, draw, 4, image), places(7, row.device))[0], rtol=0, atol=0)
+
+    @laws
+    def test_rows_may_be_of_another_law(self, law):
+        like = torch.empty(0, dtype=torch.float64)
+        drawn = Keyed(11, [3, 8], [5, 6]).rows(4, (2, 3, 7), like, law)
+        assert drawn.dtype == torch.float64
+        for row, draw, image in zip(drawn, [3, 8], [5, 6], strict=True):
+            expected = numbers(law, mixed(11, draw, 4, image), places(21, like.device), torch.float64)
+            assert_close(row.flatten(), expected[0], rtol=0, atol=1e-12)
+
+    @laws
+    def test_a_layer_that_asks_again_in_a_pass_gets_others(self, law):
+        like, key = torch.empty(0), Keyed(3, 2, [4, 5])
+        once = key.for_one_pass()
+        first, second, elsewhere = (once.rows(layer, (2, 50), like, law) for layer in (1, 1, 2))
+        assert torch.equal(first, key.rows(1, (2, 50), like, law))
+        assert torch.equal(elsewhere, key.rows(2, (2, 50), like, law))
+        assert (first - second).abs().max() > 0.1
+        assert_close(second, numbers(law, mixed(mixed(3, 2, 1, [4, 5]), 1), places(50, like.device)), rtol=0, atol=2e-6)
+
+    @laws
+    def test_rows_have_the_batch_first(self, law):
+        with pytest.raises(ArgumentError, match="first dimension is the batch's, 2, got 6 rows in noise layer 1"):
+            Keyed(3, 2, [4, 5]).rows(1, (6, 3), torch.empty(0), law)
 
     def test_generators_are_of_the_same_keys(self):
         draws, images = [3, 8, 3], [5, 6, 5]

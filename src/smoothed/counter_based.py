@@ -1,21 +1,22 @@
-"""Standard normals by a counter-based generator: each is a function of a key and of its place, and of nothing else.
+"""Random numbers by a counter-based generator: each is a function of a key and of its place, and of nothing else.
 
-SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) makes 64 bits of a key and a place; Box and Muller's transform (1958)
-makes a normal of them. All of it is tensor operations, which need no state, run on every core and device, and can be
-compiled: then a number takes a quarter of the time of torch's own, which come one after another from one core.
+SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) makes 64 bits of a key and a place; a law makes a number of them: a
+normal by Box and Muller's transform (1958), a uniform one, or one of Laplace's law. All of it is tensor operations,
+which need no state, run on every core and device, and can be compiled: then a normal takes a quarter of the time of
+torch's own, which come one after another from one core.
 """
 
 import math
 from collections import Counter
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 # What numbers of a key depend on: another name for every change of them.
-GENERATOR = "SplitMix64, Box-Muller"
+GENERATOR = "SplitMix64: Box-Muller, uniform of 24 or 53 bits, signed exponential"
 
 # SplitMix64's constants, as signed integers.
 GAMMA = 0x9E3779B97F4A7C15 - 2**64
@@ -29,7 +30,12 @@ _AT_A_TIME_ELSEWHERE = 2**24
 
 _LOW = 2**32 - 1
 _UNIT = 2.0**-32
-_made: Counter[str] = Counter()
+
+Law = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""What makes a number of mean 0 and deviation 1 of 64 bits: it fills the first tensor, float32 or float64, from the
+second, int64. It may write to the third, int64 too, which spares it memory. All are of one shape."""
+
+_made: Counter[tuple[Law, str]] = Counter()
 
 
 def splitmix64(states: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
@@ -47,7 +53,35 @@ def places(count: int, device: torch.device) -> Int[Tensor, " count"]:
 
 
 Affine = tuple[Tensor, Tensor]
-"""What normals are multiplied with, and what is then added."""
+"""What numbers are multiplied with, and what is then added."""
+
+
+def normal(made: Float[Tensor, "*n"], bits: Int[Tensor, "*n"], spare: Tensor | None = None) -> Float[Tensor, "*n"]:
+    """The standard normal law (`Law`), by Box and Muller's transform; none is beyond 6.7."""
+    angle = torch.bitwise_and(bits, _LOW, out=spare).to(made.dtype).mul_(2 * math.pi * _UNIT)
+    return _log(made, bits, spare).mul_(-2).sqrt_().mul_(angle.cos_())
+
+
+def uniform(made: Float[Tensor, "*n"], bits: Int[Tensor, "*n"], spare: Tensor | None = None) -> Float[Tensor, "*n"]:
+    """The uniform law on [-sqrt(3), sqrt(3)] (`Law`): the middle of one of 2^24 equal cells; in float64, of 2^53.
+
+    These are all that k + 1/2 can say without rounding. Half of them are below 0, none is 0, and none is beyond the
+    ends; rounded to another dtype, the outermost are where the ends are.
+    """
+    digits = 53 if made.dtype == torch.float64 else 24
+    cell = torch.bitwise_right_shift(bits, 64 - digits, out=spare)  # with its sign: -2^(digits - 1) is the first
+    return made.copy_(cell).add_(0.5).mul_(math.sqrt(3) * 2.0 ** (1 - digits))
+
+
+def laplace(made: Float[Tensor, "*n"], bits: Int[Tensor, "*n"], spare: Tensor | None = None) -> Float[Tensor, "*n"]:
+    """Laplace's law of deviation 1 (`Law`): an exponential of 32 bits, the sign by another; none is beyond 15.7."""
+    sign = torch.bitwise_and(bits, 1, out=spare).to(made.dtype).mul_(math.sqrt(2)).sub_(math.sqrt(0.5))
+    return _log(made, bits, spare).mul_(sign)
+
+
+def _log(made: Tensor, bits: Tensor, spare: Tensor | None) -> Tensor:
+    """The logarithm of a uniform number in (0, 1], by the upper 32 bits: never infinite."""
+    return made.copy_(_shifted(bits, 32, out=spare)).add_(1).mul_(_UNIT).log_()
 
 
 def normals(
@@ -56,12 +90,25 @@ def normals(
     dtype: torch.dtype = torch.float32,
     affine: Affine | None = None,
 ) -> Float[Tensor, "r p"]:
-    """Independent standard normals, each a function of the key of its row and of its place.
+    """Independent standard normals: `numbers` of the law `normal`."""
+    return numbers(normal, keys, places, dtype, affine)
+
+
+def numbers(
+    law: Law,
+    keys: Int[Tensor, " r"],
+    places: Int[Tensor, " p"],
+    dtype: torch.dtype = torch.float32,
+    affine: Affine | None = None,
+) -> Float[Tensor, "r p"]:
+    """Independent numbers of mean 0 and deviation 1, each a function of the key of its row and of its place.
 
     What counts is the sum of the two, so keys must be hashes: rows are then pieces of one sequence of 2^64 numbers that
-    begin anywhere in it. In float64 the numbers are those of float32 with less rounding; none is beyond 6.7.
+    begin anywhere in it. In float64 the numbers are those of float32 with less rounding, in other dtypes those of
+    float32, rounded. The laws make theirs of the same bits: numbers of two laws need different keys to be independent.
 
     Args:
+        law: `normal`, `uniform` or `laplace`.
         keys: int64, of any value.
         places: int64, of `places`, or others.
         dtype: a floating one.
@@ -73,24 +120,24 @@ def normals(
     """
     kind = keys.device.type
     exact = torch.float64 if dtype == torch.float64 else torch.float32
-    _made[kind] += len(keys) * len(places)
-    make = _compiled(kind, exact) if _made[kind] > COMPILE_AFTER and len(keys) and len(places) else _in_parts
+    _made[law, kind] += len(keys) * len(places)
+    compiled = _made[law, kind] > COMPILE_AFTER and len(keys) and len(places)
+    make = _compiled(law, kind, exact) if compiled else partial(_in_parts, law)
     with torch.no_grad(), torch.autocast(kind, enabled=False):
         return make(keys, places, exact, affine).view(len(keys), len(places)).to(dtype)
 
 
 def _at_once(
-    keys: Int[Tensor, " r"], places: Int[Tensor, " p"], dtype: torch.dtype, affine: Affine | None = None
+    law: Law, keys: Int[Tensor, " r"], places: Int[Tensor, " p"], dtype: torch.dtype, affine: Affine | None = None
 ) -> Float[Tensor, "..."]:
     # One row is a vector: of a matrix, compiled, the cores share rows alone.
     bits = splitmix64((keys if len(keys) == 1 else keys[:, None]) + places)
-    radius = ((_shifted(bits, 32).to(dtype) + 1) * _UNIT).log().mul(-2).sqrt()
-    made = ((bits & _LOW).to(dtype) * (2 * math.pi * _UNIT)).cos() * radius
+    made = law(torch.empty_like(bits, dtype=dtype), bits, None)
     return made if affine is None else made * affine[0] + affine[1]
 
 
 def _in_parts(
-    keys: Int[Tensor, " r"], places: Int[Tensor, " p"], dtype: torch.dtype, affine: Affine | None = None
+    law: Law, keys: Int[Tensor, " r"], places: Int[Tensor, " p"], dtype: torch.dtype, affine: Affine | None = None
 ) -> Float[Tensor, "r p"]:
     """`_at_once`, a part at a time, and what is in between always in the same memory."""
     most = _AT_A_TIME.get(keys.device.type, _AT_A_TIME_ELSEWHERE)
@@ -104,8 +151,7 @@ def _in_parts(
             torch.add(keys[row : row + rows, None], places[start : start + most], out=bits)
             for shift, multiplier in _ROUNDS:
                 bits.bitwise_xor_(_shifted(bits, shift, out=other)).mul_(multiplier)
-            angle = torch.bitwise_and(bits, _LOW, out=other).to(dtype).mul_(2 * math.pi * _UNIT)
-            part.copy_(_shifted(bits, 32, out=other)).add_(1).mul_(_UNIT).log_().mul_(-2).sqrt_().mul_(angle.cos_())
+            law(part, bits, other)
             if affine is not None:
                 part.mul_(affine[0][start : start + most]).add_(affine[1][start : start + most])
     return made
@@ -117,17 +163,28 @@ def _shifted(states: Tensor, shift: int, out: Tensor | None = None) -> Tensor:
     return torch.bitwise_and(shifted, (1 << 64 - shift) - 1, out=out)
 
 
+Maker = Callable[[Tensor, Tensor, torch.dtype, Affine | None], Tensor]
+
+# Of each law a function of its own: torch.compile gives a function up after 8 forms, and one law can take them all.
+_AT_ONCE: dict[Law, Maker] = {
+    normal: lambda keys, places, dtype, affine: _at_once(normal, keys, places, dtype, affine),
+    uniform: lambda keys, places, dtype, affine: _at_once(uniform, keys, places, dtype, affine),
+    laplace: lambda keys, places, dtype, affine: _at_once(laplace, keys, places, dtype, affine),
+}
+
+
 @cache
-def _compiled(kind: str, dtype: torch.dtype) -> Callable[[Tensor, Tensor, torch.dtype, Affine | None], Tensor]:
+def _compiled(law: Law, kind: str, dtype: torch.dtype) -> Maker:
     """`_at_once` through torch.compile; `_in_parts` where there is no compiler, or one that gives other numbers."""
     some, where = torch.arange(5, device=kind), places(1000, torch.device(kind))
     affine = torch.full((1000,), 0.5, device=kind, dtype=dtype), torch.full((1000,), 0.25, device=kind, dtype=dtype)
     cases = [(keys, where, dtype, change) for keys in (some, some[:1]) for change in (None, affine)]
+    in_parts = partial(_in_parts, law)
     try:
-        compiled = torch.compile(_at_once, dynamic=True)
+        compiled = torch.compile(_AT_ONCE[law], dynamic=True)
         with torch.no_grad(), torch.autocast(kind, enabled=False):
-            pairs = [(compiled(*case), _in_parts(*case)) for case in cases]
+            pairs = [(compiled(*case), in_parts(*case)) for case in cases]
     except Exception:  # whatever goes wrong in a compiler: the numbers can be made without
-        return _in_parts
+        return in_parts
     same = all(torch.allclose(ours, own.view(ours.shape), rtol=1e-4, atol=1e-5) for ours, own in pairs)
-    return compiled if same else _in_parts
+    return compiled if same else in_parts

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from smoothed.checks import check_not_negative
+from smoothed.counter_based import laplace, uniform
 from smoothed.errors import ArgumentError
 from smoothed.randomness import Keyed
 
@@ -44,6 +45,11 @@ class ScaledNoise(ABC):
         for value in values:
             check_not_negative(value, "sigma")
 
+    def __init_subclass__(cls, **options: object) -> None:
+        super().__init_subclass__(**options)
+        if "unit_" in vars(cls) and "unit_rows" not in vars(cls):  # of a law of its own: not the rows of another's
+            cls.unit_rows = ScaledNoise.unit_rows
+
     @classmethod
     def normalized(cls, sigma: float, std: Sequence[float]) -> Self:
         """Noise of deviation `sigma` in the paper's unit: `sigma * std` in pixels, `std` one a channel."""
@@ -68,7 +74,10 @@ class ScaledNoise(ABC):
         return noise.mul_(scale.view(1, -1, *[1] * (noise.ndim - 2)))
 
     def unit_rows(self, key: Keyed, layer: int, like: Tensor) -> Tensor:
-        """Unit noise of the shape of `like` (N, ...), each row of which is a function of `key`."""
+        """Unit noise of the shape of `like` (N, ...), each row of which is a function of `key`.
+
+        Here `unit_` draws it row by row, from generators; a law of `counter_based` makes all rows at once.
+        """
         drawn = torch.empty_like(like, memory_format=torch.contiguous_format)
         for row, generator in zip(drawn, key.generators(layer, len(like), like.device), strict=True):
             self.unit_(row, generator)
@@ -94,6 +103,10 @@ class Gaussian(ScaledNoise):
 class Uniform(ScaledNoise):
     """Uniform on [-sqrt(3) sigma, sqrt(3) sigma], which has deviation sigma."""
 
+    def unit_rows(self, key: Keyed, layer: int, like: Tensor) -> Tensor:
+        """See `ScaledNoise.unit_rows`."""
+        return key.rows(layer, like.shape, like, uniform)
+
     def unit_(self, noise: Tensor, generator: torch.Generator | None) -> Tensor:
         """See `ScaledNoise.unit_`."""
         return noise.uniform_(-math.sqrt(3), math.sqrt(3), generator=generator)
@@ -101,6 +114,10 @@ class Uniform(ScaledNoise):
 
 class Laplace(ScaledNoise):
     """Laplace of scale sigma / sqrt(2), which has deviation sigma."""
+
+    def unit_rows(self, key: Keyed, layer: int, like: Tensor) -> Tensor:
+        """See `ScaledNoise.unit_rows`."""
+        return key.rows(layer, like.shape, like, laplace)
 
     def unit_(self, noise: Tensor, generator: torch.Generator | None) -> Tensor:
         """See `ScaledNoise.unit_`."""

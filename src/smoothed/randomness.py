@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from smoothed.counter_based import GAMMA, Affine, normals, places, splitmix64
+from smoothed.counter_based import GAMMA, Affine, Law, normal, normals, numbers, places, splitmix64
 from smoothed.errors import ArgumentError
 
 _MASK = (1 << 64) - 1
@@ -232,7 +232,7 @@ class InBatch:
 
 
 class Keyed:
-    """Normals that are a function of (seed, draw, layer) and, for rows, of the image.
+    """Normals that are a function of (seed, draw, layer) and, for rows, which may be of another law, of the image.
 
     Args:
         seed: any integer.
@@ -267,8 +267,8 @@ class Keyed:
         """See `Source.shared`. All rows must belong to one draw."""
         return shared_at([self], where(layer, places(math.prod(shape), like.device)), like).view(*shape)
 
-    def rows(self, layer: int, shape: Sequence[int], like: Tensor) -> Tensor:
-        """See `Source.rows`.
+    def rows(self, layer: int, shape: Sequence[int], like: Tensor, law: Law = normal) -> Tensor:
+        """See `Source.rows`; `law` is any of `counter_based`, of mean 0 and deviation 1.
 
         Raises:
             ArgumentError: the first dimension is not the batch's, so that no row is an image's.
@@ -286,7 +286,7 @@ class Keyed:
                 keys = mixed(keys, call)
             self._calls[layer] += 1
         keys = keys.to(like.device)
-        return normals(keys, places(math.prod(shape[1:]), like.device), like.dtype).view(*shape)
+        return numbers(law, keys, places(math.prod(shape[1:]), like.device), like.dtype).view(*shape)
 
     def generators(self, layer: int, count: int, device: torch.device) -> Iterator[torch.Generator]:
         """One generator a row, seeded by (seed, draw, layer, image). The same object is reseeded for each row."""
