@@ -1,4 +1,4 @@
-"""What a fused network keeps between passes, in which precision it computes, and how it treats the plain one."""
+"""In which precision a fused network computes, how it treats the plain one, and draws that share a pass."""
 
 import copy
 
@@ -7,7 +7,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.testing import assert_close
 
-from fusible import INJECTIONS, NETWORKS, assert_same, learned, pulled_back
+from fusible import INJECTIONS, NETWORKS, assert_same, learned
 from smoothed.errors import ArgumentError
 from smoothed.fusing import fuse
 from smoothed.injection import CNI, PNI, drawing, inject, inject_preset, noise_layers, noiseless
@@ -30,108 +30,6 @@ def set_by_hand(model):
     with torch.no_grad():
         for index, parameter in enumerate(model.parameters()):
             parameter.mul_(1.1 + 0.01 * index)
-
-
-def step(model):
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    for _ in range(2):
-        model(torch.rand(4, 3, 8, 8).to(next(model.parameters()).dtype)).square().sum().backward()
-        optimizer.step()
-    model.zero_grad()
-
-
-def new_statistics(model):
-    model.train()(torch.rand(4, 3, 8, 8).to(next(model.parameters()).dtype))
-    model.eval()
-
-
-def another_state(model):
-    return {
-        name: 1.3 * value if value.is_floating_point() else value.clone() for name, value in model.state_dict().items()
-    }
-
-
-def swapped(model):
-    """New memory, twice: the second time the weight would lie where it lay at first, at the same version."""
-    weight = model[3].parametrizations.weight.original
-    for _ in range(2):
-        weight.data = 1.1 * weight.data
-
-
-CHANGES = {
-    "by hand": set_by_hand,
-    "steps": step,
-    "statistics": new_statistics,
-    "loaded": lambda model: model.load_state_dict(another_state(model)),
-    "assigned": lambda model: model.load_state_dict(another_state(model), assign=True),
-    "swapped": swapped,
-    "strengths": lambda model: [layer.scale_(2.0) for layer in noise_layers(model)],
-    "one statistic": lambda model: model[1].running_var.mul_(2),
-    "another statistic": lambda model: model[1].running_mean.zero_(),
-    "channels last": lambda model: model.to(memory_format=torch.channels_last),
-}
-
-
-class TestFollows:
-    """What a fused network keeps between passes is no longer used once it is out of date."""
-
-    @pytest.fixture
-    def fused(self, batch):
-        model = NETWORKS["biases"]()
-        inject_preset(model, "cni-w")
-        fused = fuse(learned(model))
-        with noiseless(fused):
-            fused(batch)
-        return fused
-
-    @pytest.mark.parametrize("before", [None, "moved"])
-    @pytest.mark.parametrize("change", CHANGES)
-    def test_changes(self, fused, batch, change, before):
-        if before == "moved":  # buffers are then other tensors than when the network was fused
-            fused.model.half().double()
-            assert_same(fused, batch)
-        clean = fused.model(batch)
-        CHANGES[change](fused.model)
-        assert_same(fused, batch)
-        assert (fused.model(batch) - clean).abs().max() > 1e-3
-
-    @pytest.mark.parametrize("which", ["fused", "model"])
-    def test_another_dtype(self, fused, batch, which):
-        (fused if which == "fused" else fused.model).to(torch.float32)
-        assert_same(fused, batch.float(), rtol=1e-3, atol=1e-3)
-        (fused if which == "fused" else fused.model).to(torch.float64)
-        assert_same(fused, batch)
-
-    def test_statistics_that_are_dropped(self, fused, batch):
-        fused.model[1].running_mean = fused.model[1].running_var = None
-        assert_same(fused, batch)
-
-    def test_what_was_kept_in_inference_mode_serves_an_attack(self, fused, batch):
-        set_by_hand(fused.model)
-        with torch.inference_mode(), noiseless(fused):
-            fused(batch)
-        with noiseless(fused):
-            pulled_back(fused, batch)
-        assert_same(fused, batch)
-
-    @pytest.mark.parametrize("again", [False, True])
-    def test_other_noise_is_refused(self, again, network, images):
-        injection = inject(network, weights=PNI(), layers=["4"])
-        fused = fuse(network)
-        fused(images)
-        injection.undo()
-        if again:
-            inject(network, weights=CNI(), layers=["4"])
-        with pytest.raises(ArgumentError, match="noise that it was fused with, got another on 4; fuse it again"):
-            fused(images)
-
-    def test_noise_that_comes_later_is_refused(self, network, images):
-        fused = fuse(network)
-        fused(images)
-        inject(network, weights=PNI(), layers=["7"])
-        with pytest.raises(ArgumentError, match="noise that it was fused with, got another on 7; fuse it again"):
-            fused(images)
-        assert_same(fuse(network), images, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("injection", ["none", "cni-w", "mixed"])
@@ -246,65 +144,6 @@ class TestManners:
         assert_same(fused, batch)
 
 
-class TestKeptDraw:
-    """The weights of a keyed draw are made once for its passes, and anew for anything else."""
-
-    @pytest.fixture
-    def fused(self):
-        model = NETWORKS["biases"]()
-        inject(model, weights=CNI(rank=2))
-        return fuse(learned(model).float().requires_grad_(False))
-
-    def draws(self, fused, monkeypatch):
-        made, draw = [], type(fused)._draw
-        monkeypatch.setattr(type(fused), "_draw", lambda self, parts: made.append(1) or draw(self, parts))
-        return made
-
-    def test_once_for_all_passes_of_a_draw(self, fused, images, monkeypatch):
-        made = self.draws(fused, monkeypatch)
-        with torch.no_grad():
-            for draw in (3, 3, 4, 4, 3):
-                with drawing(fused, Keyed(1, [draw] * len(images), range(len(images)))):
-                    assert_close(fused(images), fused.model(images), rtol=1e-4, atol=1e-4)
-        assert len(made) == 3
-
-    def test_not_once_what_it_depends_on_has_changed(self, fused, images, monkeypatch):
-        made = self.draws(fused, monkeypatch)
-
-        def run():
-            with drawing(fused, Keyed(1)):
-                return fused(images), fused.model(images)
-
-        changes = [
-            lambda: None,
-            lambda: set_by_hand(fused.model),
-            lambda: [layer.scale_(2.0) for layer in noise_layers(fused)],
-        ]
-        for change in changes:
-            change()
-            got, expected = run()
-            assert_close(got, expected, rtol=1e-3, atol=1e-3)
-        assert len(made) == 3
-        with torch.autocast("cpu", torch.bfloat16):
-            run()
-        with torch.inference_mode():
-            run()
-        inputs = images.clone().requires_grad_()
-        with drawing(fused, Keyed(1)):
-            assert torch.autograd.grad(fused(inputs).sum(), inputs)[0].abs().max() > 0
-        assert len(made) == 6
-        with drawing(fused, Keyed(2)):
-            fused(images)
-        assert len(made) == 7
-
-    def test_not_for_noise_of_a_generator(self, fused, images, monkeypatch):
-        made = self.draws(fused, monkeypatch)
-        assert not torch.equal(fused(images), fused(images))
-        with noiseless(fused):
-            assert torch.equal(fused(images), fused(images))
-        assert len(made) == 4
-
-
 class TestExactEnds:
     """Under autocast the first and the last layer keep their precision, and nothing else changes."""
 
@@ -329,7 +168,7 @@ class TestExactEnds:
         # Layers without noise stand last among those that are fused: here it is the first one.
         model = NETWORKS["biases"]()
         inject(model[3], weights=CNI(rank=2))
-        slots = {slot.name: slot.exact for slot in fuse(model, exact_ends=True)._slots}
+        slots = {slot.name: slot.exact for slot in fuse(model, exact_ends=True).weights.slots}
         assert slots == {"model.0": True, "model.3": False, "model.6": False, "model.8": True}
 
     def test_a_single_layer_is_both_ends(self, images):
@@ -351,7 +190,7 @@ class TestStacked:
         fused = fuse(model)
         assert fused.stacks
         if norms == "in place":
-            for norm in fused._norms:
+            for norm in fused.weights._norms:
                 norm.running_mean = norm.running_var = None
         inputs = images[:6].double().view(3, 2, 3, 8, 8)
         sources = [Keyed(4, draw) for draw in range(3)]

@@ -38,7 +38,9 @@ class Fast(nn.Module):
         precision: `float32`, whose logits are the network's to the rounding of sums; `bf16`, which rounds weights and
             activations to 8 bits, but not those of the first and of the last layer; or `auto`: bf16 where the device of
             `model` has units for it.
-        compile: whether torch.compile makes the operations, at the first pass, which takes half a minute on a CPU.
+        compile: whether torch.compile makes the operations, at the first pass, which takes half a minute on a CPU. On a
+            CUDA device, passes without gradients of a shape that comes often become CUDA graphs, if a trial finds that
+            quicker (`cuda_graphs`); if they can't, the operations stay as torch.compile made them.
 
     Raises:
         ArgumentError: an unknown precision.
@@ -133,6 +135,6 @@ class Fast(nn.Module):
         try:
             if not isinstance(self.network, Fused):
                 raise ArgumentError("model", "a network that can be fused", self.reason)
-            self.network.compile_for(images, gradient=torch.is_grad_enabled())
+            self.network.compile_for(images, gradient=torch.is_grad_enabled(), graphs=True)
         except ArgumentError as error:
             warnings.warn(f"not compiled: {error}", SlowerWarning, stacklevel=4)
