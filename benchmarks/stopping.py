@@ -28,7 +28,7 @@ from smoothed.evaluation.attacking import attack_draws
 from smoothed.evaluation.evaluate import Protocol
 from smoothed.modes import evaluating
 from smoothed.randomness import seeded
-from smoothed.stopping import Budget, Confident, Exact, Question, Stop, TrueMode
+from smoothed.stopping import Budget, Confident, Exact, Question, Seen, Stop, TrueMode
 from smoothed.votes import VOTES, Vote
 from smoothed.voting import Drawer
 
@@ -89,12 +89,12 @@ def follow(stop: Stop, vote: Vote, scores: Tensor) -> Outcome:
     """A rule on streams of scores (N, M, K), against the class of all draws."""
     images = len(scores)
     watch = stop.watch(Question(vote, TOTAL, images))
-    sums, going = torch.zeros_like(scores[:, 0]), torch.arange(images)
+    sums, squares, going = torch.zeros_like(scores[:, 0]), torch.zeros_like(scores[:, 0]), torch.arange(images)
     drawn, decided = torch.full((images,), TOTAL), torch.zeros(images, dtype=torch.int64)
     for number in range(1, TOTAL):
-        sums = sums + scores[:, number - 1]
+        sums, squares = sums + scores[:, number - 1], squares + scores[:, number - 1].square()
         if len(going):
-            needs = watch(sums[going], number)
+            needs = watch(Seen(sums[going], squares[going], number))
             done = going[needs == 0]
             drawn[done], decided[done] = number, sums[done].argmax(1)
             going = going[needs > 0]
@@ -125,7 +125,7 @@ def savings(kind: str, logits: Tensor) -> list[Row]:
         Budget(64),
     )
     for rule in rules:
-        for name in ("prediction", "soft") if isinstance(rule, Budget) or rule == Confident() else ("prediction",):
+        for name in VOTES:
             done = follow(rule, VOTES[name], scores[name])
             label = f"{kind}: {rule}, {name} votes"
             rows.append(Row(f"{label}: times fewer draws", done.saving))
@@ -202,7 +202,11 @@ def seconds(bench: Bench, inputs: Tensor) -> list[Row]:
     for rule in (Exact(), Confident(), Confident(0.001, "each"), TrueMode()):
         watch = rule.watch(Question(VOTES["prediction"], TOTAL, 250))
         rows.append(
-            at_most(f"{rule}: a look at 250 images, ms", _milliseconds(lambda watch=watch: watch(counts, 30)), 1)
+            at_most(
+                f"{rule}: a look at 250 images, ms",
+                _milliseconds(lambda watch=watch: watch(Seen(counts, counts, 30))),
+                1,
+            )
         )
     return rows
 

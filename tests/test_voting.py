@@ -21,10 +21,10 @@ class Until:
         self.score = score
 
     def watch(self, question):
-        def needs(scores, drawn):
-            assert 0 < drawn < question.total
-            assert len(scores) <= question.images
-            return (scores.amax(1) < self.score).long()
+        def needs(seen):
+            assert 0 < seen.drawn < question.total
+            assert len(seen.scores) <= question.images
+            return (seen.scores.amax(1) < self.score).long()
 
         return needs
 
@@ -104,6 +104,35 @@ def test_an_image_goes_on_while_one_question_is_open(draw, images):
     assert tallies["slow"][MOST].num_samples.min() >= 10
 
 
+@pytest.mark.parametrize("vote", VOTES)
+def test_a_rule_sees_the_sums_and_the_squares_of_the_images_that_go_on(draw, images, vote):
+    stream, looks = streams(draw, images, vote), []
+
+    class Halving:
+        """The first half of the images stops at every fourth draw."""
+
+        def watch(self, question):
+            going = torch.arange(question.images)
+
+            def needs(seen):
+                nonlocal going
+                looks.append((going, seen))
+                if seen.drawn % 4:
+                    return torch.ones(len(going), dtype=torch.int64)
+                stays = torch.arange(len(going)) >= len(going) // 2
+                going = going[stays]
+                return stays.long()
+
+            return needs
+
+    count_votes(drawer(draw, 5), images, Ballot((MOST,), {vote: VOTES[vote]}, Halving()))
+    assert len({len(going) for going, _ in looks}) > 2
+    for going, seen in looks:
+        own = stream[: seen.drawn, going]
+        assert torch.allclose(seen.scores, own.sum(0), atol=1e-4)
+        assert torch.allclose(seen.squares, own.square().sum(0), atol=1e-4)
+
+
 def test_passes_stay_full_as_images_leave(draw, images):
     stream = streams(draw, images, "prediction")
     _, taken = literal(stream, MOST, 6)
@@ -135,11 +164,11 @@ class Sure:
         assert question.images == len(self.draws)
         going = self.draws
 
-        def needs(scores, drawn):
+        def needs(seen):
             nonlocal going
-            assert len(scores) == len(going)
-            self.asked.append(drawn)
-            left = going - drawn
+            assert len(seen.scores) == len(going)
+            self.asked.append(seen.drawn)
+            left = going - seen.drawn
             going = going[left > 0]
             return left
 
@@ -165,7 +194,7 @@ def test_draws_for_another_question_are_never_in_vain(draw, images):
     class Both:
         def watch(self, question):
             wanted = 20 if question.vote is VOTES["soft"] else 2
-            return lambda scores, drawn: torch.full((len(scores),), max(0, wanted - drawn))
+            return lambda seen: torch.full((len(seen.scores),), max(0, wanted - seen.drawn))
 
     tallies = count_votes(drawer(draw, 1000), images[:3], Ballot((MOST,), votes, Both()))
     assert tallies["long"][MOST].num_samples.tolist() == [20] * 3

@@ -16,9 +16,9 @@ from smoothed.checks import check_logits, naming_channels
 from smoothed.errors import ArgumentError
 from smoothed.one_draw import OneDraw
 from smoothed.randomness import Keyed
-from smoothed.stopping import Question, Stop
+from smoothed.stopping import Question, Seen, Stop
 from smoothed.tally import Tally
-from smoothed.votes import Vote
+from smoothed.votes import Vote, bound_of
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,7 @@ class _Counts:
         self._most = max(ballot.at)
         self._blind = ballot.stop is None
         self._scores: dict[str, Tensor] = {}
+        self._squares: dict[str, Tensor] = {}  # of the scores, where a rule watches
         self._questions = {
             (name, total): _Open(Question(vote, total, images), ballot.stop)
             for name, vote in ballot.votes.items()
@@ -165,16 +166,28 @@ class _Counts:
     def add(self, images: Int[Tensor, " a"], logits: Float[Tensor, "draws a k"]) -> None:
         """Count the next draws of the images that go on."""
         self.drawn += len(logits)
-        index, rows = images.to(logits.device), logits.flatten(0, 1)
+        rows = logits.flatten(0, 1)
         for name, vote in self.votes.items():
-            scores = _check_scores(vote(rows), rows).view(logits.shape).sum(0)
-            total = self._scores.get(name)
-            if total is None:
-                total = scores.new_zeros(len(self.going), scores.shape[1])
-            self._scores[name] = total + scores if len(images) == len(total) else total.index_add(0, index, scores)
-        closed = [question.look(self._scores[name], self.drawn) for (name, _), question in self._questions.items()]
+            scores = _check_scores(vote(rows), rows).view(logits.shape)
+            self._scores[name] = self._with(self._scores.get(name), images, scores.sum(0))
+            if self._blind or bound_of(vote, logits.shape[2]).counts:
+                self._squares[name] = self._scores[name]
+            else:
+                self._squares[name] = self._with(self._squares.get(name), images, scores.detach().square().sum(0))
+        closed = [
+            question.look(Seen(self._scores[name], self._squares[name], self.drawn))
+            for (name, _), question in self._questions.items()
+        ]
         if any(closed):
             self.going = torch.stack([question.going for question in self._questions.values()]).any(0)
+
+    def _with(
+        self, total: Tensor | None, images: Int[Tensor, " a"], more: Float[Tensor, "a k"]
+    ) -> Float[Tensor, "n k"]:
+        """What there is of all images, with more of some."""
+        if total is None:
+            total = more.new_zeros(len(self.going), more.shape[1])
+        return total + more if len(images) == len(total) else total.index_add(0, images.to(more.device), more)
 
     def tallies(self) -> dict[str, dict[int, Tally]]:
         """What there is to say when no question is open."""
@@ -197,15 +210,16 @@ class _Open:
         self.next = 1 if stop else self.total
         self._closed: list[tuple[Tensor, Tensor, int]] = []
 
-    def look(self, scores: Float[Tensor, "n k"], drawn: int) -> bool:
-        """Whether that closed the question for some images."""
+    def look(self, seen: Seen) -> bool:
+        """Whether what is seen of all images closed the question for some."""
+        drawn = seen.drawn
         if drawn < self.next or not self.going.any():
             return False
         images = self.going.nonzero()[:, 0]
-        scores = _taken(scores, images)
+        scores = _taken(seen.scores, images)
         needs = torch.zeros(len(images), dtype=torch.int64)
         if drawn < self.total and self._watch:
-            needs = self._watch(scores, drawn).cpu()
+            needs = self._watch(Seen(scores, _taken(seen.squares, images), drawn)).cpu()
         self.soonest[images] = soonest = (needs + drawn).clamp_max(self.total)
         done = needs <= 0
         if stopped := bool(done.any()):

@@ -2,7 +2,7 @@
 
 import torch
 
-from smoothed.stopping import Question
+from smoothed.stopping import Question, Seen
 
 TRIALS = 10_000
 
@@ -14,11 +14,12 @@ def run(stop, vote, scores):
     """
     images, total, _ = scores.shape
     watch = stop.watch(Question(vote, total, images))
-    sums, going, soonest = torch.zeros_like(scores[:, 0]), torch.arange(images), torch.zeros(images)
+    sums, squares = torch.zeros_like(scores[:, 0]), torch.zeros_like(scores[:, 0])
+    going, soonest = torch.arange(images), torch.zeros(images)
     classes, drawn = torch.zeros(images, dtype=torch.int64), torch.full((images,), total)
     for number in range(1, total):
-        sums = sums + scores[:, number - 1]
-        needs = watch(sums[going], number)
+        sums, squares = sums + scores[:, number - 1], squares + scores[:, number - 1] ** 2
+        needs = watch(Seen(sums[going], squares[going], number))
         assert needs.shape == going.shape
         assert not ((needs == 0) & (number < soonest[going])).any()
         soonest[going] = soonest[going].maximum(number + needs)
@@ -54,3 +55,9 @@ def shares(probabilities, images, total, generator, noise=2.0):
 def allowed(delta, trials=TRIALS):
     """The most wrong trials that a chance of `delta` leaves likely: three deviations above it."""
     return delta * trials + 3 * (delta * (1 - delta) * trials) ** 0.5
+
+
+def seen(scores, drawn):
+    """What a watch of counts sees."""
+    scores = torch.as_tensor(scores, dtype=torch.float32)
+    return Seen(scores, scores, drawn)

@@ -6,7 +6,7 @@ import torch
 from smoothed import votes
 from smoothed.errors import ArgumentError
 from smoothed.stopping import Budget
-from stopping.streams import counts, run, shares, winners
+from stopping.streams import counts, run, seen, shares, winners
 
 
 @pytest.fixture
@@ -44,11 +44,11 @@ def test_rounds_by_hand():
     ahead = torch.tensor([1, 1, 1, 1]), torch.tensor([0, 0, 0, 0])
     watch = Budget(4).watch(question := _question(16, 4))
     # After 1 draw 12 are left for 4 rounds: 3 images of one draw more. All are as close, and the first ones go on.
-    assert watch(torch.stack(ahead, 1).float(), 1).tolist() == [1, 1, 1, 0]
+    assert watch(seen(torch.stack(ahead, 1), 1)).tolist() == [1, 1, 1, 0]
     # After 2 draws 9 are left for 3 rounds, of two draws more: 1 image, the one that is level.
-    assert watch(torch.tensor([[2.0, 0], [1, 1], [2, 0]]), 2).tolist() == [0, 2, 0]
+    assert watch(seen([[2, 0], [1, 1], [2, 0]], 2)).tolist() == [0, 2, 0]
     # After 4 draws 7 are left for 2 rounds, of four more: none.
-    assert watch(torch.tensor([[2.0, 2]]), 4).tolist() == [0]
+    assert watch(seen([[2, 2]], 4)).tolist() == [0]
     assert question.images == 4
 
 

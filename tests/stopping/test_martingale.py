@@ -6,7 +6,12 @@ import math
 import pytest
 import torch
 
-from smoothed.stopping.martingale import log_ratio_of_counts, log_ratio_of_shares, log_ratio_of_sums
+from smoothed.stopping.martingale import (
+    log_ratio_of_counts,
+    log_ratio_of_leads,
+    log_ratio_of_shares,
+    log_ratio_of_sums,
+)
 
 
 def f(number):
@@ -94,3 +99,39 @@ def test_sums_exceed_1_over_delta_no_more_often_than_promised_and_not_much_more_
     ratio = torch.stack([log_ratio_of_sums(leads[:, n - 1], n, total, delta) for n in range(1, total)], 1)
     share = float((ratio.amax(1) >= -math.log(delta)).double().mean())
     assert delta / 4 < share < delta
+
+
+@pytest.mark.parametrize(
+    "law",
+    [
+        {1.0: 0.5, -1.0: 0.5},
+        {0.1: 0.9, -0.9: 0.1},
+        {0.9: 0.1, -0.1: 0.9},
+        {1.0: 0.2, 0.0: 0.6, -1.0: 0.2},
+        {0.3: 0.5, 0.1: 0.25, -0.7: 0.25},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("length", [1, 2, 6])
+def test_leads_have_a_mean_of_at_most_1_over_all_sequences_of_differences_of_mean_0(law, length):
+    assert sum(value * chance for value, chance in law.items()) == pytest.approx(0)
+    mean = 0.0
+    for sequence in itertools.product(law, repeat=length):
+        chance = math.prod(law[value] for value in sequence)
+        mean += chance * float(log_ratio_of_leads(f(sum(sequence)), f(sum(value**2 for value in sequence))).exp())
+    assert mean <= 1 + 1e-12
+    assert mean > 0.2  # nor is it thrown away
+
+
+def test_leads_that_hardly_differ_grow_nearly_as_fast_as_any_bet_could():
+    """Draws of 0.2 each: the best bet without knowing the next draw, all of it on each, gains log 1.2 a draw."""
+    gained = float(log_ratio_of_leads(f(0.2 * 200), f(0.04 * 200))) / 200
+    assert math.log(1.2) / 2 < gained < math.log(1.2)
+    # Where draws go up and down by all that they can, as fast as shares do.
+    of_leads = float(log_ratio_of_leads(f(200), f(1000)))
+    assert of_leads == pytest.approx(float(log_ratio_of_shares(f(600), f(400))), rel=0.15)
+
+
+def test_more_squares_are_more_cautious():
+    squares = torch.linspace(0, 40, 50, dtype=torch.float64)
+    assert (log_ratio_of_leads(torch.full_like(squares, 12), squares).diff() < 0).all()

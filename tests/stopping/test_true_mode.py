@@ -38,6 +38,24 @@ def test_it_keeps_that_for_other_votes(probabilities, kind, generator):
         assert stopped.float().mean() > 0.5
 
 
+def test_draws_that_hardly_differ_need_fewer(generator):
+    """Soft votes with a steady lead of 0.3: taken for votes of all or nothing they would take some 200 draws."""
+    scores = shares([0.6, 0.3, 0.1], 500, TOTAL, generator, noise=0.1)
+    decided, drawn = run(TrueMode(0.001), votes.soft, scores)
+    assert decided.unique().tolist() == [0]
+    assert 30 < drawn.float().mean() < 80
+
+
+def test_a_rival_that_varies_more_is_not_overlooked():
+    """The second best rival is nearly as good, and all that there is to say of it is that it may be anything."""
+    steady = torch.tensor([0.5, 0.3, 0.0]).expand(1, TOTAL, 3).clone()
+    wild = steady.clone()
+    wild[0, :, 2] = torch.where(torch.arange(TOTAL) % 4 == 0, 1.0, 0.0)  # a mean of 0.25
+    vote = votes.bounded(lambda logits: logits, spread=1)
+    ((_, alone), (_, beside)) = (run(TrueMode(0.001), vote, scores) for scores in (steady, wild))
+    assert int(alone) + 30 < int(beside)
+
+
 def test_the_number_of_draws_plays_no_part(generator):
     scores = counts([0.8, 0.1, 0.1], 200, 400, generator)
     decided, drawn = run(TrueMode(), votes.prediction, scores)

@@ -4,10 +4,10 @@ from smoothed.errors import ArgumentError
 from smoothed.stopping.budget import Budget
 from smoothed.stopping.confident import Confident
 from smoothed.stopping.exact import Exact
-from smoothed.stopping.rule import Question, Stop, Watch
+from smoothed.stopping.rule import Question, Seen, Stop, Watch
 from smoothed.stopping.true_mode import TrueMode
 
-__all__ = ["Budget", "Confident", "Exact", "Question", "Stop", "TrueMode", "Watch", "resolve_stop"]
+__all__ = ["Budget", "Confident", "Exact", "Question", "Seen", "Stop", "TrueMode", "Watch", "resolve_stop"]
 
 
 def resolve_stop(stop: str | Stop | None) -> Stop | None:

@@ -4,14 +4,14 @@ import math
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
-from smoothed.stopping.rule import Question, Watch
+from smoothed.stopping.rule import Question, Seen, Watch
 from smoothed.votes import Bound, bound_of
 
-Settles = Callable[[Tensor, int, Bound], Tensor]
-"""From scores (N, K), the draws that each image has had, and what one draw can do, to booleans (N,): which stop."""
+Settles = Callable[[Seen, Bound], Tensor]
+"""From what is seen of the images, and what one draw can do, to booleans (N,): which stop."""
 
 
 def looking_ahead(question: Question, settles: Settles) -> Watch:
@@ -21,7 +21,8 @@ def looking_ahead(question: Question, settles: Settles) -> Watch:
     """
     first: list[int] = []
 
-    def needs(scores: Float[Tensor, "n k"], drawn: int) -> Int[Tensor, " n"]:
+    def needs(seen: Seen) -> Int[Tensor, " n"]:
+        scores, drawn = seen.scores, seen.drawn
         bound = bound_of(question.vote, scores.shape[1])
         if not 0 < bound.spread < math.inf:
             return scores.new_full((len(scores),), question.total - drawn, dtype=torch.int64)
@@ -29,7 +30,7 @@ def looking_ahead(question: Question, settles: Settles) -> Watch:
             first.append(_first(settles, question.total, scores.shape[1], bound))
         if drawn < first[0]:
             return scores.new_full((len(scores),), first[0] - drawn, dtype=torch.int64)
-        return (~settles(scores, drawn, bound).to(scores.device)).long()
+        return (~settles(seen, bound).to(scores.device)).long()
 
     return needs
 
@@ -37,4 +38,5 @@ def looking_ahead(question: Question, settles: Settles) -> Watch:
 def _first(settles: Settles, total: int, classes: int, bound: Bound) -> int:
     best = torch.zeros(1, classes, dtype=torch.float64)
     best[0, 0] = bound.spread
-    return next((drawn for drawn in range(1, total) if settles(drawn * best, drawn, bound)), total)
+    agreeing = (Seen(drawn * best, drawn * best.square(), drawn) for drawn in range(1, total))
+    return next((seen.drawn for seen in agreeing if settles(seen, bound)), total)

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from smoothed.errors import ArgumentError
 from smoothed.stopping.exact import Exact
+from smoothed.stopping.normal import margins
 from smoothed.stopping.pairs import pairs
-from smoothed.stopping.rule import Question, Watch
-from smoothed.votes import bound_of
+from smoothed.stopping.rule import Question, Seen, Watch
+from smoothed.votes import Bound, bound_of
 
 
 @dataclass(frozen=True)
@@ -57,20 +58,27 @@ class _Rounds:
         self._seen = 0
         self._next = max(1, self._each // 4)
 
-    def needs(self, scores: Float[Tensor, "n k"], drawn: int) -> Int[Tensor, " n"]:
+    def needs(self, seen: Seen) -> Int[Tensor, " n"]:
         """See `Watch`."""
+        scores, drawn = seen.scores, seen.drawn
         self._left -= len(scores) * (drawn - self._seen)
         self._seen = drawn
         bound = bound_of(self.question.vote, scores.shape[1])
         if bound.spread == math.inf:
             return scores.new_full((len(scores),), max(0, self._each - drawn), dtype=torch.int64)
-        needs = self._exact(scores, drawn)
+        needs = self._exact(seen)
         if drawn >= self._next:
             rounds = max(1, math.ceil(math.log2(self.question.total / drawn)))
             self._next = min(2 * drawn, self.question.total)
             keep = int(self._left / rounds / (self._next - drawn))
-            lead, rival = (best[:, 0] for best in pairs(scores, drawn, bound, rivals=1))
-            # The lead in units of its deviation, if both are equally probable.
-            margin = torch.where(needs > 0, lead / (lead + 2 * rival).sqrt(), torch.inf)
+            margin = torch.where(needs > 0, _margin(seen, self.question.total, bound), torch.inf)
             needs[margin.argsort(stable=True)[keep:]] = 0
         return needs.clamp_max(self._next - drawn)
+
+
+def _margin(seen: Seen, total: int, bound: Bound) -> Float[Tensor, " n"]:
+    """The lead over the nearest rival, in units of its deviation."""
+    if not bound.counts and bound.spread > 0:
+        return margins(seen, total, bound, weight=1).amin(1)
+    lead, rival = (best[:, 0] for best in pairs(seen, bound, rivals=1))
+    return lead / (lead + 2 * rival).sqrt()  # as if both were equally probable

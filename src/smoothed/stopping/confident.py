@@ -6,7 +6,7 @@ from functools import partial
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from smoothed.checks import check_choice
@@ -14,9 +14,10 @@ from smoothed.stopping.ahead import looking_ahead
 from smoothed.stopping.arguments import check_delta, check_weight
 from smoothed.stopping.exact import Exact
 from smoothed.stopping.martingale import log_ratio_of_counts, log_ratio_of_sums
+from smoothed.stopping.normal import chance_of_change, margins
 from smoothed.stopping.pairs import pairs
 from smoothed.stopping.posterior import chance_table
-from smoothed.stopping.rule import Question, Watch
+from smoothed.stopping.rule import Question, Seen, Watch
 from smoothed.votes import Bound
 
 Guarantee = Literal["average", "each"]
@@ -30,20 +31,20 @@ class Confident:
         delta: in (0, 1).
         guarantee: what the chance is of.
 
-            `average`: the posterior predictive of this image's votes. It is right on average over images whose class
-            probabilities come from the prior, and as right for other images as they resemble those. Of images that are
-            all close to a tie more than `delta` may change; what changes is then decided by few votes.
+            `average`: the posterior predictive of this image's votes. It is right on average over images that are like
+            those of the prior, and as right for other images as they resemble those. Of images that are all close to a
+            tie more than `delta` may change; what changes is then decided by few votes.
 
             `each`: the order of an image's draws alone. It holds for every image, whatever its class probabilities. It
             takes about one and a half times the draws for `prediction` votes (`benchmarks/stopping.py`), and more for
             others.
-        prior_weight: of `average`: how many draws the prior is worth. It is a Dirichlet distribution with this weight
-            in all, the same for each class. A smaller one trusts the first draws more. One draw is the reference prior
-            of Perks (1947), for two classes that of Jeffreys.
+        prior_weight: of `average`: how many draws the prior is worth, each for a class at random. A smaller one trusts
+            the first draws more. For `prediction` votes it is a Dirichlet distribution with this weight in all; one
+            draw is the reference prior of Perks (1947), for two classes that of Jeffreys.
 
-    The chances of several rivals are added up, and a tie counts as a change, so the chance is never understated for
-    `prediction` votes. Scores of other votes are taken for fractions of votes, which vary more than they do. A vote
-    whose bound is not known (`votes.bounded`) takes all draws.
+    The chances of several rivals are added up, and a tie counts as a change. Of `prediction` votes `average` knows the
+    law; scores of other votes are taken to be normal, of a mean and a deviation that the draws tell. A vote whose bound
+    is not known (`votes.bounded`) takes all draws.
 
     Raises:
         ArgumentError: a delta outside (0, 1), an unknown guarantee, or a weight that is not positive.
@@ -63,20 +64,22 @@ class Confident:
         settles = self._by_prior if self.guarantee == "average" else self._by_order
         confident, exact = looking_ahead(question, partial(settles, question.total)), Exact().watch(question)
 
-        def needs(scores: Float[Tensor, "n k"], drawn: int) -> Int[Tensor, " n"]:
-            return torch.minimum(confident(scores, drawn), exact(scores, drawn))
+        def needs(seen: Seen) -> Int[Tensor, " n"]:
+            return torch.minimum(confident(seen), exact(seen))
 
         return needs
 
-    def _by_prior(self, total: int, scores: Float[Tensor, "n k"], drawn: int, bound: Bound) -> Bool[Tensor, " n"]:
-        classes = scores.shape[1]
-        table = chance_table(total, classes, self.delta, self.prior_weight / classes)
-        return table.confident(*pairs(scores, drawn, bound, rivals=2), drawn)
+    def _by_prior(self, total: int, seen: Seen, bound: Bound) -> Bool[Tensor, " n"]:
+        classes, weight = seen.scores.shape[1], self.prior_weight
+        if bound.counts:
+            table = chance_table(total, classes, self.delta, weight / classes)
+            return table.confident(*pairs(seen, bound, rivals=2), seen.drawn)
+        return chance_of_change(margins(seen, total, bound, weight), seen.drawn + weight) <= self.delta
 
-    def _by_order(self, total: int, scores: Float[Tensor, "n k"], drawn: int, bound: Bound) -> Bool[Tensor, " n"]:
+    def _by_order(self, total: int, seen: Seen, bound: Bound) -> Bool[Tensor, " n"]:
         # One rival has the most of all M votes; each of the others may lead and be taken for the winner.
-        delta = self.delta / (scores.shape[1] - 1)
-        lead, rival = (best[:, 0] for best in pairs(scores, drawn, bound, rivals=1))
+        drawn, delta = seen.drawn, self.delta / (seen.scores.shape[1] - 1)
+        lead, rival = (best[:, 0] for best in pairs(seen, bound, rivals=1))
         if bound.counts:
             ratio = log_ratio_of_counts(rival + lead, rival, total - drawn)
         else:

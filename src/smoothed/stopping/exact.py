@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from smoothed.stopping.lead import lead
-from smoothed.stopping.rule import Question, Watch
+from smoothed.stopping.rule import Question, Seen, Watch
 from smoothed.votes import Vote, bound_of
 
 # Of one addition in float32, as a share of its result.
@@ -29,9 +29,10 @@ class Exact:
         return partial(_needs, question.vote, question.total)
 
 
-def _needs(vote: Vote, total: int, scores: Float[Tensor, "n k"], drawn: int) -> Int[Tensor, " n"]:
+def _needs(vote: Vote, total: int, seen: Seen) -> Int[Tensor, " n"]:
     """How many draws more until the leader may be out of reach, if all of them are for it."""
-    bound, left = bound_of(vote, scores.shape[1]), total - drawn
+    scores, left = seen.scores, total - seen.drawn
+    bound = bound_of(vote, scores.shape[1])
     if bound.counts:
         # Each draw more adds 1 to the lead, and takes 1 from what can still be lost.
         return ((left - lead(scores, tie=1.0)) / 2).ceil().clamp(0, left).long()

@@ -10,6 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+# A factor of two from the best odds costs a few percent of the ratio's growth.
+_ODDS = tuple(4.0**power for power in range(-3, 4))
+
 
 def log_ratio_of_shares(ahead: Float[Tensor, "*n"], behind: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     """Against a rival that is at least as probable: the prior-posterior ratio of a share of 1/2, its prior uniform.
@@ -24,6 +27,25 @@ def log_ratio_of_shares(ahead: Float[Tensor, "*n"], behind: Float[Tensor, "*n"])
         behind: y, those of the rival. Where y > x the ratio means nothing.
     """
     return _log_mixture(ahead, behind) + (ahead + behind) * math.log(2)
+
+
+def log_ratio_of_leads(leads: Float[Tensor, "*n"], squares: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """Against a rival whose expected score is at least the leader's, for scores that are no counts.
+
+    Of independent differences d >= -1 without a positive mean, exp(q d + (q + log(1 - q)) d^2) <= 1 + q d has a mean of
+    at most 1, for each q in [0, 1) (Fan, Grama and Liu, 2015, "Exponential inequalities for martingales with
+    applications", lemma 4.1). Here the product over the draws is averaged over odds of q from 1/64 to 64. The smaller
+    the squares, the larger the ratio: it sees how little draws differ.
+
+    Args:
+        leads: the sum of d, in units of the spread.
+        squares: the sum of d^2, or more than that.
+    """
+    grown = torch.full_like(leads, -torch.inf)
+    for odds in _ODDS:
+        rate = odds / (1 + odds)
+        grown = torch.logaddexp(grown, rate * leads + (rate + math.log1p(-rate)) * squares)
+    return grown - math.log(len(_ODDS))
 
 
 def log_ratio_of_counts(ahead: Float[Tensor, "*n"], behind: Float[Tensor, "*n"], left: int) -> Float[Tensor, "*n"]:

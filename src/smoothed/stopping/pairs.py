@@ -1,15 +1,14 @@
-"""The leader against its best rivals, as if each draw voted for one of the two or for neither."""
+"""The leader against its rivals: as if each draw voted for one of the two or for neither, and as their scores vary."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from smoothed.stopping.rule import Seen
 from smoothed.votes import Bound
 
 
-def pairs(
-    scores: Float[Tensor, "n k"], drawn: int, bound: Bound, rivals: int
-) -> tuple[Float[Tensor, "n r"], Float[Tensor, "n r"]]:
+def pairs(seen: Seen, bound: Bound, rivals: int) -> tuple[Float[Tensor, "n r"], Float[Tensor, "n r"]]:
     """The leader's lead over its best rivals, and the votes of those, float64.
 
     Scores that are no counts are taken for fractions of votes, which vary more. Shares of one vote vary most, for the
@@ -18,14 +17,33 @@ def pairs(
     taken for (n + L) / 2 votes against (n - L) / 2.
 
     Args:
-        scores: (N, K), of `drawn` draws.
-        drawn: n.
+        seen: of the images.
         bound: what one draw can do; its spread is finite.
         rivals: R, how many to compare with; fewer where there are fewer.
 
     Returns:
         The leads and the rivals' votes, (N, R), the best rival first.
     """
-    best = scores.to(torch.float64).topk(min(rivals + 1, scores.shape[1])).values
+    best = seen.scores.to(torch.float64).topk(min(rivals + 1, seen.scores.shape[1])).values
     leads = (best[:, :1] - best[:, 1:]) / bound.spread
-    return leads, best[:, 1:] if bound.shares else (drawn - leads) / 2
+    return leads, best[:, 1:] if bound.shares else (seen.drawn - leads) / 2
+
+
+def differences(seen: Seen, bound: Bound) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k"]]:
+    """The leader's lead over each class, and how much the differences of the draws vary at most, float64.
+
+    What is kept are the squares of each class's scores, not those of their differences. So the root of what they vary
+    is taken for the most that it can be, by Minkowski's inequality: the sum of the roots for either class.
+
+    Args:
+        seen: of the images.
+        bound: what one draw can do; its spread is finite and not 0.
+
+    Returns:
+        The leads, and for each the sum of squares of the distances of the draws' differences from their mean, (N, K),
+        in units of the spread. The leader's lead over itself is 0.
+    """
+    scores, squares = seen.scores.double() / bound.spread, seen.squares.double() / bound.spread**2
+    first = scores.argmax(1, keepdim=True)
+    apart = (squares - scores.square() / seen.drawn).clamp_min(0).sqrt()
+    return scores.gather(1, first) - scores, (apart.gather(1, first) + apart).square()

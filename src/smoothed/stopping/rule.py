@@ -8,10 +8,26 @@ from torch import Tensor
 
 from smoothed.votes import Vote
 
-Watch = Callable[[Tensor, int], Tensor]
-"""From the scores (N, K) of the images that still go on, in their order, and the draws that each of them has had, to
-integers (N,): how many draws more each needs at least before it may stop; 0 for one that stops now. A watch that can't
-look ahead says 1. It is not asked at the last draw, nor again before one of the images may stop."""
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the draws of the images that still go on have come to.
+
+    Attributes:
+        scores: their sum, (N, K).
+        squares: the sum of the squares of each draw's scores, (N, K). Of counts, these are the counts.
+        drawn: n, the draws that each of the images has had.
+    """
+
+    scores: Tensor
+    squares: Tensor
+    drawn: int
+
+
+Watch = Callable[[Seen], Tensor]
+"""From what is seen of the images that still go on, in their order, to integers (N,): how many draws more each needs at
+least before it may stop; 0 for one that stops now. A watch that can't look ahead says 1. It is not asked at the last
+draw, nor again before one of the images may stop."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +55,8 @@ class Stop(Protocol):
         >>> from smoothed import Gaussian, Smoothed
         >>> class Lead:
         ...     def watch(self, question):
-        ...         def needs(scores, drawn):
-        ...             first, second = scores.topk(2).values.T
+        ...         def needs(seen):
+        ...             first, second = seen.scores.topk(2).values.T
         ...             return (first - second < 3).long()
         ...         return needs
         >>> model = lambda inputs: inputs.mean((2, 3))
