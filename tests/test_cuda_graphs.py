@@ -1,6 +1,8 @@
 """When passes become graphs, and that nothing else shows; torch.compile is a stand-in, so that no GPU is needed."""
 
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -8,6 +10,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from smoothed.cuda_graphs import AFTER, MOST, Graphs, has_graphs
+
+CPU = torch.device("cpu")
 
 
 class Square(nn.Module):
@@ -91,7 +95,7 @@ def test_only_cuda_has_them():
 
 
 def test_what_is_returned_is_not_overwritten(made, module, weight):
-    recorder, graphs = made(), Graphs(module)
+    recorder, graphs = made(), Graphs(module, CPU)
     run_often(graphs, weight)
     passes = [(torch.rand(5, 3), weight * factor) for factor in (1, 2)]
     before = recorder.runs
@@ -103,7 +107,7 @@ def test_what_is_returned_is_not_overwritten(made, module, weight):
 
 
 def test_a_shape_is_tried_once_when_it_comes_often(made, module, weight):
-    recorder, graphs = made(), Graphs(module)
+    recorder, graphs = made(), Graphs(module, CPU)
     run_often(graphs, weight, times=AFTER - 1)
     run_often(graphs, weight, rows=4, times=AFTER - 1)
     assert recorder.modes == []
@@ -118,7 +122,7 @@ def test_a_shape_is_tried_once_when_it_comes_often(made, module, weight):
 
 
 def test_no_more_shapes_than_memory_should_hold(made, module, weight):
-    recorder, graphs = made(), Graphs(module)
+    recorder, graphs = made(), Graphs(module, CPU)
     for rows in range(2, 2 + MOST):
         run_often(graphs, weight, rows=rows)
     assert len(recorder.memory) == MOST
@@ -128,7 +132,7 @@ def test_no_more_shapes_than_memory_should_hold(made, module, weight):
 
 
 def test_what_does_not_pay_stays_as_it_was(made, module, weight):
-    recorder, graphs = made(quicker=False), Graphs(module)
+    recorder, graphs = made(quicker=False), Graphs(module, CPU)
     run_often(graphs, weight)
     tried = recorder.runs
     run_often(graphs, weight, times=2 * AFTER)
@@ -137,10 +141,50 @@ def test_what_does_not_pay_stays_as_it_was(made, module, weight):
 
 @pytest.mark.parametrize("breaks", [1, 2, 3])
 def test_what_fails_is_left_alone(made, module, weight, breaks):
-    recorder, graphs = made(breaks=breaks), Graphs(module)
+    recorder, graphs = made(breaks=breaks), Graphs(module, CPU)
     run_often(graphs, weight)
     run_often(graphs, weight, rows=4)
     assert recorder.runs == breaks
+
+
+def test_a_graph_that_fails_later_is_left_alone_too(made, module, weight):
+    recorder, graphs = made(), Graphs(module, CPU)
+    run_often(graphs, weight)
+    recorder.breaks = recorder.runs + 1
+    inputs = torch.rand(5, 3)
+    with torch.inference_mode():
+        for _ in range(3):
+            assert_close(graphs(inputs, weight), expected(inputs, weight))
+    assert recorder.runs == recorder.breaks
+
+
+def test_none_on_another_device(made, module, weight):
+    recorder, graphs = made(), Graphs(module, torch.device("cuda"))
+    run_often(graphs, weight, times=2 * AFTER)
+    assert recorder.runs == 0
+
+
+def test_threads_take_turns_in_the_memory_of_a_graph(made, module, weight):
+    recorder, graphs = made(), Graphs(module, CPU)
+    run_often(graphs, weight)
+    slow, replay = threading.Event(), graphs._compiled
+
+    def interrupted(*tensors):
+        made = replay(*tensors)
+        slow.wait(0.05)  # time for another thread to write
+        return made
+
+    graphs._compiled = interrupted
+    inputs = [torch.rand(5, 3) for _ in range(4)]
+
+    def one(rows):
+        with torch.inference_mode():
+            return graphs(rows, weight)
+
+    with ThreadPoolExecutor(4) as pool:
+        for got, rows in zip(pool.map(one, inputs), inputs, strict=True):
+            assert_close(got, expected(rows, weight))
+    assert recorder.runs > 4
 
 
 def test_a_compiler_that_refuses_is_not_asked_again(monkeypatch, module, weight):
@@ -151,14 +195,14 @@ def test_a_compiler_that_refuses_is_not_asked_again(monkeypatch, module, weight)
         raise RuntimeError("no such mode")
 
     monkeypatch.setattr(torch, "compile", refuse)
-    graphs = Graphs(module)
+    graphs = Graphs(module, CPU)
     run_often(graphs, weight)
     run_often(graphs, weight, rows=4)
     assert asked == [{"mode": "reduce-overhead"}]
 
 
 def test_a_graph_that_computes_something_else_is_not_used(made, module, weight, monkeypatch):
-    recorder, graphs = made(stale=True), Graphs(module)
+    recorder, graphs = made(stale=True), Graphs(module, CPU)
     monkeypatch.setattr("smoothed.cuda_graphs.seconds_in_turn", lambda _: [2.0, 1.0])
     run_often(graphs, weight)
     tried = recorder.runs
@@ -168,7 +212,7 @@ def test_a_graph_that_computes_something_else_is_not_used(made, module, weight, 
 
 
 def test_none_under_gradients(made, module, weight):
-    recorder, graphs = made(), Graphs(module)
+    recorder, graphs = made(), Graphs(module, CPU)
     run_often(graphs, weight)
     before = recorder.runs
     inputs = torch.rand(5, 3, requires_grad=True)
@@ -178,7 +222,7 @@ def test_none_under_gradients(made, module, weight):
 
 
 def test_none_where_a_pass_changes_the_module(made, module, weight):
-    recorder, graphs = made(), Graphs(module)
+    recorder, graphs = made(), Graphs(module, CPU)
     module.norm.train()
     inputs = torch.rand(5, 3)
     with torch.inference_mode():
@@ -192,7 +236,7 @@ def test_none_where_a_pass_changes_the_module(made, module, weight):
 def test_torch_itself(module, weight, monkeypatch):
     """On a CPU it compiles in the same mode, and then goes without graphs; rows vary, and so may its kernels."""
     monkeypatch.setattr("smoothed.cuda_graphs.seconds_in_turn", lambda _: [2.0, 1.0])
-    graphs = Graphs(module)
+    graphs = Graphs(module, CPU)
     for rows in (5, 4, 5, 3):
         run_often(graphs, weight, rows=rows)
     assert list(graphs._pays.values()) == [True] * 3

@@ -186,3 +186,17 @@ class TestKeyed:
 
 def test_every_noise_has_a_name_and_a_law():
     assert set(NOISES.values()) == set(LAWS)
+
+
+def test_a_law_of_a_mixin_is_also_that_of_keyed_rows():
+    class Zeros:
+        def unit_(self, noise, generator):
+            del generator
+            return noise.zero_()
+
+    class Mixed(Zeros, Uniform):
+        pass
+
+    like = torch.empty(3, 2, 4, 4)
+    assert Mixed(1.0).unit_rows(Keyed(0), 0, like).abs().max() == 0
+    assert Uniform(1.0).unit_rows(Keyed(0), 0, like).abs().max() > 0

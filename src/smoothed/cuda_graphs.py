@@ -13,6 +13,7 @@ of torch 2.13:
 - Under gradients runs wait for their backward passes, which may never come.
 """
 
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -40,10 +41,13 @@ class Graphs:
 
     Args:
         module: compiled already, the best there is without graphs.
+        device: of the passes that may be graphs; on another, where the module may have been moved, none is.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, device: torch.device) -> None:
         self._module = module
+        self._kind = device.type
+        self._lock = threading.Lock()
         # Modules of a graph lie in bare ones, whose mode says nothing.
         self._inside = [inner for inner in module.modules() if inner is not module and type(inner) is not nn.Module]
         self._compiled: Callable[..., Tensor] | None = None
@@ -53,21 +57,28 @@ class Graphs:
 
     def __call__(self, inputs: Tensor, *others: Tensor | None) -> Tensor:
         """What the module gives, in memory that no later pass writes to."""
-        if torch.is_grad_enabled() or any(inner.training for inner in self._inside):
+        elsewhere = inputs.device.type != self._kind
+        if elsewhere or torch.is_grad_enabled() or any(inner.training for inner in self._inside):
             return self._module(inputs, *others)
         kind = inputs.shape, inputs.dtype, inputs.device
         if kind not in self._pays and self._tries:
             self._passes[kind] += 1
             if self._passes[kind] == AFTER:
                 self._pays[kind] = self._try(inputs, *others)
-        return self._replay(inputs, *others) if self._pays.get(kind) else self._module(inputs, *others)
+        if self._pays.get(kind):
+            try:
+                return self._replay(inputs, *others)
+            except Exception:  # recorded anew, say, where weights have moved, and no memory is left for it
+                self._pays[kind] = False
+        return self._module(inputs, *others)
 
     def _replay(self, *tensors: Tensor | None) -> Tensor:
         # No `cudagraph_mark_step_begin`: after the copy nothing is alive that it would end, and from the first mark on,
         # all of torch's graphs in a process wait for marks.
         if self._compiled is None:
             self._compiled = torch.compile(self._module.forward, mode="reduce-overhead")
-        return self._compiled(*tensors).clone()
+        with self._lock:  # another thread's pass would be in the same memory
+            return self._compiled(*tensors).clone()
 
     def _try(self, inputs: Tensor, *others: Tensor | None) -> bool:
         self._tries -= 1

@@ -182,7 +182,7 @@ class Fused(nn.Module):
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ArgumentError("model", "a network that torch.compile can make", reason) from error
         if graphs and self.stacks and has_graphs(images.device):  # noise elsewhere is Python's, which no graph holds
-            self._graphs = Graphs(self._folded)
+            self._graphs = Graphs(self._folded, images.device)
 
 
 def _slots(whole: Whole, graph: fx.Graph) -> list[Slot]:

@@ -47,8 +47,9 @@ class ScaledNoise(ABC):
 
     def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
-        if "unit_" in vars(cls) and "unit_rows" not in vars(cls):  # of a law of its own: not the rows of another's
-            cls.unit_rows = ScaledNoise.unit_rows
+        home = {name: next(base for base in cls.__mro__ if name in vars(base)) for name in ("unit_", "unit_rows")}
+        if cls.__mro__.index(home["unit_"]) < cls.__mro__.index(home["unit_rows"]):
+            cls.unit_rows = ScaledNoise.unit_rows  # of a law of its own: not the rows of another's
 
     @classmethod
     def normalized(cls, sigma: float, std: Sequence[float]) -> Self:

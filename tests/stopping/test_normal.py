@@ -30,7 +30,7 @@ def test_it_is_the_posterior_predictive(weight):
     random, total, n = np.random.default_rng(0), 40, 8
     leads = torch.tensor([[0.3, -0.2, 0.5, 0.1, 0.4, -0.3, 0.2, 0.35]], dtype=torch.float64)
     values = leads[0].numpy()
-    # Prior: mean 0 worth w draws, and w draws whose squares are 2 / K = 1 on average.
+    # Prior: mean 0 worth w draws, and w draws whose squares are 1.
     degrees, worth, mean = weight + n, weight + n, values.sum() / (weight + n)
     squares = weight * 1 + values.var() * n + weight * n / worth * values.mean() ** 2
     variance = squares / random.chisquare(degrees, 400_000)
@@ -73,9 +73,7 @@ def test_each_rival_has_the_margin_of_a_pair_and_never_a_larger_one(generator):
         first = int(image.sum(0).argmax())
         for rival in set(range(6)) - {first}:
             lead = (image[:, first] - image[:, rival]).numpy()
-            sigma = np.sqrt(
-                (lead.var() * n + weight * 2 / 6 + lead.sum() ** 2 * weight / n / (n + weight)) / (n + weight)
-            )
+            sigma = np.sqrt((lead.var() * n + weight + lead.sum() ** 2 * weight / n / (n + weight)) / (n + weight))
             exact = lead.sum() * np.sqrt((total + weight) / (n + weight) / (total - n)) / sigma
             assert 0.3 * exact < float(found[rival]) <= exact + 1e-12
             equal += float(found[rival]) > 0.99 * exact
@@ -98,6 +96,13 @@ def test_rivals_beyond_the_second_count_as_much_as_it():
     assert chances[0] == pytest.approx(law.sf(3) + 3 * law.sf(4))
     assert chances[1] == pytest.approx(law.sf(2) + 3 * law.sf(8))
     assert chance_of_change(found[:, [0, 1]], 11.0)[0] == pytest.approx(law.sf(3))
+
+
+def test_what_rounding_hides_counts_as_variation(generator):
+    """Scores far from 0, of which float32 keeps too few digits: no larger a margin than near 0."""
+    scores = torch.randint(2, (200, 30, 2), generator=generator).float()
+    near, far = (margins(seen_of(scores + offset), 400, ONE, 1.0)[:, 1] for offset in (0.0, 1000.0))
+    assert (far <= near + 1e-6).all()
 
 
 def test_a_tie_is_no_margin():

@@ -56,6 +56,15 @@ def test_a_rival_that_varies_more_is_not_overlooked():
     assert int(alone) + 30 < int(beside)
 
 
+@pytest.mark.parametrize(("offset", "spread"), [(300.0, 1.0), (1000.3, 1.0), (0.0, 1e-23)])
+def test_scores_that_float32_can_hardly_tell_apart(offset, spread, generator):
+    """Level classes, so that nearly none may stop: not where sums of squares are rounded away either."""
+    vote = votes.bounded(lambda logits: logits, spread=spread)
+    scores = offset + spread * torch.randint(2, (400, 300, 2), generator=generator).float()
+    _, drawn = run(TrueMode(0.01), vote, scores)
+    assert int((drawn < 300).sum()) <= 0.01 * 400
+
+
 def test_the_number_of_draws_plays_no_part(generator):
     scores = counts([0.8, 0.1, 0.1], 200, 400, generator)
     decided, drawn = run(TrueMode(), votes.prediction, scores)

@@ -13,6 +13,9 @@ from smoothed.votes import Bound, bound_of
 Settles = Callable[[Seen, Bound], Tensor]
 """From what is seen of the images, and what one draw can do, to booleans (N,): which stop."""
 
+# Squares of scores that differ by less vanish in float32.
+_SMALLEST = 2.0**-50
+
 
 def looking_ahead(question: Question, settles: Settles) -> Watch:
     """The watch of a rule that stops no image sooner than one whose draws all agree.
@@ -24,7 +27,7 @@ def looking_ahead(question: Question, settles: Settles) -> Watch:
     def needs(seen: Seen) -> Int[Tensor, " n"]:
         scores, drawn = seen.scores, seen.drawn
         bound = bound_of(question.vote, scores.shape[1])
-        if not 0 < bound.spread < math.inf:
+        if not _SMALLEST < bound.spread < math.inf:
             return scores.new_full((len(scores),), question.total - drawn, dtype=torch.int64)
         if not first:
             first.append(_first(settles, question.total, scores.shape[1], bound))

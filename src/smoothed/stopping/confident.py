@@ -38,13 +38,15 @@ class Confident:
             `each`: the order of an image's draws alone. It holds for every image, whatever its class probabilities. It
             takes about one and a half times the draws for `prediction` votes (`benchmarks/stopping.py`), and more for
             others.
-        prior_weight: of `average`: how many draws the prior is worth, each for a class at random. A smaller one trusts
-            the first draws more. For `prediction` votes it is a Dirichlet distribution with this weight in all; one
-            draw is the reference prior of Perks (1947), for two classes that of Jeffreys.
+        prior_weight: of `average`: how many draws the prior is worth. A smaller one trusts the first draws more. For
+            `prediction` votes it is a Dirichlet distribution with this weight in all, the same for each class; one draw
+            is the reference prior of Perks (1947), for two classes that of Jeffreys. For others it is draws that move a
+            lead by all that they can.
 
     The chances of several rivals are added up, and a tie counts as a change. Of `prediction` votes `average` knows the
-    law; scores of other votes are taken to be normal, of a mean and a deviation that the draws tell. A vote whose bound
-    is not known (`votes.bounded`) takes all draws.
+    law; scores of other votes are taken to be normal, of a mean and a deviation that the draws tell. Where draws are
+    much alike, but a rare one turns the vote by all that it can, more than `delta` may change. A vote whose bound is
+    not known (`votes.bounded`) takes all draws.
 
     Raises:
         ArgumentError: a delta outside (0, 1), an unknown guarantee, or a weight that is not positive.

@@ -9,11 +9,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from smoothed.stopping.lead import lead
-from smoothed.stopping.rule import Question, Seen, Watch
+from smoothed.stopping.rule import ROUNDING, Question, Seen, Watch
 from smoothed.votes import Vote, bound_of
-
-# Of one addition in float32, as a share of its result.
-_ROUNDING = 2.0**-24
 
 
 @dataclass(frozen=True)
@@ -40,6 +37,6 @@ def _needs(vote: Vote, total: int, seen: Seen) -> Int[Tensor, " n"]:
         # Without a spread all classes tie in every draw.
         return scores.new_full((len(scores),), left if bound.spread else 0, dtype=torch.int64)
     # A tie counts for nothing here, for sums are rounded, those that are to come too: each of two classes by so much.
-    slack = 2 * left * _ROUNDING * (scores.abs().amax(1) + left * bound.largest)
+    slack = 2 * left * ROUNDING * (scores.abs().amax(1) + left * bound.largest)
     short = left * bound.spread - lead(scores)
     return torch.where(short + slack < 0, 0, (short / (2 * bound.spread)).ceil().clamp(1, left)).long()

@@ -1,14 +1,14 @@
 """The chance that a rival overtakes the leader, by the posterior predictive of a normal law: for scores, not counts.
 
 What a draw adds to the leader's lead over one rival is taken to be normal, of unknown mean and deviation. The prior is
-the conjugate one and worth w draws, each of which votes for a class at random: it adds nothing and moves the lead by a
-spread with probability 2 / K. After n draws with a lead of L, and S the sum of squares of the distances of its steps
-from their mean, in units of the spread, the lead after all M draws is then a Student's t of n + w degrees of freedom
-(Gelman et al., Bayesian Data Analysis, section 3.3). It is 0 at t below its middle:
+the conjugate one and worth w draws, which move the lead as much as a draw can: a spread up or down. After n draws with
+a lead of L, and S the sum of squares of the distances of its steps from their mean, in units of the spread, the lead
+after all M draws is then a Student's t of n + w degrees of freedom (Gelman et al., Bayesian Data Analysis, section
+3.3). It is 0 at t below its middle:
 
-    t = L sqrt((M + w) / ((n + w) (M - n))) / sigma,    (n + w) sigma^2 = S + 2 w / K + L^2 w / (n (n + w)).
+    t = L sqrt((M + w) / ((n + w) (M - n))) / sigma,    (n + w) sigma^2 = S + w + L^2 w / (n (n + w)).
 
-A draw that is all for one class is what the counts of `posterior.py` are made of; there both chances are near.
+Draws that are all for one class of two are the counts of `posterior.py`; there both chances are near.
 """
 
 import torch
@@ -30,9 +30,9 @@ def margins(seen: Seen, total: int, bound: Bound, weight: float) -> Float[Tensor
         bound: what one draw can do; its spread is finite and not 0.
         weight: w, above 0.
     """
-    drawn, classes = seen.drawn, seen.scores.shape[1]
+    drawn = seen.drawn
     leads, apart = differences(seen, bound)
-    prior = weight * 2 / classes + leads.square() * (weight / (drawn * (drawn + weight)))
+    prior = weight + leads.square() * (weight / (drawn * (drawn + weight)))
     sigma = ((apart + prior) / (drawn + weight)).sqrt()
     reach = ((total + weight) / ((drawn + weight) * (total - drawn))) ** 0.5
     return (leads * reach / sigma).scatter(1, seen.scores.argmax(1, keepdim=True), torch.inf)

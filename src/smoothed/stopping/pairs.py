@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from smoothed.stopping.rule import Seen
+from smoothed.stopping.rule import ROUNDING, Seen
 from smoothed.votes import Bound
 
 
@@ -45,5 +45,7 @@ def differences(seen: Seen, bound: Bound) -> tuple[Float[Tensor, "n k"], Float[T
     """
     scores, squares = seen.scores.double() / bound.spread, seen.squares.double() / bound.spread**2
     first = scores.argmax(1, keepdim=True)
-    apart = (squares - scores.square() / seen.drawn).clamp_min(0).sqrt()
+    # What rounding may hide, where scores are large beside their spread, counts as variation.
+    hidden = 4 * ROUNDING * scores.square()
+    apart = ((squares - scores.square() / seen.drawn).clamp_min(0) + hidden).sqrt()
     return scores.gather(1, first) - scores, (apart.gather(1, first) + apart).square()

@@ -8,10 +8,13 @@ from torch import Tensor
 
 from smoothed.votes import Vote
 
+ROUNDING = 2.0**-24
+"""Of one addition in float32, as a share of its result: scores are added up in it, one draw after another."""
+
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What the draws of the images that still go on have come to.
+    """What the draws of the images that still go on have come to, float32.
 
     Attributes:
         scores: their sum, (N, K).
