@@ -227,10 +227,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the rows here")
     parser.add_argument("--draws", type=Path, help="keep the network's draws here, or take them from here")
     parser.add_argument("--split", default="test", help="validation: images of the full CIFAR-10 that settings may see")
+    parser.add_argument("--images", type=int, help="how many: 1,000, or 64 with --quick, if not given")
     parser.add_argument("--quick", action="store_true", help="fewer images")
     options = parser.parse_args()
     bench = Bench()
     count, trials = (64, 20_000) if options.quick else (1000, 40_000)
+    count = options.images or count
     if options.draws and options.draws.exists():
         draws = torch.load(options.draws, weights_only=True)
     else:
