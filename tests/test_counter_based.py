@@ -12,7 +12,7 @@ from scipy import stats
 from torch.testing import assert_close
 
 from smoothed import counter_based
-from smoothed.counter_based import laplace, normal, normals, numbers, places, splitmix64, uniform
+from smoothed.counter_based import laplace, normal, normals, numbers, places, places_channels_last, splitmix64, uniform
 
 CPU = torch.device("cpu")
 WORD = 2**64
@@ -129,6 +129,26 @@ def test_affine_is_applied_to_every_row():
     keys, spots = some_keys(3), places(40, CPU)
     scale, shift = torch.linspace(0, 2, 40), torch.linspace(-5, 5, 40)
     assert_close(normals(keys, spots, affine=(scale, shift)), normals(keys, spots) * scale + shift)
+
+
+@pytest.mark.usefixtures("maker")
+@pytest.mark.parametrize("rows", [1, 5])
+def test_what_is_added_may_be_another_for_each_row(monkeypatch, rows):
+    monkeypatch.setattr(counter_based, "_AT_A_TIME", {"cpu": 64})  # in parts, of several rows or of less than one
+    for count in (20, 150):
+        keys, spots = some_keys(rows), places(count, CPU)
+        scale, added = torch.linspace(0, 2, count), torch.randn(rows, count)
+        expected = normals(keys, spots, torch.float64) * scale.double() + added.double()
+        for dtype, error in ((torch.float64, 1e-12), (torch.float32, 2e-6), (torch.bfloat16, 2**-7)):
+            affine = scale.to(dtype), added.to(dtype)
+            made = normals(keys, spots, dtype, affine)
+            assert (made.shape, made.dtype) == ((rows, count), dtype)
+            assert_close(made.double(), expected, rtol=error, atol=4 * error)
+
+
+def test_places_of_images_with_their_channels_last():
+    spots = places_channels_last(3, 20, CPU).view(4, 5, 3)
+    assert torch.equal(spots.permute(2, 0, 1), places(60, CPU).view(3, 4, 5))
 
 
 @pytest.mark.usefixtures("maker")
@@ -283,12 +303,13 @@ class TestCompiling:
         assert not asked
         for _ in range(5):
             normals(some_keys(2), places(10, CPU))
-        assert asked == [counter_based._AT_ONCE[normal]]
+        assert [function.__name__ for function in asked] == ["normal"]
         for _ in range(5):  # of each law
             numbers(laplace, some_keys(2), places(10, CPU))
-        assert asked == [counter_based._AT_ONCE[normal]]
+        assert len(asked) == 1
         numbers(laplace, some_keys(2), places(10, CPU))
-        assert asked == [counter_based._AT_ONCE[normal], counter_based._AT_ONCE[laplace]]
+        assert [function.__name__ for function in asked] == ["normal", "laplace"]
+        assert asked[0].__code__ is not asked[1].__code__
 
     @laws
     @pytest.mark.parametrize("flaw", ["raises", "other numbers"])
@@ -312,9 +333,9 @@ class TestCompiling:
 
     @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
     def test_all_laws_compile_in_one_program(self):
-        """In a program of its own, where no shape is checked: each is one graph, and none is given up."""
+        """In a program of its own, where no shape is checked: each is one graph, and no form is given up."""
         run = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
-        assert run.stdout.split() == ["same"] * 6, run.stderr
+        assert run.stdout.split() == ["same"] * 36, run.stderr
         assert "recompile_limit" not in run.stderr
 
 
@@ -327,12 +348,17 @@ def numbers(after, *arguments):
     return made.numbers(*arguments)
 
 where = made.places(3000, torch.device("cpu"))
+scale, shift = torch.rand(3000), torch.rand(3000)
 for law in (made.normal, made.uniform, made.laplace):
-    for keys in (torch.arange(7) * 12345, torch.tensor([678])):
-        ours, own = (numbers(after, law, keys, where) for after in (-1, 10**9))
-        torch.testing.assert_close(ours, own, rtol=0, atol=2e-6)
-        assert made._compiled(law, "cpu", torch.float32).__name__ == "<lambda>", "not compiled"
-        assert law is not made.uniform or torch.equal(ours, own)
-        print("same")
+    for dtype in (torch.float32, torch.float64):
+        for keys in (torch.arange(7) * 12345, torch.tensor([678])):
+            for affine in (None, (scale, shift), (scale, torch.rand(len(keys), 3000))):
+                affine = affine and tuple(part.to(dtype) for part in affine)
+                ours, own = (numbers(after, law, keys, where, dtype, affine) for after in (-1, 10**9))
+                torch.testing.assert_close(ours, own, rtol=0, atol=2e-6)
+                form = len(keys) == 1, min(affine[1].ndim, len(keys)) if affine else None
+                assert made._compiled(law, "cpu", dtype, *form).__name__ == law.__name__, "not compiled"
+                assert affine or law is not made.uniform or torch.equal(ours, own)
+                print("same")
 assert not torch._dynamo.utils.counters["graph_break"]
 """

@@ -107,6 +107,11 @@ class TestManners:
         fuse(model)
         assert [module.training for module in model.modules()] == before
 
+    @pytest.mark.parametrize("training", [True, False])
+    def test_what_is_not_the_models_has_its_mode(self, training):
+        model = NETWORKS["biases"]().train(training)
+        assert {module.training for module in fuse(model).modules()} == {training}
+
     def test_noise_layers_are_the_models_in_its_order(self, fused):
         assert [id(layer) for layer in noise_layers(fused)] == [id(layer) for layer in noise_layers(fused.model)]
 

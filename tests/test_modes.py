@@ -23,6 +23,41 @@ def mix_modes(model):
     return model
 
 
+def test_a_model_in_eval_mode_is_not_told_so_again(network, monkeypatch):
+    """It takes as long as a small pass."""
+    told = []
+    network.eval()
+    monkeypatch.setattr(nn.Module, "train", lambda module, mode=True: told.append((module, mode)))
+    with evaluating(network):
+        pass
+    assert not told
+
+
+def test_a_train_of_ones_own_is_always_called(network):
+    """It may put what no one sees into another mode."""
+
+    class Hiding(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.hidden = [network]
+
+        def train(self, mode=True):
+            self.hidden[0].train(mode)
+            return super().train(mode)
+
+    hiding = Hiding().eval()
+    network.train()
+    with evaluating(hiding):
+        assert not any(modes(network))
+
+
+def test_modes_that_the_block_changed_come_back(network):
+    network.eval()
+    with evaluating(network):
+        network[1].train()
+    assert not any(modes(network))
+
+
 @contexts
 class TestBoth:
     def test_mixed_modes_come_back(self, context, network, images):

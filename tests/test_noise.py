@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 from scipy import stats
+from torch import nn
 from torch.testing import assert_close
 
-from smoothed import Smoothed, votes
+from smoothed import OneDraw, Smoothed, votes
 from smoothed.errors import ArgumentError
 from smoothed.models import CIFAR10_STD
 from smoothed.noise import NOISES, Gaussian, Laplace, ScaledNoise, Uniform
@@ -145,6 +146,43 @@ class TestKeyed:
         assert_close(drawn.double(), exact, rtol=torch.finfo(dtype).eps, atol=2e-6)
         assert torch.equal(torch.get_rng_state(), before)
 
+    @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+    @pytest.mark.parametrize("sigma", [0.1, (0.1, 0.0, 0.3)])
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+    def test_noisy_rows_are_the_inputs_and_their_noise_laid_out_as_they_are(self, noise, order, sigma, dtype):
+        inputs = torch.rand(4, 3, 5, 7, dtype=torch.float64).to(memory_format=order)
+        key, law = Keyed(5, [0, 0, 1, 2], [7, 3, 7, 3]), noise(sigma)
+        expected = inputs + law.scale_(law.unit_rows(key, 0, inputs))
+        before, rows = inputs.to(dtype), inputs.to(dtype, copy=True)
+        noisy = law.noisy_rows(key, 0, rows)
+        assert_close(noisy.double(), expected, rtol=torch.finfo(dtype).eps, atol=2 * torch.finfo(dtype).eps)
+        assert (noisy.shape, noisy.dtype) == (inputs.shape, dtype)
+        assert noisy.is_contiguous(memory_format=order)
+        assert torch.equal(rows, before)
+
+    def test_what_a_subclass_does_to_noise_is_done_with_and_without_gradients(self, noise):
+        class Clipped(noise):
+            def scale_(self, noise):
+                return super().scale_(noise).clamp_(-0.05, 0.05)
+
+        class Positive(noise):
+            def unit_rows(self, key, layer, like):
+                return super().unit_rows(key, layer, like).abs()
+
+        inputs, key = torch.full((3, 2, 4, 4), 0.5), Keyed(5, 2, [7, 3, 1])
+        for law in (Clipped(0.5), Positive(0.5)):
+            draw = OneDraw(nn.Identity(), law)
+            with torch.no_grad():
+                quick = draw.keyed(inputs, key)
+            assert_close(quick, draw.keyed(inputs, key))
+            assert quick.min() >= 0.45
+
+    def test_noisy_rows_of_a_part_of_features_of_any_shape(self, noise):
+        key, law = Keyed(5, 2, [7, 3]), noise((0.1, 0.2, 0.3))
+        for features in (torch.rand(2, 3), torch.rand(2, 5, 3).mT, torch.rand(3, 2, 5, 4).transpose(0, 1)):
+            noisy = law.noisy_rows(key, 1, features)
+            assert_close(noisy, features + law.scale_(law.unit_rows(key, 1, features)), rtol=0, atol=1e-6)
+
     @pytest.mark.parametrize("chunk_size", [1, 3, 7, 1000])
     def test_same_votes_whatever_the_chunk(self, noise, network, images, chunk_size):
         counts = []
@@ -179,9 +217,26 @@ class TestKeyed:
 
         for law in (Coin, Lone, Later):
             drawn = law(0.1).unit_rows(Keyed(5, [2, 3], [8, 9]), 0, torch.empty(2, 3, 4))
+            noisy = law(0.1).noisy_rows(Keyed(5, [2, 3], [8, 9]), 0, torch.ones(2, 3, 4))
+            assert_close(noisy, 1 + 0.1 * drawn)
             for row, draw, image in zip(drawn, (2, 3), (8, 9), strict=True):
                 generator = seeded(mix(5, draw, 0, image))
                 assert torch.equal(row, torch.empty(3, 4).bernoulli_(0.5, generator=generator).mul_(2).sub_(1))
+
+
+def test_noise_that_is_a_module_is_in_eval_mode_for_a_vote(network, images):
+    modes = []
+
+    class Noise(nn.Module):
+        def forward(self, inputs, generator=None):
+            del generator
+            modes.append(self.training)
+            return torch.zeros_like(inputs)
+
+    noise = Noise()
+    Smoothed(network, noise, num_samples=2, chunk_size="auto").predict(images)
+    assert set(modes) == {False}
+    assert noise.training
 
 
 def test_every_noise_has_a_name_and_a_law():

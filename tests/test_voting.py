@@ -233,6 +233,43 @@ def test_scores_of_another_shape_are_refused(draw, images):
         count_votes(drawer(draw, 8), images, Ballot((2,), {"own": lambda logits: logits[:, 0]}))
 
 
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("sigma", [0.5, 0.0])
+def test_a_fast_network_gets_its_rows_laid_out_and_images_stay_as_they_were(network, images, order, sigma):
+    fast, seen = Fast(network.eval()), []
+    fast.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    inputs = images.to(memory_format=order)
+    before, ballot = inputs.clone(), Ballot((6,), {"soft": VOTES["soft"]})
+    for packed in (True, False):
+        for chunk_size in (5, 100):
+            own = count_votes(Drawer(OneDraw(network, Gaussian(sigma)), SEED, chunk_size, packed), images, ballot)
+            seen.clear()
+            ours = count_votes(Drawer(OneDraw(fast, Gaussian(sigma)), SEED, chunk_size, packed), inputs, ballot)
+            assert torch.allclose(ours["soft"][6].scores, own["soft"][6].scores, atol=1e-4)
+            assert sum(map(len, seen)) == 6 * len(images)
+            assert all(rows.is_contiguous(memory_format=torch.channels_last) for rows in seen)
+    assert torch.equal(inputs, before)
+
+
+@pytest.mark.parametrize("noise", [None, Gaussian(0.0), Gaussian(0.5)])
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("chunk_size", [1, 3, 100])
+def test_a_model_may_write_to_what_it_gets(images, noise, packed, chunk_size):
+    """Neither the images nor the next draws see it."""
+    before, seen = images.clone(), []
+
+    def careless(inputs):
+        seen.append(inputs.clone())
+        return inputs.sub_(1).flatten(1)[:, :3]
+
+    ballot = Ballot((4,), {"soft": VOTES["soft"]})
+    count_votes(Drawer(OneDraw(careless, noise), SEED, chunk_size, packed), images, ballot)
+    assert torch.equal(images, before)
+    if not isinstance(noise, Gaussian) or not noise.sigma:
+        draws = torch.cat(seen)
+        assert torch.equal(draws, images.repeat(4, 1, 1, 1))
+
+
 class TestFewImages:
     """Draws of weights that share a pass are the draws they would be one by one."""
 

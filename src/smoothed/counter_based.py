@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from functools import cache, lru_cache, partial
+from types import FunctionType
 
 import torch
 from jaxtyping import Float, Int
@@ -52,8 +53,15 @@ def places(count: int, device: torch.device) -> Int[Tensor, " count"]:
         return torch.arange(1, count + 1, device=device) * GAMMA
 
 
+@lru_cache(maxsize=8)
+def places_channels_last(channels: int, pixels: int, device: torch.device) -> Int[Tensor, " count"]:
+    """The places of images (C, H, W), H * W pixels each, in the order in which they lie with their channels last."""
+    with torch.inference_mode(mode=False):
+        return places(channels * pixels, device).view(channels, pixels).t().reshape(-1)
+
+
 Affine = tuple[Tensor, Tensor]
-"""What numbers are multiplied with, and what is then added."""
+"""What the numbers of each row are multiplied with, (P,), and what is then added: (P,) to each row, or (R, P)."""
 
 
 def normal(made: Float[Tensor, "*n"], bits: Int[Tensor, "*n"], spare: Tensor | None = None) -> Float[Tensor, "*n"]:
@@ -112,7 +120,7 @@ def numbers(
         keys: int64, of any value.
         places: int64, of `places`, or others.
         dtype: a floating one.
-        affine: what every row is multiplied with, and what is then added to it: (P,) each, of that dtype.
+        affine: what rows are multiplied with, and what is then added to them.
 
     Returns:
         (R, P), on the keys' device. A program that asks for more than 10^9 numbers gets the others from torch.compile,
@@ -120,9 +128,13 @@ def numbers(
     """
     kind = keys.device.type
     exact = torch.float64 if dtype == torch.float64 else torch.float32
+    if affine is not None:
+        scale, added = affine
+        affine = scale.to(exact), (added.flatten() if len(keys) == 1 else added).to(exact)
     _made[law, kind] += len(keys) * len(places)
     compiled = _made[law, kind] > COMPILE_AFTER and len(keys) and len(places)
-    make = _compiled(law, kind, exact) if compiled else partial(_in_parts, law)
+    form = len(keys) == 1, None if affine is None else affine[1].ndim
+    make = _compiled(law, kind, exact, *form) if compiled else partial(_in_parts, law)
     with torch.no_grad(), torch.autocast(kind, enabled=False):
         return make(keys, places, exact, affine).view(len(keys), len(places)).to(dtype)
 
@@ -144,6 +156,7 @@ def _in_parts(
     made = torch.empty(len(keys), len(places), device=keys.device, dtype=dtype)
     rows = max(1, most // max(1, len(places)))
     scratch = torch.empty(2, min(rows, len(keys)), min(most, len(places)), device=keys.device, dtype=torch.int64)
+    scale, added = (None, None) if affine is None else (affine[0], affine[1].expand(made.shape))
     for row in range(0, len(keys), rows):
         for start in range(0, len(places), most):
             part = made[row : row + rows, start : start + most]
@@ -152,8 +165,8 @@ def _in_parts(
             for shift, multiplier in _ROUNDS:
                 bits.bitwise_xor_(_shifted(bits, shift, out=other)).mul_(multiplier)
             law(part, bits, other)
-            if affine is not None:
-                part.mul_(affine[0][start : start + most]).add_(affine[1][start : start + most])
+            if scale is not None and added is not None:
+                part.mul_(scale[start : start + most]).add_(added[row : row + rows, start : start + most])
     return made
 
 
@@ -165,26 +178,42 @@ def _shifted(states: Tensor, shift: int, out: Tensor | None = None) -> Tensor:
 
 Maker = Callable[[Tensor, Tensor, torch.dtype, Affine | None], Tensor]
 
-# Of each law a function of its own: torch.compile gives a function up after 8 forms, and one law can take them all.
-_AT_ONCE: dict[Law, Maker] = {
-    normal: lambda keys, places, dtype, affine: _at_once(normal, keys, places, dtype, affine),
-    uniform: lambda keys, places, dtype, affine: _at_once(uniform, keys, places, dtype, affine),
-    laplace: lambda keys, places, dtype, affine: _at_once(laplace, keys, places, dtype, affine),
-}
+
+def _own_at_once(law: Law) -> Maker:
+    """`_at_once` of a law, of code of its own.
+
+    torch.compile gives code up after 8 forms, and counts whether each tensor was made in inference mode.
+    """
+
+    def make(keys: Tensor, places: Tensor, dtype: torch.dtype, affine: Affine | None) -> Tensor:
+        return _at_once(law, keys, places, dtype, affine)
+
+    return FunctionType(make.__code__.replace(), make.__globals__, law.__name__, None, make.__closure__)
 
 
 @cache
-def _compiled(law: Law, kind: str, dtype: torch.dtype) -> Maker:
-    """`_at_once` through torch.compile; `_in_parts` where there is no compiler, or one that gives other numbers."""
-    some, where = torch.arange(5, device=kind), places(1000, torch.device(kind))
-    affine = torch.full((1000,), 0.5, device=kind, dtype=dtype), torch.full((1000,), 0.25, device=kind, dtype=dtype)
-    cases = [(keys, where, dtype, change) for keys in (some, some[:1]) for change in (None, affine)]
+def _compiled(law: Law, kind: str, dtype: torch.dtype, one_row: bool, added: int | None) -> Maker:
+    """`_at_once` through torch.compile; `_in_parts` where there is no compiler, or one that gives other numbers.
+
+    Args:
+        law: the law.
+        kind: of device.
+        dtype: float32 or float64.
+        one_row: whether there is one key.
+        added: the dimensions of what is added, 1 where there is one key; None where nothing is.
+    """
+    keys, where = torch.arange(1 if one_row else 5, device=kind), places(1000, torch.device(kind))
+    shape = (len(keys), 1000) if added == 2 else (1000,)
+    affine = (
+        torch.full((1000,), 0.5, device=kind, dtype=dtype),
+        torch.linspace(-1, 1, math.prod(shape), device=kind, dtype=dtype).view(shape),
+    )
+    case = keys, where, dtype, None if added is None else affine
     in_parts = partial(_in_parts, law)
     try:
-        compiled = torch.compile(_AT_ONCE[law], dynamic=True)
+        compiled = torch.compile(_own_at_once(law), dynamic=True)
         with torch.no_grad(), torch.autocast(kind, enabled=False):
-            pairs = [(compiled(*case), in_parts(*case)) for case in cases]
+            ours, own = compiled(*case), in_parts(*case)
     except Exception:  # whatever goes wrong in a compiler: the numbers can be made without
         return in_parts
-    same = all(torch.allclose(ours, own.view(ours.shape), rtol=1e-4, atol=1e-5) for ours, own in pairs)
-    return compiled if same else in_parts
+    return compiled if torch.allclose(ours, own.view(ours.shape), rtol=1e-4, atol=1e-5) else in_parts

@@ -92,6 +92,8 @@ class Fused(nn.Module):
             for fold in (False, True)
         )
         self._graphs: Graphs | None = None
+        for module in set(self.modules()) - set(model.modules()):
+            module.training = model.training
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map images (N, C, H, W) to logits (N, K)."""

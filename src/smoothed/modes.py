@@ -11,18 +11,24 @@ Classifier = Callable[[Tensor], Tensor]
 
 
 @contextmanager
-def evaluating(model: Classifier) -> Iterator[None]:
-    """Run `model` in eval mode inside the block; afterwards each submodule has the mode it had before."""
+def evaluating(model: object) -> Iterator[None]:
+    """Run `model` in eval mode inside the block; afterwards each submodule has the mode it had before.
+
+    What is no `torch.nn.Module` has no mode.
+    """
     if not isinstance(model, nn.Module):
         yield
         return
     modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    # To set what is set already takes as long as a small pass; but who knows what a `train` of one's own does.
+    if any(training or type(module).train is not nn.Module.train for module, training in modes):
+        model.eval()
     try:
         yield
     finally:
         for module, training in modes:
-            module.training = training
+            if module.training != training:
+                module.training = training
 
 
 @contextmanager

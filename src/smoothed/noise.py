@@ -9,13 +9,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from smoothed.checks import check_not_negative
-from smoothed.counter_based import laplace, uniform
+from smoothed.counter_based import Law, laplace, normal, uniform
 from smoothed.errors import ArgumentError
 from smoothed.randomness import Keyed
 
@@ -37,6 +37,8 @@ class ScaledNoise(ABC):
     """
 
     sigma: Scale
+    # A `staticmethod`: the law of `counter_based` that makes all rows of a batch at once.
+    law: ClassVar[Law | None] = None
 
     def __post_init__(self) -> None:
         values = self.sigma if isinstance(self.sigma, tuple) else (self.sigma,)
@@ -47,9 +49,9 @@ class ScaledNoise(ABC):
 
     def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
-        home = {name: next(base for base in cls.__mro__ if name in vars(base)) for name in ("unit_", "unit_rows")}
-        if cls.__mro__.index(home["unit_"]) < cls.__mro__.index(home["unit_rows"]):
-            cls.unit_rows = ScaledNoise.unit_rows  # of a law of its own: not the rows of another's
+        home = {name: next(base for base in cls.__mro__ if name in vars(base)) for name in ("unit_", "law")}
+        if cls.__mro__.index(home["unit_"]) < cls.__mro__.index(home["law"]):
+            cls.law = None  # it draws in a way of its own: not by the law of another
 
     @classmethod
     def normalized(cls, sigma: float, std: Sequence[float]) -> Self:
@@ -67,18 +69,33 @@ class ScaledNoise(ABC):
 
     def scale_(self, noise: Tensor) -> Tensor:
         """Multiply unit noise (N, C, ...) by sigma, in place."""
+        return noise.mul_(self._scale_of(noise))
+
+    def _scale_of(self, inputs: Tensor) -> Tensor:
+        """Sigma in a shape that broadcasts to that of `inputs`, (N, C, ...); float32 where they have fewer digits."""
+        dtype = torch.promote_types(inputs.dtype, torch.float32)
         if not isinstance(self.sigma, tuple):
-            return noise.mul_(self.sigma)
-        if noise.ndim < 2 or len(self.sigma) != noise.shape[1]:
-            raise ArgumentError("sigma", f"one number a channel of {tuple(noise.shape)}", f"{len(self.sigma)} numbers")
-        scale = torch.tensor(self.sigma, device=noise.device, dtype=noise.dtype)
-        return noise.mul_(scale.view(1, -1, *[1] * (noise.ndim - 2)))
+            return torch.full([1] * inputs.ndim, self.sigma, device=inputs.device, dtype=dtype)
+        if inputs.ndim < 2 or len(self.sigma) != inputs.shape[1]:
+            raise ArgumentError("sigma", f"one number a channel of {tuple(inputs.shape)}", f"{len(self.sigma)} numbers")
+        scale = torch.tensor(self.sigma, device=inputs.device, dtype=dtype)
+        return scale.view(1, -1, *[1] * (inputs.ndim - 2))
+
+    def noisy_rows(self, key: Keyed, layer: int, inputs: Tensor) -> Tensor:
+        """`inputs` (N, C, ...) with noise, of which each row is a function of `key`; not differentiable."""
+        own = type(self)
+        as_here = own.scale_ is ScaledNoise.scale_ and own.unit_rows is ScaledNoise.unit_rows
+        if self.law is not None and as_here and inputs.is_floating_point():
+            return key.noisy_rows(layer, inputs, self._scale_of(inputs), self.law)
+        return inputs + self.scale_(self.unit_rows(key, layer, inputs))
 
     def unit_rows(self, key: Keyed, layer: int, like: Tensor) -> Tensor:
         """Unit noise of the shape of `like` (N, ...), each row of which is a function of `key`.
 
-        Here `unit_` draws it row by row, from generators; a law of `counter_based` makes all rows at once.
+        A law makes all rows at once; without one, `unit_` draws them one by one, from generators.
         """
+        if self.law is not None:
+            return key.rows(layer, like.shape, like, self.law)
         drawn = torch.empty_like(like, memory_format=torch.contiguous_format)
         for row, generator in zip(drawn, key.generators(layer, len(like), like.device), strict=True):
             self.unit_(row, generator)
@@ -92,9 +109,7 @@ class ScaledNoise(ABC):
 class Gaussian(ScaledNoise):
     """N(0, sigma^2) on every pixel (the paper's smoothing noise, section 3)."""
 
-    def unit_rows(self, key: Keyed, layer: int, like: Tensor) -> Tensor:
-        """See `ScaledNoise.unit_rows`."""
-        return key.rows(layer, like.shape, like)
+    law = staticmethod(normal)
 
     def unit_(self, noise: Tensor, generator: torch.Generator | None) -> Tensor:
         """See `ScaledNoise.unit_`."""
@@ -104,9 +119,7 @@ class Gaussian(ScaledNoise):
 class Uniform(ScaledNoise):
     """Uniform on [-sqrt(3) sigma, sqrt(3) sigma], which has deviation sigma."""
 
-    def unit_rows(self, key: Keyed, layer: int, like: Tensor) -> Tensor:
-        """See `ScaledNoise.unit_rows`."""
-        return key.rows(layer, like.shape, like, uniform)
+    law = staticmethod(uniform)
 
     def unit_(self, noise: Tensor, generator: torch.Generator | None) -> Tensor:
         """See `ScaledNoise.unit_`."""
@@ -116,9 +129,7 @@ class Uniform(ScaledNoise):
 class Laplace(ScaledNoise):
     """Laplace of scale sigma / sqrt(2), which has deviation sigma."""
 
-    def unit_rows(self, key: Keyed, layer: int, like: Tensor) -> Tensor:
-        """See `ScaledNoise.unit_rows`."""
-        return key.rows(layer, like.shape, like, laplace)
+    law = staticmethod(laplace)
 
     def unit_(self, noise: Tensor, generator: torch.Generator | None) -> Tensor:
         """See `ScaledNoise.unit_`."""

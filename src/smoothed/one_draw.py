@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -52,15 +53,24 @@ class OneDraw(nn.Module):
         """Whether there is no input noise to draw."""
         return self.noise is None or (isinstance(self.noise, ScaledNoise) and self.noise.is_zero)
 
+    @property
+    def hands_over(self) -> bool:
+        """Whether the model gets the inputs themselves, rather than a noisy copy."""
+        return self.is_silent or self.layer is not None
+
     def forward(self, inputs: Tensor) -> Tensor:
         """Map images (N, C, H, W) to the logits (N, K) of one draw; differentiable in the inputs."""
-        return self._run(inputs, lambda noise, features: _checked(noise(features, self.generator), features))
+        return self._run(inputs, partial(_with_noise, self.generator))
 
     def keyed(self, inputs: Tensor, key: Keyed) -> Tensor:
         """The same with all noise, the network's too, taken from `key`."""
         calls = itertools.count()  # of the layer with noise: each has noise of its own, the first the input's
         with drawing(self.model, key.for_one_pass()):
-            return self._run(inputs, lambda noise, features: _by_row(key, noise, features, INPUT - next(calls)))
+            return self._run(inputs, lambda noise, features: _with_rows(key, INPUT - next(calls), noise, features))
+
+    def laid_out(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """The images as they should lie in memory: their noise is then made as the model wants it."""
+        return images.contiguous(memory_format=torch.channels_last) if isinstance(self.model, Fast) else images
 
     def draws_of_a_pass(self, images: Float[Tensor, "n c h w"], rows: int) -> int:
         """How many draws of these images `stacked` should make at once (`Fast.draws_of_a_pass`); 1 if it can't."""
@@ -72,18 +82,17 @@ class OneDraw(nn.Module):
         """What `keyed` gives for each of `keys`, in one pass and without gradients."""
         noise, inputs = self.noise, images.expand(len(keys), *images.shape)
         if noise is not None and not self.is_silent:
-            rows = inputs.flatten(0, 1)
-            drawn = _by_row(Keyed.of_all(keys, len(images)), noise, rows, INPUT)
-            inputs = _added(noise, drawn, rows).view(inputs.shape)
+            noisy = _with_rows(Keyed.of_all(keys, len(images)), INPUT, noise, inputs.flatten(0, 1))
+            inputs = noisy.view(inputs.shape)
         return self.model.stacked(inputs, keys)  # pyright: ignore[reportFunctionMemberAccess, reportAttributeAccessIssue]
 
-    def _run(self, inputs: Tensor, draw: Callable[[Noise, Tensor], Tensor]) -> Tensor:
+    def _run(self, inputs: Tensor, with_noise: Callable[[Noise, Tensor], Tensor]) -> Tensor:
         noise = self.noise
         if noise is None or self.is_silent:
             return self.model(inputs)
         if self.layer is None:
-            return self.model(_added(noise, draw(noise, inputs), inputs))
-        with self._noisy_layer(lambda features: draw(noise, features)):
+            return self.model(with_noise(noise, inputs))
+        with self._noisy_layer(partial(with_noise, noise)):
             return self.model(inputs)
 
     def _find(self, layer: str) -> nn.Module:
@@ -93,10 +102,10 @@ class OneDraw(nn.Module):
         return modules[layer]
 
     @contextmanager
-    def _noisy_layer(self, noise: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    def _noisy_layer(self, with_noise: Callable[[Tensor], Tensor]) -> Iterator[None]:
         def add_noise(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             del module
-            return (args[0] + noise(args[0]), *args[1:])
+            return (with_noise(args[0]), *args[1:])
 
         handle = self._find(self.layer or "").register_forward_pre_hook(add_noise)
         try:
@@ -105,22 +114,24 @@ class OneDraw(nn.Module):
             handle.remove()
 
 
-def _by_row(key: Keyed, noise: Noise, features: Tensor, layer: int) -> Tensor:
-    """Noise of which each row is a function of `key`."""
+def _with_noise(generator: torch.Generator | None, noise: Noise, features: Tensor) -> Tensor:
+    drawn = _checked(noise(features, generator), features)
+    # In the memory of what was drawn where nobody else can have it.
+    return drawn.add_(features) if isinstance(noise, ScaledNoise) and not torch.is_grad_enabled() else features + drawn
+
+
+def _with_rows(key: Keyed, layer: int, noise: Noise, features: Tensor) -> Tensor:
+    """`features` with noise of which each row is a function of `key`."""
     if key.images is not None and len(features) != len(key.images):
         got = f"{len(features)} rows"
         raise ArgumentError("layer", f"a layer whose input has the batch first, {len(key.images)} rows", got)
-    if isinstance(noise, ScaledNoise):  # all rows at once
-        return noise.scale_(noise.unit_rows(key, layer, features))
+    if isinstance(noise, ScaledNoise):
+        if not torch.is_grad_enabled():
+            return noise.noisy_rows(key, layer, features)
+        return features + noise.scale_(noise.unit_rows(key, layer, features))
     generators = key.generators(layer, len(features), features.device)
     rows = [noise(row, generator) for row, generator in zip(features.split(1), generators, strict=True)]
-    return _checked(torch.cat(rows), features)
-
-
-def _added(noise: Noise, drawn: Tensor, inputs: Tensor) -> Tensor:
-    """`inputs` with what was drawn: in the memory of that where nobody else can have it."""
-    in_place = isinstance(noise, ScaledNoise) and not torch.is_grad_enabled()
-    return drawn.add_(inputs) if in_place else inputs + drawn
+    return features + _checked(torch.cat(rows), features)
 
 
 def _checked(noise: Tensor, features: Tensor) -> Tensor:

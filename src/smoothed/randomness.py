@@ -15,7 +15,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from smoothed.counter_based import GAMMA, Affine, Law, normal, normals, numbers, places, splitmix64
+from smoothed.counter_based import (
+    GAMMA,
+    Affine,
+    Law,
+    normal,
+    normals,
+    numbers,
+    places,
+    places_channels_last,
+    splitmix64,
+)
 from smoothed.errors import ArgumentError
 
 _MASK = (1 << 64) - 1
@@ -238,9 +248,13 @@ class Keyed:
         seed: any integer.
         draws: the draw of each row of the batch, or one number for all of them.
         images: the image of each row; None numbers the rows 0, 1, ...
+
+    Both may be int64 tensors (N,) on the CPU.
     """
 
-    def __init__(self, seed: int, draws: int | Sequence[int] = 0, images: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, seed: int, draws: int | Sequence[int] | Tensor = 0, images: Sequence[int] | Tensor | None = None
+    ) -> None:
         self.seed = seed
         self.draws = draws
         self.images = images
@@ -255,13 +269,13 @@ class Keyed:
     @classmethod
     def of_all(cls, keys: Sequence["Keyed"], rows: int) -> "Keyed":
         """The key of the rows of several batches, one after the other, each of one draw and of so many rows."""
-        images = range(rows) if keys[0].images is None else keys[0].images
-        return cls(keys[0].seed, [key.draw for key in keys for _ in range(rows)], [*images] * len(keys))
+        images = torch.as_tensor(range(rows) if keys[0].images is None else keys[0].images)
+        return cls(keys[0].seed, [key.draw for key in keys for _ in range(rows)], images.repeat(len(keys)))
 
     @property
     def draw(self) -> int:
         """The draw of all rows, where they belong to one."""
-        return self.draws if isinstance(self.draws, int) else self.draws[0]
+        return self.draws if isinstance(self.draws, int) else int(self.draws[0])
 
     def shared(self, layer: int, shape: Sequence[int], like: Tensor) -> Tensor:
         """See `Source.shared`. All rows must belong to one draw."""
@@ -273,20 +287,45 @@ class Keyed:
         Raises:
             ArgumentError: the first dimension is not the batch's, so that no row is an image's.
         """
-        if self.images is not None and shape[0] != len(self.images):
+        keys = self._keys_of_a_call(layer, shape[0]).to(like.device)
+        return numbers(law, keys, places(math.prod(shape[1:]), like.device), like.dtype).view(*shape)
+
+    def noisy_rows(self, layer: int, inputs: Tensor, scale: Tensor, law: Law = normal) -> Tensor:
+        """`inputs` (N, ...) plus `scale` times what `rows` gives for them, made in one go and laid out as they are.
+
+        Args:
+            layer: as for `rows`.
+            inputs: of any device and floating dtype.
+            scale: of a shape that broadcasts to that of one row, (1, ...).
+            law: as for `rows`.
+
+        Raises:
+            ArgumentError: as `rows`.
+        """
+        keys, device = self._keys_of_a_call(layer, len(inputs)).to(inputs.device), inputs.device
+        spots, scale = places(math.prod(inputs.shape[1:]), device), scale.expand_as(inputs[:1])
+        channels_last = inputs.ndim == 4 and inputs.is_contiguous(memory_format=torch.channels_last)
+        if channels_last:
+            spots = places_channels_last(inputs.shape[1], math.prod(inputs.shape[2:]), device)
+            inputs, scale = inputs.movedim(1, -1), scale.movedim(1, -1)
+        rows = inputs.detach().reshape(len(inputs), -1).contiguous()
+        noisy = numbers(law, keys, spots, inputs.dtype, (scale.flatten().contiguous(), rows)).view(inputs.shape)
+        return noisy.movedim(-1, 1) if channels_last else noisy
+
+    def _keys_of_a_call(self, layer: int, count: int) -> Int[Tensor, " r"]:
+        if self.images is not None and count != len(self.images):
             raise ArgumentError(
                 "model",
                 f"activations with noise whose first dimension is the batch's, {len(self.images)}",
-                f"{shape[0]} rows in noise layer {layer}",
+                f"{count} rows in noise layer {layer}",
                 "put the noise on weights, or on layers that keep the batch first",
             )
-        keys = self._keys(layer, shape[0])
+        keys = self._keys(layer, count)
         if self._calls is not None:
             if call := self._calls[layer]:
                 keys = mixed(keys, call)
             self._calls[layer] += 1
-        keys = keys.to(like.device)
-        return numbers(law, keys, places(math.prod(shape[1:]), like.device), like.dtype).view(*shape)
+        return keys
 
     def generators(self, layer: int, count: int, device: torch.device) -> Iterator[torch.Generator]:
         """One generator a row, seeded by (seed, draw, layer, image). The same object is reseeded for each row."""

@@ -161,7 +161,7 @@ class Smoothed(nn.Module):
         counts = sorted({check_positive(count, "at") for count in (at or [self.num_samples])})
         named = votes if isinstance(votes, Mapping) else {name: name for name in votes}
         ballot = Ballot(counts, {name: resolve(vote) for name, vote in named.items()}, resolve_stop(stop))
-        with evaluating(self.one_draw):
+        with evaluating(self.model), evaluating(self.one_draw.noise):
             return self._count(inputs, ballot, generator, first_image, processes)
 
     def _count(
@@ -191,8 +191,9 @@ class Smoothed(nn.Module):
 
     @torch.no_grad()
     def _try_pass(self, image: Float[Tensor, "1 c h w"], rows: int) -> None:
-        with evaluating(self.one_draw):
-            logits = self.one_draw.keyed(image.expand(rows, -1, -1, -1), Keyed(0, images=range(rows)))
+        images = self.one_draw.laid_out(image.expand(rows, -1, -1, -1).contiguous())
+        with evaluating(self.model), evaluating(self.one_draw.noise):
+            logits = self.one_draw.keyed(images, Keyed(0, images=range(rows)))
         logits.sum().item()  # waits for a GPU
 
     def _packs(self) -> bool:

@@ -58,43 +58,53 @@ class Drawer:
     first_draw: int = 0
 
     def ahead(self, images: Float[Tensor, "a c h w"]) -> int:
-        """How many draws of these images make a pass."""
+        """How many draws of as many images as these make a pass."""
         if self.packs:
             return max(1, self.chunk_size // len(images))
         return self.one_draw.draws_of_a_pass(images, self.chunk_size)
 
-    def logits(self, inputs: Tensor, images: Int[Tensor, " a"], drawn: int, draws: int) -> Float[Tensor, "draws a k"]:
+    def logits(self, inputs: Tensor, going: Int[Tensor, " a"], drawn: int, draws: int) -> Float[Tensor, "draws a k"]:
         """The logits of the next draws of some images.
 
         Args:
             inputs: all of them, (N, C, H, W).
-            images: which go on, (A,) on the CPU.
+            going: which go on, (A,) on the CPU.
             drawn: how many draws each has had.
             draws: how many to make.
         """
         numbers = self.first_draw + drawn + torch.arange(draws)
+        rows, images = going, going + self.first_image
+        if len(rows) <= self.chunk_size:  # laid out once for all these draws; of more, pass by pass
+            inputs, rows = self.one_draw.laid_out(_taken(inputs, rows)), torch.arange(len(rows))
         if self.packs:
-            made = self._passes(inputs, images.repeat(draws), numbers.repeat_interleave(len(images)))
-            return made.view(draws, len(images), -1)
-        rows = _taken(inputs, images)
-        if draws > 1 and (together := self.ahead(rows)) > 1:
-            keys = [Keyed(self.seed, number, (images + self.first_image).tolist()) for number in numbers.tolist()]
+            of = numbers.repeat_interleave(len(rows))
+            return self._passes(inputs, rows.repeat(draws), of, images.repeat(draws)).view(draws, len(rows), -1)
+        if draws > 1 and (together := self.ahead(inputs[: len(rows)])) > 1:
+            keys = [Keyed(self.seed, number, images) for number in numbers.tolist()]
             stacks = [keys[start : start + together] for start in range(0, draws, together)]
-            made = torch.cat([self.one_draw.stacked(rows, stack) for stack in stacks])
+            made = torch.cat([self.one_draw.stacked(_taken(inputs, rows), stack) for stack in stacks])
             check_logits(made[0], len(rows))
             return made
-        return torch.stack([self._passes(inputs, images, number.expand(len(images))) for number in numbers])
+        return torch.stack([self._passes(inputs, rows, number.expand(len(rows)), images) for number in numbers])
 
-    def _passes(self, inputs: Tensor, images: Int[Tensor, " r"], draws: Int[Tensor, " r"]) -> Float[Tensor, "r k"]:
-        """Passes of equal size, rather than full ones and a small rest."""
-        parts = torch.arange(len(images)).tensor_split(-(-len(images) // self.chunk_size))
-        return torch.cat([self._pass(inputs, images[part], draws[part]) for part in parts])
+    def _passes(
+        self, inputs: Tensor, rows: Int[Tensor, " r"], draws: Int[Tensor, " r"], images: Int[Tensor, " r"]
+    ) -> Float[Tensor, "r k"]:
+        """Rows of `inputs`, with the draw and the number of each one's image.
 
-    def _pass(self, inputs: Tensor, images: Int[Tensor, " r"], draws: Int[Tensor, " r"]) -> Float[Tensor, "r k"]:
-        key = Keyed(self.seed, draws.tolist(), (images + self.first_image).tolist())
-        rows = _taken(inputs, images)
+        In passes of equal size, rather than full ones and a small rest.
+        """
+        parts = torch.arange(len(rows)).tensor_split(-(-len(rows) // self.chunk_size))
+        return torch.cat([self._pass(_taken(inputs, rows[part]), draws[part], images[part]) for part in parts])
+
+    def _pass(
+        self, rows: Float[Tensor, "r c h w"], draws: Int[Tensor, " r"], images: Int[Tensor, " r"]
+    ) -> Float[Tensor, "r k"]:
+        rows = self.one_draw.laid_out(rows)
+        if self.one_draw.hands_over:
+            rows = rows.clone()  # a model may write to what it gets
         with naming_channels(rows):
-            return check_logits(self.one_draw.keyed(rows, key), len(rows))
+            return check_logits(self.one_draw.keyed(rows, Keyed(self.seed, draws, images)), len(rows))
 
 
 def count_votes(drawer: Drawer, inputs: Tensor, ballot: Ballot) -> dict[str, dict[int, Tally]]:
@@ -119,7 +129,7 @@ def count_votes(drawer: Drawer, inputs: Tensor, ballot: Ballot) -> dict[str, dic
     finite = torch.ones((), dtype=torch.bool, device=inputs.device)
     while len(going := counts.going.nonzero()[:, 0]):
         worth = counts.worth_making()
-        draws = min(drawer.ahead(_taken(inputs, going)), worth) if worth > 1 else 1
+        draws = min(drawer.ahead(inputs[: len(going)]), worth) if worth > 1 else 1
         made = drawer.logits(inputs, going, counts.drawn, draws)
         finite &= made.isfinite().all()
         if not looked:  # and once more at the end, for on a GPU the answer has to be waited for
@@ -224,7 +234,7 @@ class _Open:
         done = needs <= 0
         if stopped := bool(done.any()):
             self.going[images[done]] = False
-            self._closed.append((images[done], _taken(scores, done.nonzero()[:, 0]), drawn))
+            self._closed.append((images[done], _taken(scores, done.nonzero()[:, 0]).clone(), drawn))
         self.next = int(soonest[~done].min()) if not done.all() else self.total
         return stopped
 
@@ -238,10 +248,13 @@ class _Open:
 
 
 def _taken(rows: Tensor, index: Int[Tensor, " r"]) -> Tensor:
-    """Those rows; `rows` itself, and no copy, if the index, which is on the CPU, is all of them in order."""
-    if len(index) == len(rows) and torch.equal(index, torch.arange(len(rows))):
-        return rows
-    return rows[index.to(rows.device)]
+    """Those rows, by an index on the CPU: without a copy if they follow each other, and laid out as all are."""
+    if len(index) and torch.equal(index, torch.arange(len(index)) + index[0]):
+        return rows[int(index[0]) :][: len(index)]
+    index = index.to(rows.device)  # `index_select` is several times as fast as brackets, of what lies row by row
+    if rows.ndim == 4 and rows.is_contiguous(memory_format=torch.channels_last):
+        return rows.movedim(1, -1).index_select(0, index).movedim(-1, 1)
+    return rows.index_select(0, index)
 
 
 def _require_finite(finite: Bool[Tensor, ""]) -> None:
