@@ -21,7 +21,8 @@ GENERATOR = "SplitMix64: Box-Muller, uniform of 24 or 53 bits, signed exponentia
 
 # SplitMix64's constants, as signed integers.
 GAMMA = 0x9E3779B97F4A7C15 - 2**64
-_ROUNDS = ((30, 0xBF58476D1CE4E5B9 - 2**64), (27, 0x94D049BB133111EB - 2**64), (31, 1))
+_ROUNDS = ((30, 0xBF58476D1CE4E5B9 - 2**64), (27, 0x94D049BB133111EB - 2**64))
+_LAST_SHIFT = 31
 
 # Numbers that are made before the compiler is called: it takes about as long as they did.
 COMPILE_AFTER = 10**9
@@ -43,7 +44,7 @@ def splitmix64(states: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
     """SplitMix64's finaliser: a bijection of 64 bits in which each bit depends on all."""
     for shift, multiplier in _ROUNDS:
         states = (states ^ _shifted(states, shift)) * multiplier
-    return states
+    return states ^ _shifted(states, _LAST_SHIFT)
 
 
 @lru_cache(maxsize=8)
@@ -164,6 +165,7 @@ def _in_parts(
             torch.add(keys[row : row + rows, None], places[start : start + most], out=bits)
             for shift, multiplier in _ROUNDS:
                 bits.bitwise_xor_(_shifted(bits, shift, out=other)).mul_(multiplier)
+            bits.bitwise_xor_(_shifted(bits, _LAST_SHIFT, out=other))
             law(part, bits, other)
             if scale is not None and added is not None:
                 part.mul_(scale[start : start + most]).add_(added[row : row + rows, start : start + most])
