@@ -96,6 +96,18 @@ def test_each_number_is_a_function_of_key_and_place(law, dtype, error):
     assert_close(drawn.double(), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=error)
 
 
+@laws
+@pytest.mark.usefixtures("maker")
+@pytest.mark.parametrize("rows", [1, 3])
+def test_places_may_be_what_floats_are_not(law, rows):
+    """A compiled maker is told that places are floats: all of these are other floats, or none."""
+    words = [0x7FF0000000000001, 0xFFF4000000000000, 0x7FF8000000000000, 0x7FF0000000000000, 2**63, 1, 2**52 - 1, 0]
+    keys, spots = some_keys(rows), of_integers(*(word + last for word in words for last in range(5)))
+    drawn = numbers(law, keys, spots)
+    expected = [[ORACLES[law](splitmix64_of(int(key + place) % WORD)) for place in spots] for key in keys]
+    assert_close(drawn.double(), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=2e-6)
+
+
 @pytest.mark.usefixtures("maker")
 def test_normals_are_the_numbers_of_the_normal_law():
     keys, spots = some_keys(3), places(50, CPU)
