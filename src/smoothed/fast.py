@@ -12,6 +12,7 @@ from smoothed.devices import Precision, autocast, resolve_precision
 from smoothed.errors import ArgumentError
 from smoothed.fusing import Fused, fuse_or_keep
 from smoothed.injection import drawing
+from smoothed.memory import reuse_memory
 from smoothed.probe import seconds_in_turn
 from smoothed.randomness import Keyed, Source
 
@@ -63,6 +64,8 @@ class Fast(nn.Module):
         self.training = model.training
         self._to_compile = compile
         self._draws: dict[object, int] = {}
+        if first.device.type == "cpu":
+            reuse_memory()
 
     def forward(self, inputs: Tensor) -> Tensor:
         """See the class; logits are float32 whatever the precision. Differentiable in the inputs."""
