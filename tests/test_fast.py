@@ -126,6 +126,16 @@ def test_one_that_cannot_be_fused_makes_no_graph_that_nobody_asks_for(batch):
     assert fast(batch).requires_grad
 
 
+def test_on_a_cpu_it_lets_the_process_reuse_memory(model, monkeypatch):
+    called = []
+    monkeypatch.setattr("smoothed.fast.reuse_memory", lambda: called.append(True))
+    Fast(model)
+    assert called == [True]
+    Fast(nn.Flatten().to("meta"))  # whose device nobody can tell: the CPU's
+    Fast(nn.Linear(2, 2, device="meta"))
+    assert called == [True, True]
+
+
 def test_it_pickles_as_its_network_does(batch):
     network = NETWORKS["resnet"]().eval().requires_grad_(False)
     fast = Fast(network, "bf16")

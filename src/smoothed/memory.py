@@ -28,9 +28,10 @@ def keep_memory() -> bool:
     """Let this process keep the memory that it has freed for what it allocates next, until it ends.
 
     On Linux's C library, memory of large tensors goes back to the system whenever they are freed, which then has to
-    clear each page that the next ones touch. On a CPU this is a tenth of a vote's time in `Fast`, and up to half of an
-    eager network's. The process holds on to the most that it ever needed. `smoothed`, the command, does this by itself;
-    a library should not, so call it at the start of your own program.
+    clear each page that the next ones touch. On a CPU this is up to two fifths of a vote's time in `Fast`, where passes
+    are too large for what it lets the process reuse, and up to half of an eager network's. The process holds on to the
+    most that it ever needed. `smoothed`, the command, does this by itself; a library should not, so call it at the
+    start of your own program.
 
     Returns:
         Whether it could be done: False where the C library is another one.
