@@ -7,9 +7,7 @@ from contextlib import suppress
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 # The most that mallopt takes, and the most that every glibc takes for the second.
 _MOST, _MOST_EVERYWHERE = 2**31 - 1, 2**25
-
-
-# The largest block that glibc learns from (DEFAULT_MMAP_THRESHOLD_MAX), less than what it adds to a block.
+# The largest block that glibc learns from (DEFAULT_MMAP_THRESHOLD_MAX), and room for what it adds to a block.
 _LARGEST_LEARNT = 2**25 - 2**14
 
 
