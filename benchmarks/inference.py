@@ -3,6 +3,7 @@
     python benchmarks/inference.py --json inference.json          # --quick: a few minutes on two cores
 
 The literal loop is what one writes first: eager float32, one draw at a time, `torch.randn_like` for the input's noise.
+It and the other library run in processes of their own, in turn with ours: in ours they would have our memory.
 The network is the bundled ResNet-20 with CNI on the weights of every layer and the input noise that was chosen for it;
 where input noise alone is meant, its own noise is off. What is ours runs in the precision that is best here, compiled.
 """
@@ -12,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from hardware import bytes_moved, copy_bandwidth, matmul_peak, peak_memory, settle
+from alone import Actions, Alone
+from hardware import bytes_moved, copy_bandwidth, matmul_peak, peak_memory, settle, wait
 from report import Row, at_least, at_most, seconds_in_turn, show
 from smoothed import Fast, Gaussian, Smoothed, keep_memory, load, noiseless
 from smoothed.checkpoint import locate, own_sigma
@@ -27,31 +30,46 @@ from smoothed.data.sample import load_sample
 from smoothed.devices import best_device
 from smoothed.evaluation.evaluate import Protocol
 from smoothed.models import build
+from smoothed.noise import ScaledNoise
 from smoothed.randomness import Keyed, seeded
 from smoothed.stopping import Confident
 
 MODEL, DELTA = "resnet20-cni-w", 0.001
-SIZES = (128, 256, 512)
+# Rows of a pass that are tried. On a CPU, larger ones need more memory than a process keeps: they take what they find.
+SIZES = {"cpu": (64, 128, 256), "cuda": (128, 256, 512)}
 SWEPT = tuple(2**power for power in range(10))
+
+
+def begin(keeps: bool) -> None:
+    """What each process begins with."""
+    torch.backends.cudnn.benchmark = True
+    if keeps and not keep_memory():
+        raise SystemExit("this C library has no mallopt")
+
+
+def subject() -> tuple[nn.Module, ScaledNoise, Tensor]:
+    """The bundled network, the input noise that was chosen for it, and 1,000 images."""
+    device = best_device()
+    network = load(MODEL, device=device).eval().requires_grad_(False)
+    sigma, units = own_sigma(locate(MODEL))
+    images = next(load_sample().to(device).batches(1000))[0]
+    return network, Protocol(sigma_units=units).input_noise(network, sigma), images
 
 
 class Bench:
     """The network, its noise, the images, and the same network in its cheapest form."""
 
-    def __init__(self, *, quick: bool) -> None:
-        self.quick, self.repeats = quick, 3 if quick else 7
-        self.device = best_device()
-        self.network: nn.Module = load(MODEL, device=self.device).eval().requires_grad_(False)
-        sigma, units = own_sigma(locate(MODEL))
-        self.noise = Protocol(sigma_units=units).input_noise(self.network, sigma)
-        self.images, self.labels = next(load_sample().to(self.device).batches(1000))
+    def __init__(self, *, quick: bool, keeps: bool = False) -> None:
+        self.quick, self.repeats, self.keeps = quick, 3 if quick else 7, keeps
+        self.network, self.noise, self.images = subject()
+        self.device = self.images.device
         self.fast = self.fastest(self.network)
         settle(self.device)
         with torch.no_grad():
             self.fast(self.images[:256])
         with noiseless(self.network):
-            self.bare_rows = self.best_rows(lambda size: self.bare(max(SIZES), size))
-        self.rows = self.best_rows(lambda size: self.vote(self.images[:size], max(SIZES) // size, size))
+            self.bare_rows = self.best_rows(self.bare)
+        self.rows = self.best_rows(lambda rows, size: self.vote(self.images[:size], rows // size, size))
 
     def fastest(self, network: nn.Module) -> Fast:
         """The cheapest form of a network."""
@@ -75,10 +93,11 @@ class Bench:
 
         return passes
 
-    def best_rows(self, passes: Callable[[int], Callable[[], object]]) -> int:
-        """The best size of a pass, given what makes the same rows in passes of each: the smallest within 2 %."""
-        taken = self.in_turn(*(passes(size) for size in SIZES), repeats=3 * self.repeats)
-        return next(size for size, seconds in zip(SIZES, taken, strict=True) if seconds <= 1.02 * min(taken))
+    def best_rows(self, passes: Callable[[int, int], Callable[[], object]]) -> int:
+        """The best size of a pass, given what makes so many rows in passes of a size: the smallest within 2 %."""
+        sizes = SIZES[self.device.type]
+        taken = self.in_turn(*(passes(2 * max(sizes), size) for size in sizes), repeats=3 * self.repeats)
+        return next(size for size, seconds in zip(sizes, taken, strict=True) if seconds <= 1.02 * min(taken))
 
     def in_turn(self, *actions: Callable[[], object], repeats: int | None = None) -> list[float]:
         """The median seconds of each."""
@@ -95,19 +114,63 @@ def literal_loop(network: nn.Module, images: Tensor, sigma: Tensor | float, draw
     return counts
 
 
-def literal(bench: Bench, images: Tensor, draws: int) -> Callable[[], object]:
-    """The literal loop on the bundled network. Its deviation is that of the bench's noise on each channel."""
-    ones = torch.ones_like(images[:1])
-    sigma = bench.noise.scale_(ones)
-    return lambda: literal_loop(bench.network, images, sigma, draws)
+def literal(network: nn.Module, noise: ScaledNoise, images: Tensor, draws: int) -> Callable[[], object]:
+    """The literal loop with input noise of the deviation that `noise` has on each channel."""
+    sigma = noise.scale_(torch.ones_like(images[:1]))
+    return lambda: literal_loop(network, images, sigma, draws)
+
+
+def literal_alone(keeps: bool) -> Actions:
+    """The literal loop in a process of its own, on the first images, with the network's noise or without."""
+    network, noise, images = subject()
+    begin(keeps)
+
+    def vote(count: int, draws: int, own_noise: bool = True) -> None:
+        with nullcontext() if own_noise else noiseless(network):
+            literal(network, noise, images[:count], draws)()
+        wait(images.device)
+
+    return {"vote": vote}
+
+
+def art_alone(keeps: bool, count: int, draws: int, sigma: float) -> Actions:
+    """Adversarial-robustness-toolbox's randomized smoothing in a process of its own, without the network's noise."""
+    from art.estimators.certification.randomized_smoothing import PyTorchRandomizedSmoothing  # noqa: PLC0415 - heavy
+
+    network, _, images = subject()
+    begin(keeps)
+    theirs = PyTorchRandomizedSmoothing(
+        model=network,
+        loss=nn.CrossEntropyLoss(),
+        input_shape=tuple(images.shape[1:]),
+        nb_classes=10,
+        clip_values=(0.0, 1.0),
+        sample_size=draws,
+        scale=sigma,
+        alpha=0.001,
+        device_type="gpu" if images.device.type == "cuda" else "cpu",
+    )
+    array = images[:count].cpu().numpy()
+
+    def predict() -> None:
+        with noiseless(network):
+            theirs.predict(array, batch_size=256)
+
+    return {"predict": predict}
 
 
 def beside_the_literal_loop(bench: Bench) -> list[Row]:
     """A draw of many images, the classes of M = 512, and one image."""
     images, draws, most = bench.images[:256], 4, 512
-    loop, ours = bench.in_turn(literal(bench, images, draws), bench.vote(images, draws))
+    alone = Alone(partial(literal_alone, bench.keeps))
+    loop, ours, beside_ours = bench.in_turn(
+        alone.action("vote", len(images), draws),
+        bench.vote(images, draws),
+        literal(bench.network, bench.noise, images, draws),
+    )
     rows = [
         Row("literal loop: microseconds a draw of an image", 1e6 * loop / draws / len(images)),
+        Row("the same in a process that has ours and its memory", 1e6 * beside_ours / draws / len(images)),
         Row("ours: microseconds a draw of an image", 1e6 * ours / draws / len(images)),
         at_least("a draw: times the speed of the literal loop", loop / ours, 4.0),
     ]
@@ -126,7 +189,7 @@ def beside_the_literal_loop(bench: Bench) -> list[Row]:
         with noiseless(bench.network) if packs else nullcontext():
             one = Smoothed(bench.fast, bench.noise, num_samples=64, pack_draws=packs, seed=0)
             loop, ours, normals = bench.in_turn(
-                literal(bench, image, 64),
+                alone.action("vote", 1, 64, not packs),
                 lambda one=one: one.predict(image),
                 lambda: [weights.normal_() for _ in range(64)],
             )
@@ -144,26 +207,12 @@ def beside_art(bench: Bench) -> list[Row]:
 
     The network's own noise is off: there, rows of a pass would share it, and votes would depend on each other.
     """
-    from art.estimators.certification.randomized_smoothing import PyTorchRandomizedSmoothing  # noqa: PLC0415 - heavy
-
-    draws, count = 64, 8 if bench.quick else 32
-    images, sigma = bench.images[:count], 0.06
-    theirs = PyTorchRandomizedSmoothing(
-        model=bench.network,
-        loss=nn.CrossEntropyLoss(),
-        input_shape=tuple(images.shape[1:]),
-        nb_classes=10,
-        clip_values=(0.0, 1.0),
-        sample_size=draws,
-        scale=sigma,
-        alpha=0.001,
-        device_type="gpu" if bench.device.type == "cuda" else "cpu",
-    )
+    draws, count, sigma = 64, 8 if bench.quick else 32, 0.06
+    theirs = Alone(partial(art_alone, bench.keeps, count, draws, sigma)).action("predict")
     options = {"pack_draws": True, "chunk_size": bench.rows, "stop": None, "seed": 0}
     ours = Smoothed(bench.fast, Gaussian(sigma), num_samples=draws, **options)
-    array = images.cpu().numpy()
     with noiseless(bench.network):
-        peer, own = bench.in_turn(lambda: theirs.predict(array, batch_size=256), lambda: ours.predict(images))
+        peer, own = bench.in_turn(theirs, lambda: ours.predict(bench.images[:count]))
     return [
         Row("adversarial-robustness-toolbox: microseconds a draw of an image", 1e6 * peer / draws / count),
         at_least("a draw: times the speed of adversarial-robustness-toolbox", peer / own, 4.0),
@@ -374,10 +423,8 @@ def main() -> None:
     if options.peak_memory:
         sys.stdout.write(f"{memory_of_a_vote(*options.peak_memory)}\n")
         return
-    if options.keep_memory and not keep_memory():
-        parser.error("this C library has no mallopt")
-    torch.backends.cudnn.benchmark = True
-    bench = Bench(quick=options.quick)
+    begin(options.keep_memory)
+    bench = Bench(quick=options.quick, keeps=options.keep_memory)
     rows = [Row("rows of the best pass", bench.rows), Row("rows of the best bare pass", bench.bare_rows)]
     for part in PARTS:
         if not options.only or part.__name__ in options.only:
