@@ -29,6 +29,8 @@ from smoothed.votes import VOTES, Vote, resolve
 from smoothed.voting import Ballot, Drawer
 
 CHUNK_SIZE = 256
+# More rows bring nothing there, but may need more memory than a process keeps (`memory.reuse_memory`).
+_CHUNK_SIZE_ON_CPU = 128
 
 
 class Smoothed(nn.Module):
@@ -43,8 +45,9 @@ class Smoothed(nn.Module):
             `votes.top_two(0.5)` (eq. 12).
         num_samples: draws of an image, the paper's M.
         layer: the name of a submodule whose input is made noisy instead of the image (eq. 22).
-        chunk_size: rows of one forward pass; memory grows with it, and not with `num_samples`. "auto" finds the fastest
-            by a short probe, once for each shape of images; calls of fewer rows than a probe are not worth one.
+        chunk_size: rows of one forward pass; memory grows with it, and not with `num_samples`. None is 128 on a CPU and
+            256 elsewhere. "auto" finds the fastest by a short probe, once for each shape of images; calls of fewer rows
+            than a probe are not worth one.
         pack_draws: whether one pass may hold several draws of an image. Not if the model has randomness of its own that
             a batch shares, for then its votes would not be independent. None packs where that is known to be right:
             in a `torch.nn.Module` without noise of `inject` on weights; say False for other shared randomness.
@@ -72,7 +75,7 @@ class Smoothed(nn.Module):
         vote: str | Vote = "prediction",
         num_samples: int = 64,
         layer: str | None = None,
-        chunk_size: int | Literal["auto"] = CHUNK_SIZE,
+        chunk_size: int | Literal["auto"] | None = None,
         pack_draws: bool | None = None,
         stop: str | Stop | None = "exact",
         seed: int | None = None,
@@ -81,8 +84,8 @@ class Smoothed(nn.Module):
         self.one_draw = OneDraw(model, noise, layer=layer)
         self.vote = vote
         self.num_samples = check_positive(num_samples, "num_samples")
-        self.chunk_size: int | Literal["auto"] = (
-            "auto" if chunk_size == "auto" else check_positive(chunk_size, "chunk_size")
+        self.chunk_size: int | Literal["auto"] | None = (
+            chunk_size if chunk_size is None or chunk_size == "auto" else check_positive(chunk_size, "chunk_size")
         )
         self.pack_draws = pack_draws
         self.stop = resolve_stop(stop)
@@ -180,12 +183,15 @@ class Smoothed(nn.Module):
         return share_votes(drawer, inputs, ballot, processes)
 
     def _rows_of_a_pass(self, inputs: Tensor, wanted: int) -> int:
-        if self.chunk_size != "auto":
+        if isinstance(self.chunk_size, int):
             return self.chunk_size
+        usual = _CHUNK_SIZE_ON_CPU if inputs.device.type == "cpu" else CHUNK_SIZE
+        if self.chunk_size is None:
+            return usual
         kind = (inputs.shape[1:], inputs.dtype, inputs.device)
         if kind not in self._found:
             if wanted < LARGEST:
-                return CHUNK_SIZE
+                return usual
             self._found[kind] = find_chunk_size(partial(self._try_pass, inputs[:1]))
         return self._found[kind]
 

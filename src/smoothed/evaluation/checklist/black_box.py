@@ -25,7 +25,7 @@ def black_box_against_white_box(defence: Defence) -> Finding:
     last word: all queries are spent, and the candidate that stands is measured anew now and then.
     """
     settings, draws = defence.settings, defence.attack_samples
-    rows = CHUNK_SIZE if defence.smoothed.chunk_size == "auto" else defence.smoothed.chunk_size
+    rows = defence.smoothed.chunk_size if isinstance(defence.smoothed.chunk_size, int) else CHUNK_SIZE
     patience = {"confidence": math.inf, "remeasure": REMEASURE} if defence.is_random else {}
 
     def attack(model: Classifier, inputs: Tensor, labels: Tensor, generator: Randomness = None) -> Tensor:
