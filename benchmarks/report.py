@@ -13,6 +13,9 @@ from rich.table import Table
 
 from hardware import wait
 
+# Seconds: an OpenMP thread spins for about 5 ms.
+_REST = 0.03
+
 
 @dataclass(frozen=True)
 class Row:
@@ -61,11 +64,15 @@ def show(rows: Sequence[Row], path: Path | None) -> None:
 def seconds_in_turn(
     actions: Sequence[Callable[[], object]], device: torch.device, repeats: int, warmup: int = 1
 ) -> list[float]:
-    """The median seconds of each action, all run in turn `repeats` times, so that a noisy machine hits them alike."""
+    """The median seconds of each action, all run in turn `repeats` times, so that a noisy machine hits them alike.
+
+    Each waits until the threads of the one before no longer spin in wait for work, as they may in another process.
+    """
     taken: list[list[float]] = [[] for _ in actions]
     for repeat in range(warmup + repeats):
         for times, action in zip(taken, actions, strict=True):
             wait(device)
+            time.sleep(_REST)
             begun = time.perf_counter()
             action()
             wait(device)

@@ -259,7 +259,7 @@ class TestFollows:
 
 
 class TestKeptDraw:
-    """The weights of a keyed draw are made once for its passes, and anew for anything else."""
+    """The weights of a keyed draw, and those without noise, are made once for their passes, and anew for anything else."""
 
     @pytest.fixture
     def fused(self):
@@ -312,6 +312,15 @@ class TestKeptDraw:
     def test_not_for_noise_of_a_generator(self, fused, images, monkeypatch):
         made = self.draws(monkeypatch)
         assert not torch.equal(fused(images), fused(images))
-        with noiseless(fused):
-            assert torch.equal(fused(images), fused(images))
+        assert len(made) == 2
+
+    def test_once_without_noise_until_a_weight_changes(self, fused, images, monkeypatch):
+        made = self.draws(monkeypatch)
+        for change in (lambda _: None, set_by_hand):
+            change(fused.model)
+            with noiseless(fused):
+                clean = fused(images)
+                assert torch.equal(fused(images), clean)
+                assert_close(clean, fused.model(images), rtol=1e-3, atol=1e-3)
+            assert not torch.equal(fused(images), clean)
         assert len(made) == 4

@@ -39,7 +39,7 @@ class FusedWeights:
         # Parts, the state they are of, and its storage, which is held so that no other tensor gets its address.
         self._kept: dict[bool, tuple[Parts, list[tuple[int, int]], list[Tensor]]] = {}
         self._kept_places: tuple[object, Tensor] | None = None
-        # The last keyed draw: what it depends on, and its weights.
+        # The last draw that may come again, keyed or without noise: what it depends on, and its weights.
         self._last: tuple[object, Parts, list[Tensor]] | None = None
 
     @property
@@ -76,14 +76,15 @@ class FusedWeights:
     def of_draw(self, parts: "Parts", kind: str) -> list[Tensor]:
         """The weights of one draw, layer by layer, in the precision that autocast has for that kind of device.
 
-        The last ones of a keyed draw are kept, for images beyond a pass are in the same draw's next one.
+        The last ones of a keyed draw are kept, for images beyond a pass are in the same draw's next one; so are those
+        without noise.
         """
         lower = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         shared = self.noises[0].source if self.noises else None
         key = None
-        if isinstance(shared, Keyed) and all(noise.source is shared for noise in self.noises):
-            layers = tuple(noise.index for noise in self.noises)
-            key = (shared.seed, shared.draw, layers, lower, torch.is_inference_mode_enabled())
+        if all(noise.source is shared for noise in self.noises) and (shared is None or isinstance(shared, Keyed)):
+            draw = None if shared is None else (shared.seed, shared.draw, *(noise.index for noise in self.noises))
+            key = (draw, lower, torch.is_inference_mode_enabled())
             if self._last is not None and self._last[0] == key and self._last[1] is parts:
                 return self._last[2]
         with torch.autocast(kind, enabled=False):
