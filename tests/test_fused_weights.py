@@ -259,7 +259,7 @@ class TestFollows:
 
 
 class TestKeptDraw:
-    """The weights of a keyed draw, and those without noise, are made once for their passes, and anew for anything else."""
+    """The weights of a keyed draw, and those without noise, are made once for their passes, and anew else."""
 
     @pytest.fixture
     def fused(self):
