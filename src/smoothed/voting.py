@@ -20,6 +20,9 @@ from smoothed.stopping import Question, Seen, Stop
 from smoothed.tally import Tally
 from smoothed.votes import Vote, bound_of
 
+# Passes that are made before their draws are counted, where they are sure to count: what lies between them is shared.
+_PASSES = 16
+
 
 @dataclass(frozen=True)
 class Ballot:
@@ -57,8 +60,22 @@ class Drawer:
     first_image: int = 0
     first_draw: int = 0
 
-    def ahead(self, images: Float[Tensor, "a c h w"]) -> int:
-        """How many draws of as many images as these make a pass."""
+    def at_once(self, images: Float[Tensor, "a c h w"], sure: int, worth: int) -> int:
+        """How many draws of as many images as these to make before the next are counted.
+
+        Those that are sure to count, for some passes, and of those that may be in vain no more than fill one.
+
+        Args:
+            images: (A, C, H, W).
+            sure: how many draws are needed in any case, at least 1.
+            worth: how many may be made.
+        """
+        if worth == 1:
+            return 1
+        sure = min(sure, _PASSES * self.chunk_size // len(images))
+        return min(worth, max(sure, self._of_a_pass(images)))
+
+    def _of_a_pass(self, images: Float[Tensor, "a c h w"]) -> int:
         if self.packs:
             return max(1, self.chunk_size // len(images))
         return self.one_draw.draws_of_a_pass(images, self.chunk_size)
@@ -79,7 +96,7 @@ class Drawer:
         if self.packs:
             of = numbers.repeat_interleave(len(rows))
             return self._passes(inputs, rows.repeat(draws), of, images.repeat(draws)).view(draws, len(rows), -1)
-        if draws > 1 and (together := self.ahead(inputs[: len(rows)])) > 1:
+        if draws > 1 and (together := self._of_a_pass(inputs[: len(rows)])) > 1:
             keys = [Keyed(self.seed, number, images) for number in numbers.tolist()]
             stacks = [keys[start : start + together] for start in range(0, draws, together)]
             made = torch.cat([self.one_draw.stacked(_taken(inputs, rows), stack) for stack in stacks])
@@ -128,8 +145,9 @@ def count_votes(drawer: Drawer, inputs: Tensor, ballot: Ballot) -> dict[str, dic
     looked = False
     finite = torch.ones((), dtype=torch.bool, device=inputs.device)
     while len(going := counts.going.nonzero()[:, 0]):
-        worth = counts.worth_making()
-        draws = min(drawer.ahead(inputs[: len(going)]), worth) if worth > 1 else 1
+        sure = counts.sure()
+        # Before any logits were seen, no more than a pass.
+        draws = drawer.at_once(inputs[: len(going)], sure if looked else 1, counts.worth_making(sure))
         made = drawer.logits(inputs, going, counts.drawn, draws)
         finite &= made.isfinite().all()
         if not looked:  # and once more at the end, for on a GPU the answer has to be waited for
@@ -159,15 +177,17 @@ class _Counts:
             for total in ballot.at
         }
 
-    def worth_making(self) -> int:
-        """How many draws may be made before the next look."""
+    def sure(self) -> int:
+        """How many draws all images that go on need in any case: none stops before its last question may."""
         left = self._most - self.drawn
         if self._blind or left == 1:
             return left
-        # No image stops before its last question may; beyond that, what is made in vain is never more than a third.
         soonest = torch.stack([question.soonest for question in self._questions.values()]).amax(0)
-        sure = int(soonest[self.going].min()) - self.drawn
-        return min(left, max(sure, 1 + self.drawn // 2))
+        return min(left, int(soonest[self.going].min()) - self.drawn)
+
+    def worth_making(self, sure: int) -> int:
+        """How many draws may be made: beyond those that are sure, what is made in vain is never more than a third."""
+        return min(self._most - self.drawn, max(sure, 1 + self.drawn // 2))
 
     def until_look(self) -> int:
         """How many draws may be counted before an image may stop."""
