@@ -338,7 +338,9 @@ def weights_of_one_image(bench: Bench) -> list[Row]:
         def mapped(image: Tensor = image, weights: Tensor = weights) -> None:
             torch.func.vmap(lambda weight: functional.conv2d(image, weight, padding=1))(weights)
 
-        by_loop, by_groups, by_map = bench.in_turn(loop, grouped, mapped, repeats=5 * bench.repeats)
+        # Each is short: several, for the threads to be awake.
+        several = [lambda action=action: [action() for _ in range(20)] for action in (loop, grouped, mapped)]
+        by_loop, by_groups, by_map = bench.in_turn(*several, repeats=3 * bench.repeats)
         rows += [
             Row(
                 f"{draws} draws of {channels} channels on one image: grouped convolution over a loop",

@@ -8,6 +8,7 @@ from smoothed import CNI, PNI, Fast, Gaussian, OneDraw, inject
 from smoothed.errors import ArgumentError
 from smoothed.modes import evaluating
 from smoothed.randomness import Keyed
+from smoothed.stopping import Exact
 from smoothed.votes import VOTES
 from smoothed.voting import Ballot, Drawer, count_votes
 
@@ -226,6 +227,18 @@ def test_what_is_no_number_is_refused_after_one_pass_of_each_image(images):
     with pytest.raises(ArgumentError, match="finite logits"):
         count_votes(Drawer(OneDraw(recorder), SEED, 2, packs=False), images, Ballot((50,), VOTES))
     assert sum(recorder.rows) == len(images)
+
+
+@pytest.mark.parametrize(("stop", "passes"), [(None, 1 + 16 + 16 + 8), (Exact(), None)])
+def test_draws_that_are_sure_to_count_fill_passes(images, stop, passes):
+    recorder = Recorder(lambda inputs: inputs.mean((2, 3)))
+    one = Drawer(OneDraw(recorder, Gaussian(0.1)), SEED, 20, packs=True)
+    counted = count_votes(one, images, Ballot((50,), {"v": VOTES["prediction"]}, stop))["v"][50].num_samples
+    assert max(recorder.rows) <= 20
+    if passes:  # of 16 images: one draw to see logits, then 20 draws in passes of 20 rows
+        assert len(recorder.rows) == passes
+        assert sum(recorder.rows) == 50 * 16
+    assert sum(recorder.rows) <= 1.5 * counted.sum()
 
 
 def test_scores_of_another_shape_are_refused(draw, images):
