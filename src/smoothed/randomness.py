@@ -50,7 +50,7 @@ def _absorb(state: _Word, key: _Word) -> _Word:
 def mixed(*keys: int | Sequence[int] | Tensor) -> Int[Tensor, " n"]:
     """The same for many rows at once, all 64 bits: keys are numbers for all rows, or (N,) or (1,), one a row.
 
-    Tensors are on the CPU. Of the some hundred rows of a pass, NumPy makes keys in less than half of the time of torch.
+    The result is on the CPU. Of the some hundred rows of a pass, NumPy makes keys in less than half of the time of torch.
     """
     state = reduce(_absorb, map(_word, keys), 0)
     return torch.from_numpy(np.atleast_1d(np.asarray(state, np.uint64)).view(np.int64))
@@ -58,7 +58,10 @@ def mixed(*keys: int | Sequence[int] | Tensor) -> Int[Tensor, " n"]:
 
 def _word(key: int | Sequence[int] | Tensor) -> _Word:
     """As numbers without a sign, modulo 2^64."""
-    return key & _MASK if isinstance(key, int) else np.asarray(key, np.int64).view(np.uint64)
+    if isinstance(key, int):
+        return key & _MASK
+    key = key.cpu() if isinstance(key, Tensor) else key
+    return np.atleast_1d(np.asarray(key, np.int64)).view(np.uint64)
 
 
 def where(layer: int, places: Int[Tensor, " p"]) -> Int[Tensor, " p"]:

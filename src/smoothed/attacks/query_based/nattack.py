@@ -103,7 +103,7 @@ def nattack(
 
     def step(rows: Tensor, mates: int, number: int) -> None:
         shape = (mates, *inputs.shape[1:])
-        keys = mixed(seeds[rows], number)
+        keys = mixed(seeds[rows], number).to(inputs.device)
         noise = normals(keys, places(math.prod(shape), keys.device), inputs.dtype).view(len(rows), *shape)
         latent = torch.cat([mean[rows][:, None], torch.add(mean[rows][:, None], noise, alpha=sigma)], 1)
         candidates = images_of(latent, rows)
