@@ -50,7 +50,7 @@ def _absorb(state: _Word, key: _Word) -> _Word:
 def mixed(*keys: int | Sequence[int] | Tensor) -> Int[Tensor, " n"]:
     """The same for many rows at once, all 64 bits: keys are numbers for all rows, or (N,) or (1,), one a row.
 
-    The result is on the CPU: NumPy makes keys of the some hundred rows of a pass in less than half of the time of torch.
+    It is on the CPU: NumPy makes keys of the some hundred rows of a pass in less than half of the time of torch.
     """
     state = reduce(_absorb, map(_word, keys), 0)
     return torch.from_numpy(np.atleast_1d(np.asarray(state, np.uint64)).view(np.int64))
