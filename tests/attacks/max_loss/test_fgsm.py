@@ -1,10 +1,9 @@
-"""FGSM against eq. 1 and torchattacks, N-FGSM against its definition."""
+"""FGSM against eq. 1, N-FGSM against its definition."""
 
 import copy
 
 import pytest
 import torch
-import torchattacks
 from torch.nn import functional
 from torch.testing import assert_close
 
@@ -46,16 +45,6 @@ class TestFgsm:
         sign = -1 if targeted else 1
         expected = (images + sign * EPS * gradient(network, images, labels).sign()).clamp(0, 1)
         assert_close(fgsm(network, images, labels, eps=EPS, targeted=targeted), expected, rtol=0, atol=1e-6)
-
-    def test_is_torchattacks(self, network, images, labels):
-        peer = torchattacks.FGSM(network, eps=EPS)
-        assert_close(fgsm(network, images, labels, eps=EPS), peer(images, labels), rtol=0, atol=1e-6)
-
-    def test_is_torchattacks_targeted(self, network, images, labels):
-        peer = torchattacks.FGSM(network, eps=EPS)
-        peer.set_mode_targeted_by_label(quiet=True)
-        attacked = fgsm(network, images, labels, eps=EPS, targeted=True)
-        assert_close(attacked, peer(images, labels), rtol=0, atol=1e-6)
 
     def test_raises_the_loss_and_targeted_lowers_it(self, network, images, labels):
         clean = loss(network, images, labels)
