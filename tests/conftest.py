@@ -1,22 +1,36 @@
-"""Shapes are checked while tests run; the full data set is used where it is."""
+"""Shapes are checked while tests run, in one thread; the full data set is used where it is."""
 
 import os
+import resource
 import signal
+import sys
 from pathlib import Path
+
+# Before torch is imported, here and in the processes that tests start. Threads that wait for a core slow all others.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from jaxtyping import install_import_hook
 
 # Before anything imports the package, so that every annotated shape in it is checked at each call.
 install_import_hook("smoothed", "shapes.check_shapes")
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
+hypothesis.settings.register_profile("no clock", deadline=None)
+hypothesis.settings.load_profile("no clock")
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as `nohup make test &` has it, and every process started here
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+
+def pytest_terminal_summary(terminalreporter):
+    """Print the largest memory that a process of these tests has had."""
+    largest = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    terminalreporter.write_line(f"memory of the largest process: {largest * unit / 1e9:.2f} GB")
 
 
 @pytest.fixture

@@ -64,6 +64,7 @@ WORKS = {work.__name__: work for work in (divides, votes, waits, computes)}
 
 def main(work, folder):
     rank = os.environ["RANK"]
+    torch.set_num_threads(1)
     try:
         with parting():
             processes = Processes.started()

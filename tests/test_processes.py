@@ -12,18 +12,17 @@ import accelerate
 import pytest
 import torch
 
-from launching import ENVIRONMENT, LAUNCH
-from shared_work import WORKS
+import shared_work
+from launching import ENVIRONMENT, LAUNCH, start_two
 from smoothed.errors import ProcessError
 from smoothed.processes import ALONE, Processes, parting
 
-SCRIPT = Path(__file__).with_name("shared_work.py")
+SCRIPT = Path(shared_work.__file__)
 
 
 def together(folder, work):
     """What each of two processes gives, as JSON values."""
-    command = [*LAUNCH, str(SCRIPT), work, str(folder)]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=200)
+    done = start_two(shared_work.main, work, str(folder)).end()
     assert done.returncode == 0, done.stderr
     return [json.loads((folder / f"{work}.{rank}.json").read_text()) for rank in range(2)]
 
@@ -88,13 +87,14 @@ class TestTwo:
         assert (first["own"], second["own"]) == ([0, 0, 0, 2, 4, 6], [1, 1, 3, 5])
 
     def test_votes_are_those_of_one(self, tmp_path):
-        alone = WORKS["votes"](ALONE)
+        alone = shared_work.WORKS["votes"](ALONE)
         for shared in together(tmp_path, "votes"):
             assert list(shared) == list(alone)
             for name, (scores, drawn) in alone.items():
                 assert shared[name][1] == drawn
                 assert torch.allclose(torch.tensor(shared[name][0]), torch.tensor(scores), rtol=0, atol=1e-5)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("work", ["waits", "computes"])
     def test_a_killed_one_ends_the_job_and_the_other_says_why(self, tmp_path, work):
         command = [*LAUNCH, str(SCRIPT), work, str(tmp_path)]
@@ -102,7 +102,6 @@ class TestTwo:
         files = [tmp_path / f"pid.{rank}" for rank in range(2)]
         while launcher.poll() is None and not all(file.exists() for file in files):
             time.sleep(0.05)
-        time.sleep(0.5)
         os.kill(int(files[1].read_text()), signal.SIGKILL)
         _, told = launcher.communicate(timeout=60)
         assert launcher.returncode != 0

@@ -130,7 +130,7 @@ def test_a_tally_at_m_is_of_the_first_m_draws(noisy_network, images):
         assert torch.allclose(several[count].scores, at([count])[count].scores)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 12), st.integers(1, 5))
 def test_scores_of_prediction_add_up_to_the_draws(draws, chunk):
     smoothed = Smoothed(Halfspace(12), Gaussian(0.5), num_samples=draws, chunk_size=chunk, seed=0)

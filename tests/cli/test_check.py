@@ -40,6 +40,7 @@ def test_prints_a_table_and_writes_the_findings(run, checkpoint, tmp_path, capsy
     assert "gradients are there" in words
 
 
+@pytest.mark.slow
 def test_a_folder_is_gone_on_from(run, checkpoint, tmp_path, capsys):
     command = ["check", "--model", checkpoint, *QUICK, "--sigma", 0.24, "--out", tmp_path / "run"]
     assert run(*command, "--json", tmp_path / "first.json") == 0

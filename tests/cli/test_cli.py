@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -15,6 +14,13 @@ from smoothed.checkpoint import describe, read_header, save
 from smoothed.injection import inject_preset
 from smoothed.models import build
 
+# The command, which may not write files of more than 2,000 bytes.
+LIMITED = """
+import resource
+from smoothed.cli.main import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+main()
+"""
 PROMISED = {"model", "vote", "num_samples", "sigma", "attack", "eps", "clean", "clean_interval", "robust"}
 
 
@@ -27,11 +33,6 @@ def checkpoint(tmp_path_factory):
     injection = inject_preset(model, "pni-w-layer").to_json()
     header = describe("resnet20", model, injection, tuple("abcdefghij"))
     return save(tmp_path_factory.mktemp("checkpoint") / "untrained.safetensors", model, header)
-
-
-def start(*arguments, **options):
-    command = [sys.executable, "-m", "smoothed", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +90,7 @@ def test_what_an_attack_cannot_do_is_refused_at_once(run, checkpoint, capsys):
     assert "error: source: expected --attack transfer beside it, got --attack pgd" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_demo_runs_on_the_bundled_checkpoint(run, tmp_path, capsys):
     rows, plot = tmp_path / "rows.json", tmp_path / "plot.png"
     assert run("demo", "--images", 10, "--json", rows, "--plot", plot) == 0
@@ -144,11 +146,14 @@ def test_a_full_disk_leaves_the_old_file(checkpoint, tmp_path):
     rows = tmp_path / "rows.json"
     rows.write_text("old")
     options = ["--images", 2, "--steps", 1, "--num-samples", "1,2,3,4,5,6,7,8", "--sigma", "0.1"]
-    process = start(
-        *("evaluate", "--model", checkpoint, *options, "--json", rows),
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)),
+    command = [sys.executable, "-B", "-c", LIMITED, "evaluate", "--model", checkpoint, *options, "--json", rows]
+    process = subprocess.Popen(
+        list(map(str, command)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    _, shown = process.communicate(timeout=120)
+    _, shown = process.communicate()
     assert process.returncode == 2
     assert "could not be written (File too large)" in shown
     assert "Traceback" not in shown
@@ -157,15 +162,17 @@ def test_a_full_disk_leaves_the_old_file(checkpoint, tmp_path):
 
 
 def test_ctrl_c_ends_with_130_and_one_line(checkpoint, tmp_path):
-    process = start("evaluate", "--model", checkpoint, "--json", tmp_path / "rows.json")
-    time.sleep(8)  # it takes a minute or so, of which the start takes a few seconds
-    assert process.poll() is None
+    out, rows = tmp_path / "run", tmp_path / "rows.json"
+    command = [sys.executable, "-m", "smoothed", "evaluate", "--model", checkpoint, "--out", out, "--json", rows]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not out.exists():  # then there are 1,000 images to attack
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, shown = process.communicate(timeout=60)
+    _, shown = process.communicate()
     assert process.returncode == 130
     assert shown.strip().splitlines()[-1] == "interrupted"
     assert "Traceback" not in shown
-    assert not list(tmp_path.iterdir())
+    assert not rows.exists()
 
 
 def test_record_writes_the_numbers_into_the_header(run, checkpoint, tmp_path):

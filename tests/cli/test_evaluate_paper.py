@@ -9,6 +9,7 @@ from launching import by_two
 EVALUATE = ("evaluate", "--model", "resnet20-cni-w", "--data", "sample", "--steps", 1, "--sigma", "0.1,0.24")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images", [3, 1])  # where there is less work than processes, they share its votes
 def test_two_processes_give_the_rows_of_one(run, tmp_path, capsys, images):
     options = ["--images", images, "--num-samples", "1,5", "--precision", "float32"]

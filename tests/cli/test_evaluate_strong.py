@@ -41,6 +41,7 @@ def chosen_on(data):
     }
 
 
+@pytest.mark.slow
 def test_it_prints_a_table_and_writes_rows_and_goes_on(run, tmp_path, capsys):
     path = tmp_path / "own.safetensors"
     path.write_bytes(locate("resnet20-cni-w").read_bytes())
@@ -133,6 +134,7 @@ def certify(path, tmp_path, **options):
     evaluate_strong(evaluated, **quick | options)
 
 
+@pytest.mark.slow
 def test_certified_lines_stand_beside_the_empirical_ones(checkpoint, tmp_path, capsys):
     certify(checkpoint(), tmp_path)
     shown = capsys.readouterr()
@@ -157,6 +159,7 @@ def test_what_cannot_be_certified_is_refused_before_the_attacks(checkpoint, tmp_
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_rows_of_one(run, tmp_path):
     command = ["evaluate", *QUICK, "--num-samples", 2, "--runs", 2, "--precision", "float32"]
     assert run(*command, "--json", tmp_path / "one.json") == 0

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from launching import ENVIRONMENT, LAUNCH
+from launching import ENVIRONMENT, LAUNCH, by_two
 from smoothed.checkpoint import describe, load, read_header, read_tensors, save
 from smoothed.models import build
 from smoothed.training.config import TrainingConfig
@@ -116,6 +116,7 @@ def test_the_recipe_is_the_papers_where_none_is_named(run, pictures, tmp_path):
 
 
 @pytest.mark.usefixtures("one_thread")
+@pytest.mark.slow
 def test_a_card_repeats_its_run_and_options_override_it(run, pictures, tmp_path):
     first, again, third, other = (tmp_path / name for name in ("first", "again", "third", "other"))
     assert run("train", "--data", pictures, "--out", first, *FAST, "--injection", "cni-w", "--average", 0.5) == 0
@@ -250,10 +251,7 @@ def test_a_missing_card_is_said_to_be(fails, tmp_path, name):
 
 def test_one_of_several_processes_prints(pictures, tmp_path):
     out, ended = tmp_path / "run", tmp_path / "ended.json"
-    command = map(str, ("train", "--data", pictures, "--out", out, *FAST, "--json", ended))
-    done = subprocess.run(
-        [*LAUNCH, "-m", "smoothed", *command], env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=200
-    )
+    done = by_two("train", "--data", pictures, "--out", out, *FAST, "--json", ended)
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     assert line.startswith("best on validation: clean ")
@@ -262,6 +260,7 @@ def test_one_of_several_processes_prints(pictures, tmp_path):
     assert done.stderr.count("epoch 1/1") == 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_all_processes_with_the_state_saved(pictures, tmp_path):
     command = map(str, ("train", "--data", pictures, "--out", tmp_path, *FAST, "--epochs", 1000))
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

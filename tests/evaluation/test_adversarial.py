@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 
 import known
+from launching import Started, run_script
 from smoothed import Gaussian, Smoothed
 from smoothed.checkpoint import write_tensors
 from smoothed.errors import CheckpointError
@@ -67,9 +67,7 @@ def attack_long(folder=None, on_progress=lambda *_: None):
 
 
 def test_a_killed_attack_goes_on_and_ends_with_the_same_images(tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(known.__file__).parent)}
-    command = [sys.executable, __file__, str(tmp_path / "kept")]
-    assert subprocess.run(command, env=environment, check=False, timeout=120).returncode == -signal.SIGKILL
+    assert Started(run_script, __file__, str(tmp_path / "kept")).end().returncode == -signal.SIGKILL
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "kept").glob("*.safetensors")}
     assert len(before) == 2
     seen = []

@@ -1,15 +1,13 @@
 """Steps that are done once, also over a kill."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+import signal
 
 import pytest
 import torch
 
 import known
+from launching import Started, run_script
 from smoothed.data.imageset import ImageSet
 from smoothed.errors import CheckpointError
 from smoothed.evaluation.records import Records, circumstances
@@ -17,9 +15,7 @@ from smoothed.evaluation.records import Records, circumstances
 
 @pytest.mark.parametrize(("protocol", "steps"), [("strong", 14), ("paper", 2)])
 def test_a_killed_evaluation_goes_on_and_ends_with_the_same_numbers(protocol, steps, tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(Path(known.__file__).parent), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "known", protocol, str(tmp_path), str(steps)]
-    assert subprocess.run(command, env=environment, check=False, timeout=120).returncode == -9
+    assert Started(run_script, known.__file__, protocol, str(tmp_path), str(steps)).end().returncode == -signal.SIGKILL
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")}
     assert 0 < len(before) <= steps
     assert not list(tmp_path.glob(".*"))

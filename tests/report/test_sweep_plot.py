@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
+from matplotlib.collections import QuadMesh
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from smoothed.report import sweep_plot
@@ -28,11 +29,38 @@ def test_one_cell_without_an_attack_has_a_picture_too(tmp_path):
     assert imread(plot_sweep(SweepReport.of(clean), tmp_path / "plot.png")).std() > 0.05
 
 
-def test_cells_lie_around_their_sigma():
-    assert sweep_plot._edges([0, 0.1, 0.3]) == pytest.approx([-0.05, 0.05, 0.2, 0.4])
-    assert np.all(sweep_plot._edges([0.2]) == [-0.3, 0.7])
+@pytest.fixture
+def drawn(monkeypatch, tmp_path):
+    """A function from sigmas and numbers of draws to the figure that is drawn of such a sweep."""
+    figures = []
+
+    class Kept(Figure):
+        def __init__(self, **options):
+            super().__init__(**options)
+            figures.append(self)
+
+    def drawn(sigmas, counts):
+        robust = [[[50 + place for place in range(len(counts))]]] * len(sigmas)
+        monkeypatch.setattr(sweep_plot, "Figure", Kept)
+        plot_sweep(SweepReport.of(made(robust, sigmas, counts, ("soft",))), tmp_path / "plot.png")
+        return figures.pop()
+
+    return drawn
 
 
-def test_few_lines_with_both_ends():
-    assert sweep_plot._spread([1, 8, 64]) == [1, 8, 64]
-    assert sweep_plot._spread([2**power for power in range(10)]) == [1, 4, 16, 128, 512]
+@pytest.mark.parametrize(
+    ("sigmas", "edges"), [((0.0, 0.1, 0.3), [-0.05, 0.05, 0.2, 0.4]), ((0.2,), [-0.3, 0.7])], ids=["several", "one"]
+)
+def test_cells_lie_around_their_sigma(drawn, sigmas, edges):
+    mesh = next(each for axis in drawn(sigmas, (1, 8)).axes for each in axis.collections if isinstance(each, QuadMesh))
+    assert mesh.get_coordinates()[0, :, 0].tolist() == pytest.approx(edges)
+
+
+@pytest.mark.parametrize(
+    ("counts", "lines"),
+    [((1, 8, 64), [1, 8, 64]), (tuple(2**power for power in range(10)), [1, 4, 16, 128, 512])],
+    ids=["all", "some"],
+)
+def test_few_lines_with_both_ends(drawn, counts, lines):
+    (legend,) = drawn((0.1, 0.2), counts).legends
+    assert [text.get_text() for text in legend.get_texts()] == [f"M = {count}" for count in lines]

@@ -25,7 +25,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(streams)
 def test_the_class_is_that_of_all_draws(kind, logits):
     scores = KINDS[kind](torch.tensor(logits, dtype=torch.float32)).unsqueeze(0)
@@ -37,7 +37,7 @@ def test_the_class_is_that_of_all_draws(kind, logits):
     assert 1 <= int(drawn) <= len(logits)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(2, 3), st.integers(1, 5), st.data())
 def test_prediction_votes_stop_at_the_first_draw_that_decides(classes, total, data):
     stream = data.draw(st.lists(st.integers(0, classes - 1), min_size=total, max_size=total))

@@ -5,7 +5,7 @@ from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
-from smoothed.errors import ArgumentError
+from refusing import check_refusals
 from smoothed.training.config import TrainingConfig
 
 DEFAULTS = TrainingConfig().to_json()
@@ -43,9 +43,8 @@ def test_it_is_a_value():
         TrainingConfig().lr = 0.2
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
+def test_json_of_another_kind():
+    cases = [
         ({"colour": 1}, "config: expected names that this version knows, got colour"),
         ({"attack_stepz": 1}, "got attack_stepz; did you mean .*attack_steps"),
         ({"epochs": 1.5}, "config: expected epochs of type .*int.*, got 1.5"),
@@ -56,34 +55,29 @@ def test_it_is_a_value():
         ({"data": None}, "config: expected data of type .*str.*, got None"),
         ({"lr": [0.1]}, r"config: expected lr of type .*, got \[0.1\]"),
         ({"epochs": -1}, "epochs: expected an integer of at least 1, got -1"),
-    ],
-)
-def test_json_of_another_kind(values, message):
-    with pytest.raises(ArgumentError, match=message):
-        TrainingConfig.from_json(values)
+    ]
+    check_refusals(lambda **values: TrainingConfig.from_json(values), cases)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"data": "mnist"}, "data: expected one of cifar10, cifar100"),
-        ({"architecture": "vgg"}, "architecture: expected one of resnet20"),
-        ({"architecture": "resnet21"}, "got 'resnet21'; did you mean .*resnet20"),
-        ({"injection": "x"}, "injection: expected one of none"),
-        ({"input_sigma_units": "px"}, "input_sigma_units: expected one of normalized, pixel"),
-        ({"input_draws": "x"}, "input_draws: expected one of fresh, fixed"),
-        ({"attack": "x"}, "attack: expected one of fgsm.*none, free, iaat"),
-        ({"norm": "l1"}, "norm: expected one of linf, l2"),
-        ({"loss": "hinge"}, "loss: expected one of adversarial, bernoulli, trades, mart"),
-        ({"schedule": "x"}, "schedule: expected one of steps, onecycle"),
-        ({"precision": "fp8"}, "precision: expected one of auto, float32, bf16, got 'fp8'"),
-        ({"keep": "all"}, "keep: expected one of best, extremes"),
-        ({"loss": "mart", "label_smoothing": 0.1}, "label_smoothing: expected 0 with the loss mart.*got 0.1"),
-    ],
-)
-def test_bad_choices(change, message):
-    with pytest.raises(ArgumentError, match=message):
-        TrainingConfig(**change)
+def test_bad_choices():
+    check_refusals(
+        TrainingConfig,
+        [
+            ({"data": "mnist"}, "data: expected one of cifar10, cifar100"),
+            ({"architecture": "vgg"}, "architecture: expected one of resnet20"),
+            ({"architecture": "resnet21"}, "got 'resnet21'; did you mean .*resnet20"),
+            ({"injection": "x"}, "injection: expected one of none"),
+            ({"input_sigma_units": "px"}, "input_sigma_units: expected one of normalized, pixel"),
+            ({"input_draws": "x"}, "input_draws: expected one of fresh, fixed"),
+            ({"attack": "x"}, "attack: expected one of fgsm.*none, free, iaat"),
+            ({"norm": "l1"}, "norm: expected one of linf, l2"),
+            ({"loss": "hinge"}, "loss: expected one of adversarial, bernoulli, trades, mart"),
+            ({"schedule": "x"}, "schedule: expected one of steps, onecycle"),
+            ({"precision": "fp8"}, "precision: expected one of auto, float32, bf16, got 'fp8'"),
+            ({"keep": "all"}, "keep: expected one of best, extremes"),
+            ({"loss": "mart", "label_smoothing": 0.1}, "label_smoothing: expected 0 with the loss mart.*got 0.1"),
+        ],
+    )
 
 
 COUNTS = ["attack_steps", "attack_samples", "loss_samples", "replays", "epochs", "batch_size", "accumulation"]
@@ -91,25 +85,18 @@ SHARES = ["adversarial_weight", "label_smoothing", "average", "eps_warmup", "ste
 AMOUNTS = sorted(name for name, value in DEFAULTS.items() if type(value) is float and name not in SHARES)
 
 
-@pytest.mark.parametrize("name", [*COUNTS, "validation_attack_images"])
-@pytest.mark.parametrize("value", [0, -3, 1.5, True, "2"])
-def test_counts(name, value):
-    with pytest.raises(ArgumentError, match=f"^{name}: expected an integer of at least 1, got {value!r}"):
-        TrainingConfig(**{name: value})
-
-
-@pytest.mark.parametrize("name", SHARES)
-@pytest.mark.parametrize("value", [-0.1, 1.01, float("nan"), True, "half"])
-def test_shares(name, value):
-    with pytest.raises(ArgumentError, match=rf"^{name}: expected a number in \[0, 1\], got {value!r}"):
-        TrainingConfig(**{name: value})
-
-
-@pytest.mark.parametrize("name", AMOUNTS)
-@pytest.mark.parametrize("value", [-1e-9, float("inf"), float("nan"), False])
-def test_amounts(name, value):
-    with pytest.raises(ArgumentError, match=f"^{name}: expected a finite number of at least 0, got {value!r}"):
-        TrainingConfig(**{name: value})
+@pytest.mark.parametrize(
+    ("names", "values", "expected"),
+    [
+        ([*COUNTS, "validation_attack_images"], [0, -3, 1.5, True, "2"], "an integer of at least 1"),
+        (SHARES, [-0.1, 1.01, float("nan"), True, "half"], r"a number in \[0, 1\]"),
+        (AMOUNTS, [-1e-9, float("inf"), float("nan"), False], "a finite number of at least 0"),
+    ],
+    ids=["counts", "shares", "amounts"],
+)
+def test_bad_numbers(names, values, expected):
+    cases = [({name: value}, f"^{name}: expected {expected}, got {value!r}") for name in names for value in values]
+    check_refusals(TrainingConfig, cases)
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 import smoothed
+from launching import Started
 from smoothed.checkpoint import load, read_header, read_tensors
 from smoothed.errors import CheckpointError, OutputError
 from smoothed.evaluation.accuracy import one_draw_accuracy
@@ -21,15 +23,18 @@ from smoothed.training.config import TrainingConfig
 from smoothed.training.loop import train
 
 sys.path.insert(0, str(Path(__file__).parent))
+import tiny_run
 from tiny_run import tiny_config, tiny_set
 from tiny_runs import SETTINGS, tiny_network
 
-SCRIPT = Path(__file__).with_name("tiny_run.py")
-EPOCHS = "6"
+EPOCHS = 6
 
 
-def command(folder, *more):
-    return [sys.executable, str(SCRIPT), str(folder), EPOCHS, *more]
+def run_alone(folder, **options):
+    """What the run prints, in a process of its own."""
+    done = Started(partial(tiny_run.main, str(folder), EPOCHS, **options)).end()
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def same_weights(first, second):
@@ -45,23 +50,21 @@ def lines(folder):
 @pytest.fixture(scope="module")
 def unkilled(tmp_path_factory):
     folder = tmp_path_factory.mktemp("unkilled")
-    subprocess.run(command(folder), check=True, capture_output=True)
+    run_alone(folder)
     return folder
 
 
 def test_killed_at_any_moment_and_resumed_it_ends_with_the_same_weights(unkilled, tmp_path):
     for steps in (2, 9):  # within the first epoch and after several
-        process = subprocess.Popen(command(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        while process.poll() is None and not any(
+        started = Started(partial(tiny_run.main, str(tmp_path), EPOCHS, last=17))
+        while started.running and not any(
             int(path.name.removeprefix("step-")) >= steps for path in (tmp_path / "state").glob("step-????????")
         ):
             time.sleep(0.005)
-        assert process.poll() is None, process.stderr.read().decode()
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
+        ended = started.kill()
+        assert ended.returncode == -signal.SIGKILL, ended.stderr
     assert not same_weights_exist(tmp_path) or not same_weights(unkilled, tmp_path)
-    resumed = subprocess.run(command(tmp_path), check=True, capture_output=True, text=True)
-    assert resumed.stdout == "finished 18\n"
+    assert run_alone(tmp_path) == "finished 18\n"
     assert same_weights(unkilled, tmp_path)
     assert lines(unkilled) == lines(tmp_path)
 
@@ -71,9 +74,8 @@ def same_weights_exist(folder):
 
 
 def test_a_time_limit_stops_with_everything_needed_to_go_on(unkilled, tmp_path):
-    stopped = subprocess.run(command(tmp_path, "0"), check=True, capture_output=True, text=True)
-    assert stopped.stdout == "stopped 1\n"
-    subprocess.run(command(tmp_path), check=True, capture_output=True)
+    assert run_alone(tmp_path, time_limit=0.0) == "stopped 1\n"
+    run_alone(tmp_path)
     assert same_weights(unkilled, tmp_path)
 
 
@@ -83,6 +85,7 @@ def test_the_state_is_small_and_old_ones_go(unkilled):
     assert all(path.stat().st_size <= 16e6 for path in states[0].iterdir())
 
 
+@pytest.mark.slow
 def test_it_learns_what_can_be_learned(tmp_path):
     data = tiny_set(96, 2)
     config = tiny_config(

@@ -1,9 +1,7 @@
 """Several processes, on CPUs here, do what one does: the same weights, one set of files, one moment to stop."""
 
 import json
-import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,11 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from launching import ENVIRONMENT, LAUNCH
+from launching import Started, start_two
 from smoothed.checkpoint import read_tensors
 
-SCRIPT = Path(__file__).with_name("tiny_runs.py")
+sys.path.insert(0, str(Path(__file__).parent))
+import tiny_runs
 
+pytestmark = pytest.mark.slow
 # Each must give the weights of one process. Steps are few, for a rounding grows where a gradient changes its sign.
 SAME = {
     "pni-w": {},
@@ -40,25 +40,18 @@ BF16_TOLERANCE = 1e-3
 GROUPS = ("weights", "momentum", "examples")
 
 
-def script(folder, *runs, launch=(sys.executable,)):
-    return [*launch, str(SCRIPT), str(folder), json.dumps(runs)]
-
-
-def finish(command):
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=200)
+def finish(start, folder, *runs):
+    done = start(tiny_runs.main, folder, runs).end()
     assert done.returncode == 0, done.stderr
 
 
-def kill(command, folder, processes):
-    """Start `command` and kill all its processes once it has saved a state inside an epoch."""
-    launcher = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    while launcher.poll() is None and not list((folder / "long" / "state").glob("step-*")):
+def kill(start, folder):
+    """Start a long run and kill all its processes once it has saved a state inside an epoch."""
+    started = start(tiny_runs.main, folder, [{"name": "long", **LONG, "last": 95}])
+    while started.running and not list((folder / "long" / "state").glob("step-*")):
         time.sleep(0.005)
-    workers = [int((folder / f"pid.{rank}").read_text()) for rank in range(processes)]
-    assert launcher.poll() is None, launcher.stderr.read().decode()
-    for process in {launcher.pid, *workers}:
-        os.kill(process, signal.SIGKILL)
-    launcher.communicate()
+    ended = started.kill()
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
     assert not (folder / "long.0.json").exists()  # it had not finished
 
 
@@ -68,18 +61,19 @@ def folders(tmp_path_factory):
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
     killed_one, killed_two = tmp_path_factory.mktemp("killed-one"), tmp_path_factory.mktemp("killed-two")
     long = {"name": "long", **LONG}
-    kill(script(killed_one, long), killed_one, 1)
-    kill(script(killed_two, long, launch=LAUNCH), killed_two, 2)
+    kill(Started, killed_one)
+    kill(start_two, killed_two)
     (killed_one / "long").rename(two / "resumed")
     (killed_two / "long").rename(one / "resumed")
     runs = [{"name": name, **settings} for name, settings in SAME.items()]
     resumed = {"name": "resumed", **LONG}
-    finish(script(one, *[{**run, "accumulation": 1} for run in runs], {"name": "recorded", **RECORDED}, long, resumed))
+    whole = [{**run, "accumulation": 1} for run in runs]
+    finish(Started, one, *whole, {"name": "recorded", **RECORDED}, long, resumed)
     recorded = {"name": "recorded", **RECORDED, "accumulation": 2}
     small = {"name": "small", "batch_size": 3, "accumulation": 2}
     absurd = {"name": "absurd", "lr": 1e18}
     limited = {"name": "limited", **LONG, "limits": [None, 0.0]}
-    finish(script(two, *runs, recorded, small, absurd, limited, resumed, launch=LAUNCH))
+    finish(start_two, two, *runs, recorded, small, absurd, limited, resumed)
     return one, two
 
 
@@ -98,7 +92,7 @@ def test_the_weights_are_those_of_one_process(folders, name):
 
 def test_another_seed_gives_other_weights_by_far(folders, tmp_path):
     """What the tolerance above is worth."""
-    finish(script(tmp_path, {"name": "other", "seed": 4}))
+    finish(Started, tmp_path, {"name": "other", "seed": 4})
     assert difference(folders[0] / "pni-w", tmp_path / "other") > 1000 * TOLERANCE
 
 

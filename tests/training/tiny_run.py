@@ -1,6 +1,6 @@
-"""A training run of seconds, as a process of its own: `python tiny_run.py FOLDER EPOCHS [TIME_LIMIT]`."""
+"""A training run of seconds, for a process of its own."""
 
-import sys
+import signal
 from pathlib import Path
 
 import torch
@@ -35,13 +35,16 @@ def tiny_config(**changes):
     return TrainingConfig(**(settings | changes))
 
 
-def main(folder, epochs, time_limit=None):
+def main(folder, epochs, time_limit=None, last=None):
+    """Train in a folder; after step `last`, wait to be killed."""
     torch.set_num_threads(1)  # the order of a sum over threads is not promised
-    limit = None if time_limit is None else float(time_limit)
-    config = tiny_config(epochs=int(epochs))
-    outcome = train(config, tiny_set(48, 0), tiny_set(16, 1), Path(folder), time_limit=limit, save_every=0.0)
+    outcome = train(
+        tiny_config(epochs=epochs),
+        tiny_set(48, 0),
+        tiny_set(16, 1),
+        Path(folder),
+        time_limit=time_limit,
+        save_every=0.0,
+        on_step=lambda progress: signal.pause() if progress.step == last else None,
+    )
     print("finished" if outcome.finished else "stopped", outcome.step)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -1,10 +1,8 @@
-"""Training runs of seconds, one after the other, in one process or in several: `python tiny_runs.py FOLDER RUNS`.
-
-RUNS is a JSON list of what `perform` takes. Each process writes how its runs ended, and its id for who would kill it.
-"""
+"""Training runs of seconds, one after the other, in one process or in several; each writes how its runs ended."""
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -61,8 +59,8 @@ class Recorder:
         save_file({name: tensor.detach().contiguous().clone() for name, tensor in flat.items()}, path)
 
 
-def perform(folder, name, *, images=48, limits=None, records=False, **settings):
-    """One run, in `folder/name`; `limits` are the time limits of the processes."""
+def perform(folder, name, *, images=48, limits=None, records=False, last=None, **settings):
+    """One run, in `folder/name`; `limits` are the time limits of the processes. After step `last` it waits."""
     rank, network = int(os.environ.get("RANK", "0")), tiny_network()
     recorder = Recorder(network) if records else None
     try:
@@ -75,6 +73,7 @@ def perform(folder, name, *, images=48, limits=None, records=False, **settings):
             attack=recorder,
             time_limit=None if limits is None else limits[rank],
             save_every=0.0,
+            on_step=lambda progress: signal.pause() if progress.step == last else None,
         )
         ended = {"finished": outcome.finished, "step": outcome.step}
     except SmoothedError as error:
@@ -86,11 +85,6 @@ def perform(folder, name, *, images=48, limits=None, records=False, **settings):
 
 def main(folder, runs):
     torch.set_num_threads(1)
-    (Path(folder) / f"pid.{os.environ.get('RANK', '0')}").write_text(str(os.getpid()))
     with parting():
-        for run in json.loads(runs):
-            perform(Path(folder), **run)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+        for run in runs:
+            perform(folder, **run)

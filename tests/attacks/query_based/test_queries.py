@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from refusing import check_refusals
 from smoothed import Gaussian, Smoothed
 from smoothed.attacks import Queries
 from smoothed.attacks.query_based.queries import queries_of, require_scores
@@ -128,17 +129,18 @@ class TestCounts:
 
 
 class TestErrors:
-    @pytest.mark.parametrize(
-        ("options", "match"),
-        [
-            ({"sees": "label"}, "sees: expected one of logits, shares, labels, got 'label'; did you mean labels"),
-            ({"max_queries": 0}, "max_queries: expected an integer of at least 1, got 0"),
-            ({"chunk_size": 0}, "chunk_size: expected an integer of at least 1, got 0"),
-        ],
-    )
-    def test_argument(self, options, match):
-        with pytest.raises(ArgumentError, match=match):
+    def test_argument(self):
+        def call(**options):
             Queries(Drawn(), **options)
+
+        check_refusals(
+            call,
+            [
+                ({"sees": "label"}, "sees: expected one of logits, shares, labels, got 'label'; did you mean labels"),
+                ({"max_queries": 0}, "max_queries: expected an integer of at least 1, got 0"),
+                ({"chunk_size": 0}, "chunk_size: expected an integer of at least 1, got 0"),
+            ],
+        )
 
     @pytest.mark.parametrize("sees", ["logits", "shares", "labels"])
     @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])

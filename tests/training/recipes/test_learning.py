@@ -22,6 +22,7 @@ from smoothed.training.noisy_input import NoisyInput
 from smoothed.training.recipes import RECIPES
 from smoothed.training.step import take_step
 
+pytestmark = pytest.mark.slow
 CLASSES = (0, 1, 6, 7)  # aeroplanes, cars, frogs, horses: told apart within seconds
 CAPS = {"attack_steps": 3, "attack_samples": 2, "loss_samples": 2, "replays": 4}
 SHORT = {
