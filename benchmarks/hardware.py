@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from smoothed.counter_based import COMPILE_AFTER, normals, places
+from smoothed.counter_based import compile_numbers, normals, places
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
@@ -94,7 +94,6 @@ def wait(device: torch.device) -> None:
 
 
 def settle(device: torch.device) -> None:
-    """Draw as many normals as a process that has been at work for some seconds: the others then come compiled."""
-    keys, row = torch.arange(1024, device=device), places(2**12, device)
-    for block in range(COMPILE_AFTER // (len(keys) * len(row)) + 2):
-        normals(keys + block, row)
+    """Let torch.compile make the random numbers, and wait until it has."""
+    compile_numbers()
+    normals(torch.arange(1024, device=device), places(2**12, device))

@@ -12,7 +12,17 @@ from scipy import stats
 from torch.testing import assert_close
 
 from smoothed import counter_based
-from smoothed.counter_based import laplace, normal, normals, numbers, places, places_channels_last, splitmix64, uniform
+from smoothed.counter_based import (
+    compile_numbers,
+    laplace,
+    normal,
+    normals,
+    numbers,
+    places,
+    places_channels_last,
+    splitmix64,
+    uniform,
+)
 
 CPU = torch.device("cpu")
 WORD = 2**64
@@ -49,10 +59,11 @@ laws = pytest.mark.parametrize("law", ORACLES)
 
 
 @pytest.fixture(params=["in parts", "compiled"])
-def maker(request, monkeypatch):
+def maker(request):
     """Both ways to the same numbers."""
-    monkeypatch.setattr(counter_based, "COMPILE_AFTER", math.inf if request.param == "in parts" else -1)
-    return request.param
+    compile_numbers(on=request.param == "compiled")
+    yield request.param
+    compile_numbers(on=False)
 
 
 def some_keys(count):
@@ -130,7 +141,6 @@ def test_rows_and_places_may_be_taken_apart(law, rows, count):
 @laws
 def test_a_part_is_no_larger_than_what_is_made_at_a_time(monkeypatch, law):
     keys, spots = some_keys(5), places(70, CPU)
-    monkeypatch.setattr(counter_based, "COMPILE_AFTER", 10**18)
     whole = numbers(law, keys, spots)
     for most in (1, 16, 70, 150):
         monkeypatch.setitem(counter_based._AT_A_TIME, "cpu", most)
@@ -301,28 +311,27 @@ class TestCompiling:
     """When the compiler is asked, and what happens where it fails."""
 
     @pytest.fixture(autouse=True)
-    def afresh(self, monkeypatch):
+    def afresh(self):
         counter_based._compiled.cache_clear()
-        monkeypatch.setattr(counter_based, "_made", type(counter_based._made)())
         yield
+        compile_numbers(on=False)
         counter_based._compiled.cache_clear()
 
-    def test_only_after_many_numbers(self, monkeypatch):
+    def test_only_once_it_is_asked_for(self, monkeypatch):
         asked = []
-        monkeypatch.setattr(counter_based, "COMPILE_AFTER", 100)
         monkeypatch.setattr(torch, "compile", lambda function, **_: asked.append(function) or function)
-        for _ in range(5):
-            normals(some_keys(2), places(10, CPU))
+        normals(some_keys(2), places(10, CPU))
         assert not asked
-        for _ in range(5):
+        compile_numbers()
+        for _ in range(2):
             normals(some_keys(2), places(10, CPU))
         assert [function.__name__ for function in asked] == ["normal"]
-        for _ in range(5):  # of each law
-            numbers(laplace, some_keys(2), places(10, CPU))
-        assert len(asked) == 1
         numbers(laplace, some_keys(2), places(10, CPU))
         assert [function.__name__ for function in asked] == ["normal", "laplace"]
         assert asked[0].__code__ is not asked[1].__code__
+        compile_numbers(on=False)
+        numbers(uniform, some_keys(2), places(10, CPU))
+        assert len(asked) == 2
 
     @laws
     @pytest.mark.parametrize("flaw", ["raises", "other numbers"])
@@ -335,8 +344,8 @@ class TestCompiling:
                 raise RuntimeError("no compiler")
             return lambda *arguments: 1.01 * function(*arguments)
 
-        monkeypatch.setattr(counter_based, "COMPILE_AFTER", -1)
         monkeypatch.setattr(torch, "compile", compiler)
+        compile_numbers()
         assert torch.equal(numbers(law, keys, spots), expected)
 
     @pytest.mark.usefixtures("maker")
@@ -356,8 +365,8 @@ PROGRAM = """
 import torch
 from smoothed import counter_based as made
 
-def numbers(after, *arguments):
-    made.COMPILE_AFTER = after
+def numbers(on, *arguments):
+    made.compile_numbers(on=on)
     return made.numbers(*arguments)
 
 where = made.places(3000, torch.device("cpu"))
@@ -367,7 +376,7 @@ for law in (made.normal, made.uniform, made.laplace):
         for keys in (torch.arange(7) * 12345, torch.tensor([678])):
             for affine in (None, (scale, shift), (scale, torch.rand(len(keys), 3000))):
                 affine = affine and tuple(part.to(dtype) for part in affine)
-                ours, own = (numbers(after, law, keys, where, dtype, affine) for after in (-1, 10**9))
+                ours, own = (numbers(on, law, keys, where, dtype, affine) for on in (True, False))
                 torch.testing.assert_close(ours, own, rtol=0, atol=2e-6)
                 form = len(keys) == 1, min(affine[1].ndim, len(keys)) if affine else None
                 assert made._compiled(law, "cpu", dtype, *form).__name__ == law.__name__, "not compiled"

@@ -11,11 +11,10 @@ from torch.testing import assert_close
 
 import smoothed
 from fusible import NETWORKS, learned
-from smoothed.cuda_graphs import AFTER, has_graphs
 from smoothed.data.sample import load_sample
 from smoothed.errors import ArgumentError
 from smoothed.fast import Fast, SlowerWarning
-from smoothed.injection import CNI, PNI, drawing, inject
+from smoothed.injection import CNI, drawing, inject
 from smoothed.randomness import Keyed
 
 
@@ -126,16 +125,6 @@ def test_one_that_cannot_be_fused_makes_no_graph_that_nobody_asks_for(batch):
     assert fast(batch).requires_grad
 
 
-def test_on_a_cpu_it_lets_the_process_reuse_memory(model, monkeypatch):
-    called = []
-    monkeypatch.setattr("smoothed.fast.reuse_memory", lambda: called.append(True))
-    Fast(model)
-    assert called == [True]
-    Fast(nn.Flatten().to("meta"))  # whose device nobody can tell: the CPU's
-    Fast(nn.Linear(2, 2, device="meta"))
-    assert called == [True, True]
-
-
 def test_it_pickles_as_its_network_does(batch):
     network = NETWORKS["resnet"]().eval().requires_grad_(False)
     fast = Fast(network, "bf16")
@@ -189,107 +178,6 @@ def test_one_that_cannot_be_compiled_runs_without_and_says_so(model, batch, monk
             got = keyed(fast, batch)
         assert_close(got, keyed(network, batch), rtol=1e-4, atol=1e-4)
         assert_close(keyed(fast, batch), got)  # and no warning again
-
-
-class TestGraphs:
-    """A device with CUDA graphs, played by the CPU: what torch.compile makes for it writes to the same memory again."""
-
-    @pytest.fixture
-    def asked(self, monkeypatch):
-        """The modes that torch.compile was asked for; those in `fail` it refuses at the first run."""
-        asked, memory = [], {}
-        fail = self.fail = set()
-
-        def compiled(function, *, mode="default"):
-            asked.append(mode)
-
-            def run(*tensors):
-                if mode in fail:
-                    raise RuntimeError(f"no {mode}")
-                made = function(*tensors)
-                if mode == "default":
-                    return made
-                self.replays += 1
-                return memory.setdefault(made.shape, torch.empty_like(made)).copy_(made)
-
-            return run
-
-        self.replays = 0
-        monkeypatch.setattr(torch, "compile", compiled)
-        monkeypatch.setattr("smoothed.fusing.has_graphs", lambda device: device.type == "cpu")
-        monkeypatch.setattr("smoothed.cuda_graphs.seconds_in_turn", lambda _: [2.0, 1.0])
-        return asked
-
-    def passes(self, fast, model, batch):
-        """Many passes, whose logits are looked at when all have been made."""
-        with torch.no_grad():
-            logits = [keyed(fast, batch.roll(seed, 0), seed) for seed in range(AFTER + 3)]
-            for seed, got in enumerate(logits):
-                assert got.dtype == torch.float32
-                assert_close(got, keyed(model, batch.roll(seed, 0), seed), rtol=1e-4, atol=1e-4)
-
-    def test_logits_are_the_callers(self, asked, model, batch):
-        fast = Fast(model, compile=True)
-        self.passes(fast, model, batch)
-        assert asked == ["default", "default", "reduce-overhead"]
-        assert self.replays >= 3
-        before = self.replays
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.mul_(1.1)
-        self.passes(fast, model, batch)  # weights are given to a graph at each pass
-        assert self.replays == before + AFTER + 3
-
-    def test_in_bf16(self, asked, model, batch):
-        fast, plain = Fast(model, "bf16", compile=True), Fast(model, "bf16")
-        self.passes(fast, plain, batch)
-        assert asked[2:] == ["reduce-overhead"]
-
-    def test_gradients_do_without(self, asked, model, batch):
-        fast = Fast(model, compile=True)
-        inputs = batch.clone().requires_grad_()
-        keyed(fast, inputs)  # the first pass of all may be one of an attack
-        self.passes(fast, model, batch)
-        before = self.replays
-        for each in (fast, model):
-            (gradient,) = torch.autograd.grad(keyed(each, inputs).square().sum(), inputs)
-            if each is fast:
-                got = gradient
-        assert_close(got, gradient, rtol=1e-3, atol=1e-4)
-        assert asked[2:] == ["reduce-overhead"]
-        assert self.replays == before
-
-    def test_without_them_torch_compile_is_what_stays(self, asked, model, batch):
-        fast = Fast(model, compile=True)
-        self.fail.add("reduce-overhead")
-        self.passes(fast, model, batch)  # and no warning, which would be an error
-        assert asked == ["default", "default", "reduce-overhead"]
-
-    def test_without_torch_compile_nobody_asks_for_them(self, asked, model, batch):
-        fast = Fast(model, compile=True)
-        self.fail |= {"default", "reduce-overhead"}
-        with pytest.warns(SlowerWarning, match=r"not compiled: .*no default"):
-            fast(batch)
-        self.passes(fast, model, batch)
-        assert asked == ["default", "default"]
-
-    def test_elsewhere_nobody_asks_for_them(self, asked, model, batch, monkeypatch):
-        monkeypatch.setattr("smoothed.fusing.has_graphs", has_graphs)
-        self.passes(Fast(model, compile=True), model, batch)
-        assert asked == ["default", "default"]
-
-    def test_noise_between_layers_is_in_no_graph(self, asked, model, batch):
-        inject(model, activations=PNI(site="output"), layers=["layer1.0.conv1"])
-        self.passes(Fast(model, compile=True), model, batch)
-        assert asked == ["default", "default"]
-
-    def test_copies_and_pickles_start_anew(self, asked, model, batch):
-        fast = Fast(model, compile=True)
-        self.passes(fast, model, batch)
-        before = self.replays
-        self.passes(copy.deepcopy(fast), model, batch)
-        assert self.replays == before
-        assert asked[2:] == ["reduce-overhead"]
 
 
 def test_the_votes_of_the_bundled_network_are_the_same():

@@ -25,17 +25,6 @@ for _ in range(5):
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
-GROWING = """
-import resource, sys, torch
-from smoothed.memory import reuse_memory
-if sys.argv[1] == "reused":
-    reuse_memory()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for megabytes in range(1, 25):
-    torch.ones(megabytes * 250_000)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-
 
 def faults(script: str, how: str) -> int:
     """The pages that come from the system while a script is at work."""
@@ -47,13 +36,6 @@ def test_no_page_is_asked_for_twice():
     plain, kept = faults(FAULTS, "plain"), faults(FAULTS, "kept")
     assert plain > 10_000  # of 4 KiB: 5 x 120 MB are 146,000
     assert kept < plain / 4  # a tensor or two may not fit into what smaller ones have left
-
-
-@GLIBC
-def test_a_tensor_larger_than_all_before_it_reuses_their_memory():
-    plain, reused = faults(GROWING, "plain"), faults(GROWING, "reused")
-    assert plain > 50_000  # 300 MB are 73,000
-    assert reused < plain / 3  # the last one alone, of 24 MB, is 5,900
 
 
 def test_without_glibc_nothing_happens(monkeypatch):

@@ -29,7 +29,6 @@ FLOORS = [
         "tracing",
         "processes",
         "probe",
-        "cuda_graphs",
         "models",
         "data",
     ),

@@ -2,14 +2,13 @@
 
 SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) makes 64 bits of a key and a place; a law makes a number of them: a
 normal by Box and Muller's transform (1958), a uniform one, or one of Laplace's law. All of it is tensor operations,
-which need no state, run on every core and device, and can be compiled: then a normal takes a quarter of the time of
-torch's own, which come one after another from one core.
+which need no state, run on every core and device, and can be compiled (`compile_numbers`): then a normal takes a
+quarter of the time of torch's own, which come one after another from one core.
 """
 
 import math
-from collections import Counter
 from collections.abc import Callable
-from functools import cache, lru_cache, partial, wraps
+from functools import cache, lru_cache, partial
 from types import FunctionType
 
 import torch
@@ -24,8 +23,6 @@ GAMMA = 0x9E3779B97F4A7C15 - 2**64
 _ROUNDS = ((30, 0xBF58476D1CE4E5B9 - 2**64), (27, 0x94D049BB133111EB - 2**64))
 _LAST_SHIFT = 31
 
-# Numbers that are made before the compiler is called: it takes about as long as they did.
-COMPILE_AFTER = 10**9
 # Numbers made at a time where nothing is compiled. On a CPU, what is in between them stays in its caches.
 _AT_A_TIME = {"cpu": 2**18}
 _AT_A_TIME_ELSEWHERE = 2**24
@@ -37,7 +34,20 @@ Law = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """What makes a number of mean 0 and deviation 1 of 64 bits: it fills the first tensor, float32 or float64, from the
 second, int64. It may write to the third, int64 too, which spares it memory. All are of one shape."""
 
-_made: Counter[tuple[Law, str]] = Counter()
+# Whether torch.compile makes the numbers of this process: `compile_numbers` says so.
+_compiles = {"on": False}
+
+
+def compile_numbers(*, on: bool = True) -> None:
+    """Let torch.compile make the random numbers of this process from now on: the same numbers, to rounding.
+
+    The first numbers of each law then wait for the compiler, which takes some 10 seconds. Where there is none, or one
+    that gives other numbers, they are made as before.
+
+    Args:
+        on: False goes back to numbers without a compiler.
+    """
+    _compiles["on"] = on
 
 
 def splitmix64(states: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
@@ -124,16 +134,14 @@ def numbers(
         affine: what rows are multiplied with, and what is then added to them.
 
     Returns:
-        (R, P), on the keys' device. A program that asks for more than 10^9 numbers gets the others from torch.compile,
-        if that works there: the same to rounding.
+        (R, P), on the keys' device.
     """
     kind = keys.device.type
     exact = torch.float64 if dtype == torch.float64 else torch.float32
     if affine is not None:
         scale, added = affine
         affine = scale.to(exact), (added.flatten() if len(keys) == 1 else added).to(exact)
-    _made[law, kind] += len(keys) * len(places)
-    compiled = _made[law, kind] > COMPILE_AFTER and len(keys) and len(places)
+    compiled = _compiles["on"] and len(keys) and len(places)
     form = len(keys) == 1, None if affine is None else affine[1].ndim
     make = _compiled(law, kind, exact, *form) if compiled else partial(_in_parts, law)
     with torch.no_grad(), torch.autocast(kind, enabled=False):
@@ -188,23 +196,9 @@ def _own_at_once(law: Law) -> Maker:
     """
 
     def make(keys: Tensor, places: Tensor, dtype: torch.dtype, affine: Affine | None) -> Tensor:
-        return _at_once(law, keys, places.view(torch.int64), dtype, affine)
+        return _at_once(law, keys, places, dtype, affine)
 
     return FunctionType(make.__code__.replace(), make.__globals__, law.__name__, None, make.__closure__)
-
-
-def _disguised(made: Maker) -> Maker:
-    """A compiled maker is given its places as float64 of the same bits, and takes them for the integers they are.
-
-    For AVX2, torch 2.13 loads integers in halves by way of the stack, which stalls the processor for a third of the
-    time of a normal (`at::vec::Vectorized<int64_t>::loadu`). Floats it loads as they are.
-    """
-
-    @wraps(made)
-    def make(keys: Tensor, places: Tensor, dtype: torch.dtype, affine: Affine | None) -> Tensor:
-        return made(keys, places.view(torch.float64) if places.device.type == "cpu" else places, dtype, affine)
-
-    return make
 
 
 @cache
@@ -227,7 +221,7 @@ def _compiled(law: Law, kind: str, dtype: torch.dtype, one_row: bool, added: int
     case = keys, where, dtype, None if added is None else affine
     in_parts = partial(_in_parts, law)
     try:
-        compiled = _disguised(torch.compile(_own_at_once(law), dynamic=True))
+        compiled = torch.compile(_own_at_once(law), dynamic=True)
         with torch.no_grad(), torch.autocast(kind, enabled=False):
             ours, own = compiled(*case), in_parts(*case)
     except Exception:  # whatever goes wrong in a compiler: the numbers can be made without

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from smoothed.counter_based import compile_numbers
 from smoothed.devices import Precision, autocast, resolve_precision
 from smoothed.errors import ArgumentError
 from smoothed.fusing import Fused, fuse_or_keep
 from smoothed.injection import drawing
-from smoothed.memory import reuse_memory
 from smoothed.probe import seconds_in_turn
 from smoothed.randomness import Keyed, Source
 
@@ -31,18 +31,16 @@ class Fast(nn.Module):
     """A network in its cheapest form, from images (N, C, H, W) in [0, 1] to the logits (N, K) of one draw.
 
     Weight noise of all layers is one draw on one flat vector, frozen batch norms are folded into the weights
-    (`fusing.fuse`), images lie in memory with their channels last, and matrix products may be bf16. On a CPU, it lets
-    the process reuse 64 MB of what it frees (`memory.reuse_memory`). The noise of a seed is the network's own. It
-    follows the weights of `model` where they are trained, loaded or moved, as `fuse` does.
+    (`fusing.fuse`), images lie in memory with their channels last, and matrix products may be bf16. The noise of a seed
+    is the network's own. It follows the weights of `model` where they are trained, loaded or moved, as `fuse` does.
 
     Args:
         model: any network; one that can't be fused runs as it is, and `reason` says why.
         precision: `float32`, whose logits are the network's to the rounding of sums; `bf16`, which rounds weights and
             activations to 8 bits, but not those of the first and of the last layer; or `auto`: bf16 where the device of
             `model` has units for it.
-        compile: whether torch.compile makes the operations, at the first pass, which takes half a minute on a CPU. On a
-            CUDA device, passes without gradients of a shape that comes often become CUDA graphs, if a trial finds that
-            quicker (`cuda_graphs`); if they can't, the operations stay as torch.compile made them.
+        compile: whether torch.compile makes the operations, at the first pass, which takes half a minute on a CPU, and
+            from then on the random numbers of the whole process (`counter_based.compile_numbers`).
 
     Raises:
         ArgumentError: an unknown precision.
@@ -65,8 +63,6 @@ class Fast(nn.Module):
         self.training = model.training
         self._to_compile = compile
         self._draws: dict[object, int] = {}
-        if first.device.type == "cpu":
-            reuse_memory()
 
     def forward(self, inputs: Tensor) -> Tensor:
         """See the class; logits are float32 whatever the precision. Differentiable in the inputs."""
@@ -139,6 +135,7 @@ class Fast(nn.Module):
         try:
             if not isinstance(self.network, Fused):
                 raise ArgumentError("model", "a network that can be fused", self.reason)
-            self.network.compile_for(images, gradient=torch.is_grad_enabled(), graphs=True)
+            self.network.compile_for(images, gradient=torch.is_grad_enabled())
+            compile_numbers()
         except ArgumentError as error:
             warnings.warn(f"not compiled: {error}", SlowerWarning, stacklevel=4)

@@ -19,7 +19,6 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage] - torch's name for all of them
 
-from smoothed.cuda_graphs import Graphs, has_graphs
 from smoothed.errors import ArgumentError
 from smoothed.fused_weights import FusedWeights, Parts, Slot, fits
 from smoothed.injection import drawing, noise_layers
@@ -91,14 +90,13 @@ class Fused(nn.Module):
             fx.GraphModule(self, _rewrite(self, graph, self.weights.slots, self._others, fold=fold))
             for fold in (False, True)
         )
-        self._graphs: Graphs | None = None
         for module in set(self.modules()) - set(model.modules()):
             module.training = model.training
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map images (N, C, H, W) to logits (N, K)."""
         parts = self.weights.parts(inputs.device.type)
-        run = (self._graphs or self._folded) if parts.folds else self._with_norms
+        run = self._folded if parts.folds else self._with_norms
         return run(inputs, *self.weights.of_draw(parts, inputs.device.type), *parts.biases, *self._tensors())
 
     @property
@@ -159,13 +157,12 @@ class Fused(nn.Module):
         self._with_norms.compile(*args, **kwargs)
         self._folded.compile(*args, **kwargs)
 
-    def compile_for(self, images: Tensor, *, gradient: bool = True, graphs: bool = False) -> None:
+    def compile_for(self, images: Tensor, *, gradient: bool = True) -> None:
         """The same, and try it: one pass, in the mode and the precision that are on.
 
         Args:
             images: (N, C, H, W), of the shape and memory format to come.
             gradient: whether that of the pass is tried, too.
-            graphs: whether passes without gradients may become CUDA graphs (`cuda_graphs`), on a device that has them.
 
         Raises:
             ArgumentError: torch.compile can't, and the operations run as they did before.
@@ -183,8 +180,6 @@ class Fused(nn.Module):
                 part._compiled_call_impl = None
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ArgumentError("model", "a network that torch.compile can make", reason) from error
-        if graphs and self.stacks and has_graphs(images.device):  # noise elsewhere is Python's, which no graph holds
-            self._graphs = Graphs(self._folded, images.device)
 
 
 def _slots(whole: Whole, graph: fx.Graph) -> list[Slot]:

@@ -29,7 +29,7 @@ from smoothed.votes import VOTES, Vote, resolve
 from smoothed.voting import Ballot, Drawer
 
 CHUNK_SIZE = 256
-# More rows bring nothing there, but may need more memory than a process keeps (`memory.reuse_memory`).
+# More rows bring nothing there, but may need memory that goes back to the system after each pass.
 _CHUNK_SIZE_ON_CPU = 128
 
 
