@@ -39,15 +39,16 @@ import smoothed.training.step
 from alone import Actions, Alone
 from hardware import wait
 from smoothed import Fast, Gaussian, Smoothed, keep_memory, load
+from smoothed.acceleration.fused_weights import FusedWeights, Parts, Slot
 from smoothed.attacks import pgd
-from smoothed.counter_based import GAMMA, places, places_channels_last, splitmix64
 from smoothed.data.sample import load_sample
-from smoothed.devices import best_device, has_bf16_units
-from smoothed.fused_weights import FusedWeights, Parts, Slot
 from smoothed.injection import NoiseLayer
 from smoothed.models import build
-from smoothed.noise import ScaledNoise
-from smoothed.randomness import Keyed, seeded
+from smoothed.rng.counter_based import GAMMA, places, places_channels_last, splitmix64
+from smoothed.rng.seeds import seeded
+from smoothed.rng.sources import Keyed
+from smoothed.smoothing.input_noise import ScaledNoise
+from smoothed.utils.devices import best_device, has_bf16_units
 
 JOBS = ("vote", "image", "attack", "train")
 NOISES = ("none", "CNI")

@@ -19,15 +19,15 @@ from torch import Tensor, nn
 from hardware import settle
 from report import Row, at_least, at_most, seconds_in_turn, show
 from smoothed import load, noiseless
+from smoothed.acceleration.fusing import fuse
 from smoothed.attacks import expected_probabilities, pgd
 from smoothed.attacks.max_loss.apgd import apgd
 from smoothed.attacks.query_based.nattack import nattack
 from smoothed.attacks.query_based.square import square
 from smoothed.data.sample import load_sample
-from smoothed.devices import autocast, best_device, resolve_precision
 from smoothed.errors import ArgumentError
-from smoothed.fusing import fuse
-from smoothed.modes import evaluating
+from smoothed.utils.devices import autocast, best_device, resolve_precision
+from smoothed.utils.modes import evaluating
 
 EPS, STEP_SIZE, STEPS = 8 / 255, 2 / 255, 10
 # Draws a share is measured on: the deviation of a difference of successes is then below half a point.

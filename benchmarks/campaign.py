@@ -26,14 +26,14 @@ from smoothed.checkpoint import load, read_header, update_header
 from smoothed.cli.parsing import duration
 from smoothed.data.images import Images
 from smoothed.data.named import load_images, load_training
-from smoothed.devices import best_device, resolve_precision
-from smoothed.evaluation.evaluate import Protocol, evaluate
-from smoothed.evaluation.rows import ONE_DRAW, Row
-from smoothed.evaluation.tune import choose_sigma, smoothing_card
-from smoothed.files import write_json, write_text
+from smoothed.evaluation.paper_protocol.evaluate import Protocol, evaluate
+from smoothed.evaluation.paper_protocol.rows import ONE_DRAW, Row
+from smoothed.evaluation.paper_protocol.tune import choose_sigma, smoothing_card
 from smoothed.injection import noise_layers, noiseless
 from smoothed.training.loop import Progress, train
 from smoothed.training.recipes import RECIPES
+from smoothed.utils.devices import best_device, resolve_precision
+from smoothed.utils.files import write_json, write_text
 
 SIGMAS = (0.0, 0.12, 0.24, 0.36)
 COUNTS = (1, 8)

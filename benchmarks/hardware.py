@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from smoothed.counter_based import compile_numbers, normals, places
+from smoothed.rng.counter_based import compile_numbers, normals, places
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:

@@ -28,12 +28,13 @@ from report import Row, at_least, at_most, seconds_in_turn, show
 from smoothed import Fast, Gaussian, Smoothed, keep_memory, load, noiseless
 from smoothed.checkpoint import locate, own_sigma
 from smoothed.data.sample import load_sample
-from smoothed.devices import best_device
-from smoothed.evaluation.evaluate import Protocol
+from smoothed.evaluation.paper_protocol.evaluate import Protocol
 from smoothed.models import build
-from smoothed.noise import ScaledNoise
-from smoothed.randomness import Keyed, seeded
-from smoothed.stopping import Confident
+from smoothed.rng.seeds import seeded
+from smoothed.rng.sources import Keyed
+from smoothed.smoothing.input_noise import ScaledNoise
+from smoothed.smoothing.stopping import Confident
+from smoothed.utils.devices import best_device
 
 MODEL, DELTA = "resnet20-cni-w", 0.001
 # Rows of a pass that are tried. On a CPU, larger ones need more memory than a process keeps: they take what they find.

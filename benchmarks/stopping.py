@@ -25,12 +25,12 @@ from smoothed.checkpoint import locate, own_sigma
 from smoothed.data.named import load_images
 from smoothed.data.sample import load_sample
 from smoothed.evaluation.attacking import attack_draws
-from smoothed.evaluation.evaluate import Protocol
-from smoothed.modes import evaluating
-from smoothed.randomness import seeded
-from smoothed.stopping import Budget, Confident, Exact, Question, Seen, Stop, TrueMode
-from smoothed.votes import VOTES, Vote
-from smoothed.voting import Drawer
+from smoothed.evaluation.paper_protocol.evaluate import Protocol
+from smoothed.rng.seeds import seeded
+from smoothed.smoothing.sampling import Drawer
+from smoothed.smoothing.stopping import Budget, Confident, Exact, Question, Seen, Stop, TrueMode
+from smoothed.smoothing.votes import VOTES, Vote
+from smoothed.utils.modes import evaluating
 
 NETWORK, TOTAL, BATCH = "resnet20-cni-w", 512, 250
 # The share of classes changed, in %, at which rules are compared, and the settings that are tried for it.

@@ -23,7 +23,6 @@ from hardware import matmul_peak, peak_memory
 from report import Row, at_least, at_most, seconds_in_turn, show, within
 from smoothed.attacks import expected_probabilities, pgd
 from smoothed.data.imageset import ImageSet
-from smoothed.devices import best_device, resolve_precision
 from smoothed.injection import inject_preset
 from smoothed.models import build
 from smoothed.training.config import TrainingConfig
@@ -32,6 +31,7 @@ from smoothed.training.loop import accelerator_for
 from smoothed.training.recipes import RECIPES
 from smoothed.training.run import Run
 from smoothed.training.step import take_step
+from smoothed.utils.devices import best_device, resolve_precision
 
 EPOCH = 50_000
 

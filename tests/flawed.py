@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from smoothed.randomness import seeded
+from smoothed.rng.seeds import seeded
 
 EPS = 0.1
 

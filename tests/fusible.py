@@ -7,7 +7,8 @@ from torch.testing import assert_close
 
 from smoothed.injection import CNI, PNI, drawing, inject, inject_preset, noise_layers
 from smoothed.models import CIFAR10_MEAN, CIFAR10_STD, ResNet, WideResNet
-from smoothed.randomness import Keyed, seeded
+from smoothed.rng.seeds import seeded
+from smoothed.rng.sources import Keyed
 
 
 def learned(model):

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from smoothed.data.imageset import ImageSet
-from smoothed.evaluation.evaluate import Protocol, evaluate
-from smoothed.evaluation.outcomes import ignore_progress
-from smoothed.evaluation.strong import evaluate_strong
-from smoothed.evaluation.strong_protocol import StrongProtocol
+from smoothed.evaluation.correctness import ignore_progress
+from smoothed.evaluation.paper_protocol.evaluate import Protocol, evaluate
+from smoothed.evaluation.worst_case.evaluate import evaluate_strong
+from smoothed.evaluation.worst_case.protocol import StrongProtocol
 
 # The deviation of uniform noise in (-1/2, 1/2).
 SIGMA = 12**-0.5

@@ -23,7 +23,7 @@ LAUNCH = (
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 _forked = multiprocessing.get_context("forkserver")
-_forked.set_forkserver_preload(["accelerate", "scipy.stats", "smoothed.smoothing", "smoothed.training.loop"])
+_forked.set_forkserver_preload(["accelerate", "scipy.stats", "smoothed.smoothing.classifier", "smoothed.training.loop"])
 
 
 class Ended(NamedTuple):

@@ -3,7 +3,7 @@
 import torch
 
 from smoothed.attacks.losses import margin
-from smoothed.randomness import seeded
+from smoothed.rng.seeds import seeded
 
 
 def length(delta, norm):

@@ -10,7 +10,7 @@ import torch
 
 from smoothed import Gaussian, Smoothed
 from smoothed.errors import SmoothedError
-from smoothed.processes import Processes, parting
+from smoothed.utils.distributed import Processes, parting
 
 
 def divides(processes):

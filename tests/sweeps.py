@@ -2,7 +2,7 @@
 
 import torch
 
-from smoothed.evaluation.sweep import Sweep
+from smoothed.evaluation.sweep.sweep import Sweep
 
 SETTING = {"sigma_units": "normalized", "attack": "pgd", "steps": 7, "eps": 8 / 255, "norm": "linf"}
 

@@ -4,8 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from smoothed import attacks, noise, stopping, votes
-    from smoothed.certification import Certificate, TooFewSamplesWarning, certify, predict_or_abstain
+    from smoothed import attacks
+    from smoothed.acceleration.fast import Fast
     from smoothed.checkpoint import bundled, load, load_into, read_header, save
     from smoothed.errors import (
         ArgumentError,
@@ -16,20 +16,29 @@ if TYPE_CHECKING:
         ProcessError,
         SmoothedError,
     )
-    from smoothed.fast import Fast
     from smoothed.injection import CNI, PNI, Additive, Injection, drawing, frozen, inject, noiseless
-    from smoothed.memory import keep_memory
     from smoothed.models import build
-    from smoothed.noise import Gaussian, Laplace, Uniform
-    from smoothed.one_draw import OneDraw
-    from smoothed.processes import Processes
-    from smoothed.smoothing import LogProbs, Smoothed
-    from smoothed.tally import Tally
+    from smoothed.smoothing import input_noise as noise
+    from smoothed.smoothing import stopping, votes
+    from smoothed.smoothing.certification import Certificate, TooFewSamplesWarning, certify, predict_or_abstain
+    from smoothed.smoothing.classifier import LogProbs, Smoothed
+    from smoothed.smoothing.input_noise import Gaussian, Laplace, Uniform
+    from smoothed.smoothing.noisy_classifier import OneDraw
+    from smoothed.smoothing.tally import Tally
+    from smoothed.utils.distributed import Processes
+    from smoothed.utils.memory import keep_memory
+
+# Modules that are public by a name of their own.
+_MODULES = {
+    "attacks": "smoothed.attacks",
+    "noise": "smoothed.smoothing.input_noise",
+    "stopping": "smoothed.smoothing.stopping",
+    "votes": "smoothed.smoothing.votes",
+}
 
 # Where each public name lives. Loaded when asked for: torch takes seconds, and the command line answers Ctrl-C at once.
 _HOMES = {
-    "smoothed": ("attacks", "noise", "stopping", "votes"),
-    "smoothed.certification": ("Certificate", "TooFewSamplesWarning", "certify", "predict_or_abstain"),
+    "smoothed.smoothing.certification": ("Certificate", "TooFewSamplesWarning", "certify", "predict_or_abstain"),
     "smoothed.checkpoint": ("bundled", "load", "load_into", "read_header", "save"),
     "smoothed.errors": (
         "ArgumentError",
@@ -40,15 +49,15 @@ _HOMES = {
         "ProcessError",
         "SmoothedError",
     ),
-    "smoothed.fast": ("Fast",),
+    "smoothed.acceleration.fast": ("Fast",),
     "smoothed.injection": ("CNI", "PNI", "Additive", "Injection", "drawing", "frozen", "inject", "noiseless"),
-    "smoothed.memory": ("keep_memory",),
+    "smoothed.utils.memory": ("keep_memory",),
     "smoothed.models": ("build",),
-    "smoothed.noise": ("Gaussian", "Laplace", "Uniform"),
-    "smoothed.one_draw": ("OneDraw",),
-    "smoothed.processes": ("Processes",),
-    "smoothed.smoothing": ("LogProbs", "Smoothed"),
-    "smoothed.tally": ("Tally",),
+    "smoothed.smoothing.input_noise": ("Gaussian", "Laplace", "Uniform"),
+    "smoothed.smoothing.noisy_classifier": ("OneDraw",),
+    "smoothed.utils.distributed": ("Processes",),
+    "smoothed.smoothing.classifier": ("LogProbs", "Smoothed"),
+    "smoothed.smoothing.tally": ("Tally",),
 }
 
 __all__ = [
@@ -95,12 +104,15 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public name
-    for home, names in _HOMES.items():
-        if name in names:
-            value = import_module(f"smoothed.{name}") if home == "smoothed" else getattr(import_module(home), name)
-            globals()[name] = value
-            return value
-    raise AttributeError(f"module 'smoothed' has no attribute {name!r}")
+    if name in _MODULES:
+        value = import_module(_MODULES[name])
+    else:
+        home = next((home for home, names in _HOMES.items() if name in names), None)
+        if home is None:
+            raise AttributeError(f"module 'smoothed' has no attribute {name!r}")
+        value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -16,11 +16,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from smoothed.checks import check_choice
 from smoothed.errors import ArgumentError, CheckpointError
-from smoothed.files import write_atomically
 from smoothed.injection import reinject
 from smoothed.models import ARCHITECTURES, Normalize, build
+from smoothed.utils.checks import check_choice
+from smoothed.utils.files import write_atomically
 
 FORMAT = "smoothed-checkpoint"
 FORMAT_VERSION = 1

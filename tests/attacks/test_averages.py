@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from smoothed.attacks.averages import AVERAGES, average_of
 from smoothed.errors import ArgumentError
-from smoothed.randomness import seeded
+from smoothed.rng.seeds import seeded
 
 
 def test_each_kind_is_its_formula():

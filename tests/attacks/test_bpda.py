@@ -9,8 +9,8 @@ from torch.testing import assert_close
 from smoothed.attacks import pgd
 from smoothed.attacks.bpda import bpda, identity
 from smoothed.errors import ArgumentError
-from smoothed.modes import evaluating
-from smoothed.randomness import seeded
+from smoothed.rng.seeds import seeded
+from smoothed.utils.modes import evaluating
 
 
 def quantised(images):

@@ -22,7 +22,8 @@ from smoothed.attacks import (
 )
 from smoothed.errors import ArgumentError
 from smoothed.injection import PNI, drawing, inject
-from smoothed.randomness import Fresh, seeded
+from smoothed.rng.seeds import seeded
+from smoothed.rng.sources import Fresh
 
 EPS = 8 / 255
 

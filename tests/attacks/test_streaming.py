@@ -9,7 +9,8 @@ from torch.testing import assert_close
 
 from smoothed.attacks import expected_logits, expected_loss, expected_probabilities, expected_vote, margin, one_draw
 from smoothed.injection import CNI, drawing, inject
-from smoothed.randomness import Fresh, seeded
+from smoothed.rng.seeds import seeded
+from smoothed.rng.sources import Fresh
 
 DRAWS = 6
 

@@ -7,7 +7,7 @@ import torch
 
 from smoothed.data.sample import load_sample
 from smoothed.evaluation import adversarial
-from smoothed.evaluation.adversarial import load_adversarial
+from smoothed.evaluation.saved_examples.attack import load_adversarial
 
 
 def test_it_writes_images_and_their_record(run, tmp_path, capsys):

@@ -11,7 +11,7 @@ from smoothed.cli.evaluate_strong import evaluate_strong, fixed_beforehand, fore
 from smoothed.cli.evaluated import Evaluated
 from smoothed.errors import ArgumentError
 from smoothed.evaluation.certified import CertificationProtocol
-from smoothed.evaluation.strong_protocol import StrongProtocol
+from smoothed.evaluation.worst_case.protocol import StrongProtocol
 from smoothed.models import build
 
 QUICK = [

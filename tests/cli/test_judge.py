@@ -10,7 +10,7 @@ from smoothed.checkpoint import describe, read_header, read_tensors, save, write
 from smoothed.data.sample import load_sample
 from smoothed.injection import inject_preset
 from smoothed.models import build
-from smoothed.randomness import mix, seeded
+from smoothed.rng.seeds import mix, seeded
 
 QUICK = ["--num-samples", 3, "--seed", 2]
 

@@ -14,7 +14,7 @@ from smoothed.data.decode import read_image
 from smoothed.data.folder import FolderSet, default_workers
 from smoothed.data.imageset import ImageSet
 from smoothed.errors import ArgumentError, DataError
-from smoothed.randomness import mix
+from smoothed.rng.seeds import mix
 
 # A machine with one CPU is warned of two workers; Python 3.12 warns of forks beside torch's threads.
 pytestmark = [

@@ -14,14 +14,19 @@ from torch import nn
 from launching import Started, run_script
 from refusing import check_refusals
 from smoothed import Gaussian, Smoothed, inject, noiseless
-from smoothed.certification import TooFewSamplesWarning, certificate_from_counts, draw_counts, predict_from_counts
 from smoothed.data.imageset import ImageSet
 from smoothed.errors import ArgumentError, CheckpointError
 from smoothed.evaluation import certified
 from smoothed.evaluation.certified import DRAWS, CertificationProtocol, evaluate_certified
 from smoothed.injection import PNI
-from smoothed.randomness import mix, seeded
-from smoothed.statistics import interval
+from smoothed.rng.seeds import mix, seeded
+from smoothed.smoothing.certification import (
+    TooFewSamplesWarning,
+    certificate_from_counts,
+    draw_counts,
+    predict_from_counts,
+)
+from smoothed.utils.intervals import interval
 
 PIXELS = 3 * 4 * 4
 

@@ -10,7 +10,8 @@ from torch.testing import assert_close
 
 from smoothed.errors import ArgumentError
 from smoothed.injection import Additive, drawing, frozen, inject, noise_layers, noiseless, reinject
-from smoothed.randomness import Fresh, Keyed, seeded
+from smoothed.rng.seeds import seeded
+from smoothed.rng.sources import Fresh, Keyed
 
 DRAWS = 10_000
 laws = pytest.mark.parametrize("learned", [False, True], ids=["fixed", "learned"])

@@ -14,7 +14,7 @@ from smoothed.errors import ArgumentError, CheckpointError
 from smoothed.injection import CNI, PNI, drawing, frozen, inject, noise_layers, noiseless, reinject, weight_normals
 from smoothed.injection.cni import CNILayer
 from smoothed.injection.pni import PNILayer
-from smoothed.randomness import Fresh
+from smoothed.rng.sources import Fresh
 
 
 @pytest.fixture(autouse=True)

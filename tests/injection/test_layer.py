@@ -8,8 +8,9 @@ from torch import nn
 from torch.testing import assert_close
 
 from smoothed.injection import CNI, PNI, drawing, frozen, inject, noise_layers, noiseless
-from smoothed.modes import evaluating
-from smoothed.randomness import Fresh, Keyed, seeded
+from smoothed.rng.seeds import seeded
+from smoothed.rng.sources import Fresh, Keyed
+from smoothed.utils.modes import evaluating
 
 WEIGHTS = {"weights": CNI()}
 ACTIVATIONS = {"activations": CNI()}

@@ -6,7 +6,8 @@ from torch.testing import assert_close
 
 from smoothed.injection import CNI, PNI, Additive
 from smoothed.injection.layer import NoiseLayer
-from smoothed.randomness import Fresh, Keyed, seeded
+from smoothed.rng.seeds import seeded
+from smoothed.rng.sources import Fresh, Keyed
 
 DRAWS = 5000
 # An entry of an empirical covariance, over sqrt(C_ii C_jj), has a deviation of at most sqrt(2 / DRAWS) = 0.02.

@@ -15,7 +15,7 @@ from smoothed.attacks.max_loss.apgd import apgd, apgd_targeted
 from smoothed.data.imageset import to_float
 from smoothed.data.sample import load_sample
 from smoothed.injection import noiseless
-from smoothed.randomness import seeded
+from smoothed.rng.seeds import seeded
 
 peer = pytest.importorskip("pyautoattack.autopgd_base")
 EPS = 8 / 255

@@ -11,17 +11,18 @@ import pytest
 import torch
 
 import smoothed
+from smoothed.acceleration.fusing import fuse
 from smoothed.checkpoint import locate, own_sigma
 from smoothed.data.sample import load_sample
-from smoothed.evaluation.evaluate import Protocol
-from smoothed.evaluation.strong_protocol import StrongProtocol
-from smoothed.evaluation.suite import deterministic_suite, expectation_suite
-from smoothed.evaluation.worst_case import Defence, attack_batch
-from smoothed.fusing import fuse
+from smoothed.evaluation.paper_protocol.evaluate import Protocol
+from smoothed.evaluation.worst_case.batch import Defence, attack_batch
+from smoothed.evaluation.worst_case.protocol import StrongProtocol
+from smoothed.evaluation.worst_case.suite import deterministic_suite, expectation_suite
 from smoothed.injection import drawing, noiseless
-from smoothed.one_draw import OneDraw
-from smoothed.randomness import Fresh, mix, seeded
-from smoothed.smoothing import Smoothed
+from smoothed.rng.seeds import mix, seeded
+from smoothed.rng.sources import Fresh
+from smoothed.smoothing.classifier import Smoothed
+from smoothed.smoothing.noisy_classifier import OneDraw
 
 pyautoattack = pytest.importorskip("pyautoattack")
 MODEL, EPS, CLASSES = "resnet20-cni-w", 8 / 255, 10

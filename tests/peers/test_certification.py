@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from smoothed import Gaussian, Smoothed
-from smoothed.certification import ABSTAIN, certificate_from_counts, certify, predict_from_counts
+from smoothed.smoothing.certification import ABSTAIN, certificate_from_counts, certify, predict_from_counts
 
 certification = pytest.importorskip("art.estimators.certification.randomized_smoothing")
 

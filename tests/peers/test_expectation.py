@@ -5,9 +5,10 @@ import torch
 from torch.testing import assert_close
 
 from smoothed.attacks import expected_probabilities, pgd
-from smoothed.attacks.expectation import Expectation
+from smoothed.attacks.eot import Expectation
 from smoothed.injection import CNI, drawing, inject
-from smoothed.randomness import Fresh, seeded
+from smoothed.rng.seeds import seeded
+from smoothed.rng.sources import Fresh
 
 EPS, STEP, STEPS, DRAWS = 8 / 255, 2 / 255, 5, 12
 

@@ -6,12 +6,13 @@ import pytest
 import torch
 
 import smoothed
+from smoothed.acceleration.fusing import fuse
 from smoothed.attacks import Queries, pgd
 from smoothed.attacks.query_based.nattack import nattack
 from smoothed.data.sample import load_sample
-from smoothed.fusing import fuse
 from smoothed.injection import drawing
-from smoothed.randomness import Fresh, seeded
+from smoothed.rng.seeds import seeded
+from smoothed.rng.sources import Fresh
 
 EPS, IMAGES, DRAWS = 8 / 255, 24, 16
 

@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from smoothed.attacks import pgd
-from smoothed.randomness import seeded
+from smoothed.rng.seeds import seeded
 
 torchattacks = pytest.importorskip("torchattacks")
 STEPS = 7

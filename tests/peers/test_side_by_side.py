@@ -11,7 +11,8 @@ from torch.testing import assert_close
 
 from smoothed.attacks import expected_logits, expected_loss, fgsm, one_draw, pgd
 from smoothed.injection import PNI, drawing, inject
-from smoothed.randomness import Fresh, seeded
+from smoothed.rng.seeds import seeded
+from smoothed.rng.sources import Fresh
 
 torchattacks = pytest.importorskip("torchattacks")
 fast_gradient = pytest.importorskip("cleverhans.torch.attacks.fast_gradient_method").fast_gradient_method

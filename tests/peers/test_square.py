@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import smoothed
+from smoothed.acceleration.fusing import fuse
 from smoothed.attacks import Queries, margin
 from smoothed.attacks.query_based.square import square
 from smoothed.data.sample import load_sample
-from smoothed.fusing import fuse
-from smoothed.randomness import seeded
+from smoothed.rng.seeds import seeded
 
 pytest.importorskip("pyautoattack")
 EPS, IMAGES, QUERIES = 8 / 255, 100, 200

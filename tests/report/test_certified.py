@@ -7,7 +7,7 @@ from rich.console import Console
 
 from smoothed.evaluation.certified import CertifiedRow
 from smoothed.report.certified import certified_sentence, certified_table, linf_sentence
-from smoothed.statistics import interval
+from smoothed.utils.intervals import interval
 
 
 def row(sigma, radius, certified):

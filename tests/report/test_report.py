@@ -7,10 +7,10 @@ from matplotlib.image import imread
 from rich.console import Console
 
 from smoothed.errors import OutputError
-from smoothed.evaluation.rows import ONE_DRAW, Row
-from smoothed.files import write_json
+from smoothed.evaluation.paper_protocol.rows import ONE_DRAW, Row
 from smoothed.report.plot import plot_accuracy
 from smoothed.report.table import gain_sentence, rows_table
+from smoothed.utils.files import write_json
 
 
 def row(vote, count, clean, robust, sigma=0.1):

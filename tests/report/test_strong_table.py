@@ -6,9 +6,9 @@ import torch
 from rich.console import Console
 
 import known
-from smoothed.evaluation.eot_sweep import SweepRow
 from smoothed.evaluation.fresh_votes import Votes
-from smoothed.evaluation.strong_rows import Accuracy, StrongRow
+from smoothed.evaluation.worst_case.eot_sweep import SweepRow
+from smoothed.evaluation.worst_case.rows import Accuracy, StrongRow
 from smoothed.report.table import strong_table, sweep_sentence
 
 

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from smoothed.data.imageset import ImageSet
-from smoothed.randomness import Rows
+from smoothed.rng.rows import Rows
 from smoothed.training.batch import Part
 from smoothed.training.config import TrainingConfig
 from smoothed.training.run import Run

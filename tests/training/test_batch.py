@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from smoothed.errors import ArgumentError
-from smoothed.randomness import Rows, normal_
+from smoothed.rng.rows import Rows, normal_
 from smoothed.training.batch import Plan, Share
 
 DIVISIONS = [(1, 1), (1, 3), (2, 1), (2, 2), (3, 5)]

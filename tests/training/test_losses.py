@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from smoothed.randomness import Rows
+from smoothed.rng.rows import Rows
 from smoothed.training.config import TrainingConfig
 from smoothed.training.losses import (
     LOSSES,

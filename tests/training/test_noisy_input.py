@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from smoothed.randomness import Rows
+from smoothed.rng.rows import Rows
 from smoothed.training.noisy_input import NoisyInput
 
 SIGMA = (0.1, 0.25, 0.5)

@@ -8,10 +8,10 @@ from torch import nn
 from torch.nn import functional
 
 from smoothed.injection import frozen, inject_preset
-from smoothed.modes import batch_statistics
 from smoothed.training.batch import Share
 from smoothed.training.step import take_step
 from smoothed.training.weight_perturbation import perturbed, perturbed_weights
+from smoothed.utils.modes import batch_statistics
 
 GAMMA = 0.01
 

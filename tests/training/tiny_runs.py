@@ -14,10 +14,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tiny_run import tiny_set
 
 from smoothed.errors import SmoothedError
-from smoothed.processes import parting
-from smoothed.randomness import uniform_
+from smoothed.rng.rows import uniform_
 from smoothed.training.config import TrainingConfig
 from smoothed.training.loop import train
+from smoothed.utils.distributed import parting
 
 SETTINGS = {
     "architecture": "custom",

@@ -2,7 +2,7 @@
 
 from smoothed.attacks.attack import Attack, Budget
 from smoothed.attacks.bpda import bpda
-from smoothed.attacks.expectation import Expectation
+from smoothed.attacks.eot import Expectation
 from smoothed.attacks.losses import LOSSES, Loss, cross_entropy, dlr, margin, targeted_dlr, targeted_margin
 from smoothed.attacks.max_loss.apgd import apgd, apgd_targeted
 from smoothed.attacks.max_loss.divergence import divergence_pgd

@@ -7,9 +7,9 @@ from typing import Literal, Protocol, runtime_checkable
 from torch import Tensor
 
 from smoothed.attacks.query_based.queries import SEES, Sees
-from smoothed.checks import check_choice, check_positive
-from smoothed.modes import Classifier
-from smoothed.randomness import Randomness
+from smoothed.rng.rows import Randomness
+from smoothed.utils.checks import check_choice, check_positive
+from smoothed.utils.modes import Classifier
 
 
 @runtime_checkable

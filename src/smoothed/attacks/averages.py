@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from smoothed.attacks.objectives import SMALLEST_PROBABILITY
-from smoothed.checks import check_choice, check_logits, naming_channels
-from smoothed.modes import Classifier
+from smoothed.utils.checks import check_choice, check_logits, naming_channels
+from smoothed.utils.modes import Classifier
 
 AverageName = Literal["probabilities", "logits"]
 

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from smoothed.checks import check_choice, check_not_negative
 from smoothed.errors import ArgumentError
-from smoothed.randomness import Randomness, normal_, uniform_
+from smoothed.rng.rows import Randomness, normal_, uniform_
+from smoothed.utils.checks import check_choice, check_not_negative
 
 Norm = Literal["linf", "l2"]
 Images = Float[Tensor, "n c h w"]

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from smoothed.attacks.objectives import Objective
 from smoothed.attacks.streaming import differentiate
-from smoothed.modes import Classifier
+from smoothed.utils.modes import Classifier
 
 
 def input_gradient(

@@ -33,10 +33,10 @@ from smoothed.attacks.query_based.square import square
 from smoothed.attacks.query_based.zoo import zoo
 from smoothed.attacks.transfer_based.imitation import imitation
 from smoothed.attacks.transfer_based.transfer import transfer
-from smoothed.checks import check_choice
 from smoothed.errors import ArgumentError
-from smoothed.modes import Classifier
-from smoothed.randomness import Randomness
+from smoothed.rng.rows import Randomness
+from smoothed.utils.checks import check_choice
+from smoothed.utils.modes import Classifier
 
 MOST_BAYESIAN_QUERIES = 300
 

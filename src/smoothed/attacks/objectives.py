@@ -14,8 +14,8 @@ from torch import Tensor
 
 from smoothed.attacks.losses import Loss, cross_entropy, margin
 from smoothed.attacks.streaming import mean, negative_log_mean_exp, of_mean, of_mean_held
-from smoothed.checks import check_classes, check_logits, check_positive, naming_channels
-from smoothed.modes import Classifier
+from smoothed.utils.checks import check_classes, check_logits, check_positive, naming_channels
+from smoothed.utils.modes import Classifier
 
 Objective = Callable[[Classifier, Tensor, Tensor], Tensor]
 """From a model, inputs (N, C, H, W) and labels (N,) to what to ascend, (N,)."""

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from smoothed.modes import Classifier
+from smoothed.utils.modes import Classifier
 
 
 @runtime_checkable

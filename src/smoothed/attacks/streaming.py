@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from smoothed.attacks.replay import remember
 from smoothed.errors import ArgumentError
-from smoothed.modes import Classifier
+from smoothed.utils.modes import Classifier
 
 Images = Float[Tensor, "n c h w"]
 Draw = Callable[[Images], Float[Tensor, "n k"]]

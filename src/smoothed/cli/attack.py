@@ -12,8 +12,8 @@ from smoothed.attacks.ball import BALLS
 from smoothed.attacks.query_based.queries import SEES
 from smoothed.cli.console import errors, output, progress_bar
 from smoothed.cli.parsing import fraction, names
-from smoothed.noise import NOISES
-from smoothed.votes import VOTES
+from smoothed.smoothing.input_noise import NOISES
+from smoothed.smoothing.votes import VOTES
 
 
 def attack(
@@ -65,14 +65,14 @@ def attack(
     """
     from smoothed.attacks import ATTACKS, named_attack
     from smoothed.checkpoint import load, own_sigma
-    from smoothed.checks import check_choice
     from smoothed.cli.evaluated import Evaluated
     from smoothed.errors import ArgumentError
-    from smoothed.evaluation.adversarial import attack_images, levels, save_adversarial
-    from smoothed.evaluation.evaluate import Protocol
-    from smoothed.evaluation.records import Records, circumstances, digest
-    from smoothed.files import require_writable, write_json
-    from smoothed.smoothing import Smoothed
+    from smoothed.evaluation.paper_protocol.evaluate import Protocol
+    from smoothed.evaluation.resume import Records, circumstances, digest
+    from smoothed.evaluation.saved_examples.attack import attack_images, levels, save_adversarial
+    from smoothed.smoothing.classifier import Smoothed
+    from smoothed.utils.checks import check_choice
+    from smoothed.utils.files import require_writable, write_json
 
     check_choice(attack, EVALUATION_ATTACKS, "attack")
     if sigma is None and sigma_units is not None:

@@ -59,9 +59,9 @@ def certify(
     from smoothed.cli.evaluated import Evaluated
     from smoothed.errors import ArgumentError
     from smoothed.evaluation.certified import CertificationProtocol, evaluate_certified
-    from smoothed.files import require_writable, write_json
-    from smoothed.processes import parting
     from smoothed.report.certified import certified_sentence, certified_table, linf_sentence
+    from smoothed.utils.distributed import parting
+    from smoothed.utils.files import require_writable, write_json
 
     if sigma is None and sigma_units is not None:
         raise ArgumentError("sigma_units", "--sigma beside it", "none")

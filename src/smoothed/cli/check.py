@@ -8,8 +8,8 @@ import typer
 
 from smoothed.cli.console import errors, output, progress_bar
 from smoothed.cli.parsing import fraction, names
-from smoothed.noise import NOISES
-from smoothed.votes import VOTES
+from smoothed.smoothing.input_noise import NOISES
+from smoothed.smoothing.votes import VOTES
 
 # For each gradient step, so that one number says how hard all attacks try.
 QUERIES, TRIES = 10, 5
@@ -53,16 +53,16 @@ def check(
     Each check measures one flaw on the images, with a 95 % interval, and says pass, suspicious or unclear. Accuracies
     are those of the vote on fresh draws. The exit code is 0 whatever the verdict.
     """
+    from smoothed.acceleration.fast import Fast
     from smoothed.checkpoint import load, locate, own_sigma
     from smoothed.data.named import load_images
-    from smoothed.devices import best_device
     from smoothed.errors import ArgumentError
-    from smoothed.evaluation.checklist import CHECKS, Defence, Settings, run_checks, summary
-    from smoothed.evaluation.evaluate import Protocol
-    from smoothed.fast import Fast
-    from smoothed.files import require_writable, write_json
-    from smoothed.report.findings import findings_table
-    from smoothed.smoothing import Smoothed
+    from smoothed.evaluation.gradient_masking import CHECKS, Defence, Settings, run_checks, summary
+    from smoothed.evaluation.paper_protocol.evaluate import Protocol
+    from smoothed.report.gradient_masking import findings_table
+    from smoothed.smoothing.classifier import Smoothed
+    from smoothed.utils.devices import best_device
+    from smoothed.utils.files import require_writable, write_json
 
     if sigma is None and sigma_units is not None:
         raise ArgumentError("sigma_units", "--sigma beside it", "none")

@@ -24,11 +24,11 @@ def demo(
     """
     from smoothed.checkpoint import load, locate, own_sigma, read_header
     from smoothed.data.sample import load_sample
-    from smoothed.devices import best_device, resolve_precision
-    from smoothed.evaluation.evaluate import Protocol, evaluate
-    from smoothed.files import require_writable, write_json
+    from smoothed.evaluation.paper_protocol.evaluate import Protocol, evaluate
     from smoothed.report.plot import plot_accuracy
     from smoothed.report.table import gain_sentence, rows_table
+    from smoothed.utils.devices import best_device, resolve_precision
+    from smoothed.utils.files import require_writable, write_json
 
     for path in (plot, json):
         if path is not None:

@@ -17,7 +17,7 @@ def download(
 ) -> None:
     """Download a data set from its official site, check its md5 and unpack it. Goes on where it was interrupted."""
     from smoothed.data.download import download_cifar
-    from smoothed.files import require_writable, write_json
+    from smoothed.utils.files import require_writable, write_json
 
     if json is not None:
         require_writable(json)

@@ -9,8 +9,8 @@ from smoothed.attacks import EVALUATION_ATTACKS
 from smoothed.attacks.ball import BALLS
 from smoothed.attacks.query_based.queries import SEES
 from smoothed.cli.parsing import fraction, names
-from smoothed.noise import NOISES
-from smoothed.votes import VOTES
+from smoothed.smoothing.input_noise import NOISES
+from smoothed.smoothing.votes import VOTES
 
 PAPER = "the paper's protocol"
 STRONG = "the strong protocol"
@@ -127,12 +127,12 @@ def evaluate(
     beforehand, by --split validation --tune or by you.
     """
     from smoothed.checkpoint import bundled
-    from smoothed.checks import check_choice
     from smoothed.cli.evaluate_paper import evaluate_paper
     from smoothed.cli.evaluate_strong import evaluate_strong
     from smoothed.cli.evaluated import Evaluated
     from smoothed.errors import ArgumentError
-    from smoothed.files import require_writable
+    from smoothed.utils.checks import check_choice
+    from smoothed.utils.files import require_writable
 
     check_choice(protocol, PROTOCOLS, "protocol")
     _refuse_foreign_options(context, protocol)

@@ -8,11 +8,11 @@ from smoothed.checkpoint import load, own_sigma, update_header
 from smoothed.cli.console import errors, output, progress_bar, speaks
 from smoothed.cli.evaluated import Evaluated
 from smoothed.cli.parsing import integers, numbers
-from smoothed.evaluation.evaluate import Protocol, evaluate
-from smoothed.evaluation.tune import choose_sigma, smoothing_card
-from smoothed.files import write_json
-from smoothed.processes import parting
+from smoothed.evaluation.paper_protocol.evaluate import Protocol, evaluate
+from smoothed.evaluation.paper_protocol.tune import choose_sigma, smoothing_card
 from smoothed.report.table import rows_table
+from smoothed.utils.distributed import parting
+from smoothed.utils.files import write_json
 
 
 def evaluate_paper(

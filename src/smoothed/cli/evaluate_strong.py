@@ -9,16 +9,16 @@ from smoothed.cli.evaluated import Evaluated
 from smoothed.cli.parsing import integers, numbers
 from smoothed.errors import ArgumentError
 from smoothed.evaluation.certified import CertificationProtocol, CertifiedRow
-from smoothed.evaluation.strong import StrongResult
-from smoothed.evaluation.strong import evaluate_strong as measure
-from smoothed.evaluation.strong_certified import certification_of, certify_strong
-from smoothed.evaluation.strong_cost import total_cost
-from smoothed.evaluation.strong_protocol import StrongProtocol
-from smoothed.files import write_json
-from smoothed.processes import parting
+from smoothed.evaluation.worst_case.certified import certification_of, certify_strong
+from smoothed.evaluation.worst_case.cost import total_cost
+from smoothed.evaluation.worst_case.evaluate import StrongResult
+from smoothed.evaluation.worst_case.evaluate import evaluate_strong as measure
+from smoothed.evaluation.worst_case.protocol import StrongProtocol
 from smoothed.report.certified import certified_sentence, linf_sentence
-from smoothed.report.strong_certified import add_certified
 from smoothed.report.table import strong_table, sweep_sentence
+from smoothed.report.worst_case_certified import add_certified
+from smoothed.utils.distributed import parting
+from smoothed.utils.files import write_json
 
 DEFAULT_NUM_SAMPLES = 64
 """The M of `Smoothed`, for a checkpoint that says none: fixed before any image was attacked."""

@@ -10,8 +10,8 @@ from torch import nn
 from smoothed.checkpoint import Header, load, locate, read_header
 from smoothed.data.images import Images
 from smoothed.data.named import load_images
-from smoothed.devices import Precision, best_device, resolve_precision
-from smoothed.processes import Processes
+from smoothed.utils.devices import Precision, best_device, resolve_precision
+from smoothed.utils.distributed import Processes
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,8 +7,8 @@ import typer
 
 from smoothed.cli.console import errors, output, progress_bar
 from smoothed.cli.parsing import names
-from smoothed.noise import NOISES
-from smoothed.votes import VOTES
+from smoothed.smoothing.input_noise import NOISES
+from smoothed.smoothing.votes import VOTES
 
 
 def judge(
@@ -54,14 +54,14 @@ def judge(
     Refused are a file of other images than --data's, and images outside of the ball that the file states.
     """
     from smoothed.checkpoint import own_sigma
-    from smoothed.checks import check_classes
     from smoothed.cli.evaluated import Evaluated
     from smoothed.errors import ArgumentError
-    from smoothed.evaluation.given import Given, attacked_model
-    from smoothed.evaluation.judging import JudgingProtocol
-    from smoothed.evaluation.judging import judge as measure
-    from smoothed.files import require_writable, write_json
-    from smoothed.report.judged import judged_table, origin_sentence
+    from smoothed.evaluation.saved_examples.evaluate import JudgingProtocol
+    from smoothed.evaluation.saved_examples.evaluate import judge as measure
+    from smoothed.evaluation.saved_examples.load import Given, attacked_model
+    from smoothed.report.saved_examples import judged_table, origin_sentence
+    from smoothed.utils.checks import check_classes
+    from smoothed.utils.files import require_writable, write_json
 
     if sigma is None and sigma_units is not None:
         raise ArgumentError("sigma_units", "--sigma beside it", "none")

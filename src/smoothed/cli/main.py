@@ -9,7 +9,7 @@ import typer
 
 from smoothed.cli.console import errors, speaks
 from smoothed.errors import ArgumentError, SmoothedError
-from smoothed.memory import keep_memory
+from smoothed.utils.memory import keep_memory
 
 # Typer brings click with it, of late under a name of its own; what both call a ClickException is what it can refuse.
 ClickException: type[Exception] = next(
@@ -76,7 +76,7 @@ def _parting() -> AbstractContextManager[None]:
     """`processes.parting`, where there are processes to part from: it would bring torch with it."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return nullcontext()
-    from smoothed.processes import parting
+    from smoothed.utils.distributed import parting
 
     return parting()
 

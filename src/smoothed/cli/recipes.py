@@ -17,9 +17,9 @@ def recipes(
     The cost is in forward passes for each training image; a backward pass to the inputs counts as one, one to inputs
     and weights as two. Epochs are those of the recipe's schedule.
     """
-    from smoothed.files import require_writable, write_json
     from smoothed.training.cost import forward_equivalents
     from smoothed.training.recipes import RECIPES
+    from smoothed.utils.files import require_writable, write_json
 
     if json is not None:
         require_writable(json)

@@ -10,8 +10,8 @@ from smoothed.attacks.ball import BALLS
 from smoothed.attacks.query_based.queries import SEES
 from smoothed.cli.console import errors, output, progress_bar, speaks
 from smoothed.cli.parsing import choices, fraction, integers, names, numbers
-from smoothed.noise import NOISES
-from smoothed.votes import VOTES
+from smoothed.smoothing.input_noise import NOISES
+from smoothed.smoothing.votes import VOTES
 
 
 def sweep(
@@ -80,13 +80,13 @@ def sweep(
     from smoothed.checkpoint import load
     from smoothed.cli.evaluated import Evaluated
     from smoothed.errors import ArgumentError
-    from smoothed.evaluation.evaluate import Protocol
-    from smoothed.evaluation.sweep import NO_ATTACK
-    from smoothed.evaluation.sweep import sweep as measure
-    from smoothed.files import require_writable, write_json
-    from smoothed.processes import parting
+    from smoothed.evaluation.paper_protocol.evaluate import Protocol
+    from smoothed.evaluation.sweep.sweep import NO_ATTACK
+    from smoothed.evaluation.sweep.sweep import sweep as measure
     from smoothed.report.sweep import SweepReport, caution, peaks_table, sweep_grid, sweep_sentences
     from smoothed.report.sweep_plot import plot_sweep
+    from smoothed.utils.distributed import parting
+    from smoothed.utils.files import require_writable, write_json
 
     if source and attack != "transfer":
         raise ArgumentError("source", "--attack transfer beside it", f"--attack {attack}")

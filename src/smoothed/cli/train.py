@@ -128,10 +128,10 @@ def train(
     """
     given = dict(locals())
     from smoothed.data.named import load_training
-    from smoothed.files import require_writable, write_json
-    from smoothed.processes import parting
     from smoothed.training.config import TrainingConfig
     from smoothed.training.loop import train as run
+    from smoothed.utils.distributed import parting
+    from smoothed.utils.files import require_writable, write_json
 
     if json is not None:
         require_writable(json)
@@ -163,10 +163,10 @@ def train(
 
 def _settled(recipe: str | None, card: Path | None, settings: dict[str, Any]) -> "TrainingConfig":
     """The recipe, or the configuration on a card, with `settings` in place of its own."""
-    from smoothed.checks import check_choice
     from smoothed.errors import ArgumentError
     from smoothed.training.card import read_config
     from smoothed.training.recipes import RECIPES
+    from smoothed.utils.checks import check_choice
 
     if card is None:
         name = recipe or DEFAULT_RECIPE

@@ -2,9 +2,9 @@
 
 import torch
 
-from smoothed.checks import check_positive
 from smoothed.data.images import Images
 from smoothed.errors import DataError
+from smoothed.utils.checks import check_positive
 
 CHUNK = 50
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from smoothed.checks import check_choice
 from smoothed.data.imageset import ImageSet
 from smoothed.data.unpickle import read_pickle
 from smoothed.errors import DataError
+from smoothed.utils.checks import check_choice
 
 DATA_VARIABLE = "SMOOTHED_DATA"
 

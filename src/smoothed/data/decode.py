@@ -9,7 +9,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from smoothed.errors import DataError
-from smoothed.randomness import seeded
+from smoothed.rng.seeds import seeded
 
 AREA = (0.35, 1.0)
 RATIO = (3 / 4, 4 / 3)

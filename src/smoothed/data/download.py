@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from smoothed.checks import check_choice
 from smoothed.data.cifar import CIFARS, data_root
 from smoothed.errors import DataError, OutputError
+from smoothed.utils.checks import check_choice
 
 OFFICIAL = "https://www.cs.toronto.edu/~kriz/"
 BLOCK = 1 << 18

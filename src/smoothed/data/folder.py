@@ -14,7 +14,7 @@ from smoothed.data.decode import read_image
 from smoothed.data.images import check_labels_fit, first_images
 from smoothed.data.imageset import to_float
 from smoothed.errors import ArgumentError, DataError
-from smoothed.randomness import mix
+from smoothed.rng.seeds import mix
 
 IMAGE_SIZE = 224
 MAX_IMAGE_SIZE = 4096

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from smoothed.checks import check_choice
 from smoothed.data.folder import IMAGE_SIZE, FolderSet, default_workers
 from smoothed.data.split import SPLITS, VALIDATION_IMAGES, split_validation
 from smoothed.errors import DataError
+from smoothed.utils.checks import check_choice
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 # One image in so many is held out for validation where the set has no such split.

@@ -9,7 +9,6 @@ import os
 import re
 from pathlib import Path
 
-from smoothed.checks import check_choice
 from smoothed.data.cifar import CIFARS, data_root, load_cifar
 from smoothed.data.folder import IMAGE_SIZE, MAX_IMAGE_SIZE
 from smoothed.data.images import Images
@@ -17,6 +16,7 @@ from smoothed.data.layout import load_folder, load_folder_training
 from smoothed.data.sample import load_sample
 from smoothed.data.split import SPLITS, split_validation
 from smoothed.errors import DataError
+from smoothed.utils.checks import check_choice
 
 FOLDER_PREFIX = "imagefolder:"
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from smoothed.data.images import AnyImages
 from smoothed.errors import ArgumentError
-from smoothed.randomness import seeded
+from smoothed.rng.seeds import seeded
 
 SPLITS = ("test", "validation", "train")
 

@@ -4,12 +4,13 @@ import torch
 from torch import Tensor
 
 from smoothed.attacks import Attack
-from smoothed.checks import check_logits
 from smoothed.data.images import Images
 from smoothed.data.imageset import to_float
 from smoothed.injection import drawing
-from smoothed.modes import Classifier, evaluating
-from smoothed.randomness import Fresh, mix, seeded
+from smoothed.rng.seeds import mix, seeded
+from smoothed.rng.sources import Fresh
+from smoothed.utils.checks import check_logits
+from smoothed.utils.modes import Classifier, evaluating
 
 
 def one_draw_accuracy(

@@ -4,10 +4,11 @@ from torch import Tensor
 
 from smoothed.attacks import Attack
 from smoothed.injection import drawing
-from smoothed.modes import Classifier, evaluating
-from smoothed.noise import Noise
-from smoothed.one_draw import OneDraw
-from smoothed.randomness import Fresh, seeded
+from smoothed.rng.seeds import seeded
+from smoothed.rng.sources import Fresh
+from smoothed.smoothing.input_noise import Noise
+from smoothed.smoothing.noisy_classifier import OneDraw
+from smoothed.utils.modes import Classifier, evaluating
 
 
 def attack_draws(

@@ -11,7 +11,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from smoothed.certification import (
+from smoothed.acceleration.fast import Fast
+from smoothed.data.images import Images
+from smoothed.errors import ArgumentError
+from smoothed.evaluation.correctness import BATCH, OnProgress, ignore_progress
+from smoothed.evaluation.paper_protocol.evaluate import SIGMA_UNITS, Protocol
+from smoothed.evaluation.resume import Tensors, records_of_all
+from smoothed.rng.seeds import mix, seeded
+from smoothed.smoothing.certification import (
     ABSTAIN,
     certifiable_sigma,
     certificate_from_counts,
@@ -21,18 +28,11 @@ from smoothed.certification import (
     predict_from_counts,
     warn_if_too_few,
 )
-from smoothed.checks import check_choice, check_not_negative, check_positive
-from smoothed.data.images import Images
-from smoothed.devices import Precision
-from smoothed.errors import ArgumentError
-from smoothed.evaluation.evaluate import SIGMA_UNITS, Protocol
-from smoothed.evaluation.outcomes import BATCH, OnProgress, ignore_progress
-from smoothed.evaluation.records import Tensors, records_of_all
-from smoothed.fast import Fast
-from smoothed.processes import ALONE, Processes
-from smoothed.randomness import mix, seeded
-from smoothed.smoothing import Smoothed
-from smoothed.statistics import interval
+from smoothed.smoothing.classifier import Smoothed
+from smoothed.utils.checks import check_choice, check_not_negative, check_positive
+from smoothed.utils.devices import Precision
+from smoothed.utils.distributed import ALONE, Processes
+from smoothed.utils.intervals import interval
 
 # Draws between two words of progress.
 DRAWS = 25

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from smoothed.certification import predict_from_counts
-from smoothed.devices import Precision, autocast
-from smoothed.randomness import mix, seeded
-from smoothed.smoothing import Smoothed
+from smoothed.rng.seeds import mix, seeded
+from smoothed.smoothing.certification import predict_from_counts
+from smoothed.smoothing.classifier import Smoothed
+from smoothed.utils.devices import Precision, autocast
 
 Counts = Int[Tensor, " n"]
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from smoothed.checks import check_choice, check_not_negative
 from smoothed.errors import ArgumentError
 from smoothed.injection.layer import NoiseLayer
 from smoothed.injection.pni import Site
+from smoothed.utils.checks import check_choice, check_not_negative
 
 
 @dataclass(frozen=True)

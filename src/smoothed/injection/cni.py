@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from smoothed.checks import check_choice
 from smoothed.errors import ArgumentError
 from smoothed.injection.layer import NoiseLayer
 from smoothed.injection.pni import Site
+from smoothed.utils.checks import check_choice
 
 # The root's slope is infinite at 0; below this variance the diagonal noise is held, and its gradient is 0.
 SMALLEST_VARIANCE = 1e-12

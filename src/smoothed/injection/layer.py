@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 from torch import Tensor, nn
 
-from smoothed.modes import Classifier
-from smoothed.randomness import Fresh, Keyed, Source
+from smoothed.rng.sources import Fresh, Keyed, Source
+from smoothed.utils.modes import Classifier
 
 
 class NoiseLayer(nn.Module, ABC):

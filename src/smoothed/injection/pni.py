@@ -11,8 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from smoothed.checks import check_choice
 from smoothed.injection.layer import NoiseLayer
+from smoothed.utils.checks import check_choice
 
 Granularity = Literal["layer", "channel", "element"]
 Site = Literal["input", "output"]

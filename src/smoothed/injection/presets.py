@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from smoothed.checks import check_choice
 from smoothed.errors import ArgumentError
 from smoothed.injection.additive import Additive
 from smoothed.injection.cni import CNI
 from smoothed.injection.inject import NOISY_TYPES, Injection, Law, inject
 from smoothed.injection.pni import PNI
+from smoothed.utils.checks import check_choice
 
 Preset = Callable[[nn.Module, float], Injection]
 """Puts its noise into a network, at a strength (a factor on the deviation that it starts with)."""

@@ -5,10 +5,10 @@ from functools import partial
 
 from torch import nn
 
-from smoothed.checks import check_choice
 from smoothed.models.normalize import CIFAR10_MEAN, CIFAR10_STD, CIFAR100_MEAN, CIFAR100_STD, Normalize
 from smoothed.models.resnet import ResNet
 from smoothed.models.wide_resnet import WideResNet
+from smoothed.utils.checks import check_choice
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     **{f"resnet{depth}": partial(ResNet, depth) for depth in (20, 32, 44, 56, 110)},

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from smoothed.evaluation.rows import ONE_DRAW, Row
-from smoothed.files import write_atomically
+from smoothed.evaluation.paper_protocol.rows import ONE_DRAW, Row
 from smoothed.report.table import attack_title
+from smoothed.utils.files import write_atomically
 
 # Okabe and Ito's colours, which differ for every kind of colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

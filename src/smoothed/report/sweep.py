@@ -11,9 +11,9 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from smoothed.evaluation.peaks import Best, Peak, find_best, find_peaks
-from smoothed.evaluation.strong_rows import Accuracy
-from smoothed.evaluation.sweep import Cell, Sweep
+from smoothed.evaluation.sweep.peaks import Best, Peak, find_best, find_peaks
+from smoothed.evaluation.sweep.sweep import Cell, Sweep
+from smoothed.evaluation.worst_case.rows import Accuracy
 
 # Lines and columns of a grid: what a screen shows. More of them are thinned out; JSON and the plot have them all.
 LINES, COLUMNS = 24, 9

@@ -11,10 +11,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from smoothed.evaluation.strong_rows import Accuracy
-from smoothed.evaluation.sweep import Cell
-from smoothed.files import write_atomically
+from smoothed.evaluation.sweep.sweep import Cell
+from smoothed.evaluation.worst_case.rows import Accuracy
 from smoothed.report.sweep import SweepReport, under_attack
+from smoothed.utils.files import write_atomically
 
 # More lines than this can't be told apart.
 MOST_LINES = 5

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from rich import box
 from rich.table import Table
 
-from smoothed.evaluation.eot_sweep import SweepRow
-from smoothed.evaluation.rows import ONE_DRAW, Row
-from smoothed.evaluation.strong_rows import SMOOTHED, WORST, Accuracy, StrongRow
+from smoothed.evaluation.paper_protocol.rows import ONE_DRAW, Row
+from smoothed.evaluation.worst_case.eot_sweep import SweepRow
+from smoothed.evaluation.worst_case.rows import SMOOTHED, WORST, Accuracy, StrongRow
 
 
 def rows_table(rows: Sequence[Row]) -> Table:

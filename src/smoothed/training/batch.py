@@ -10,7 +10,8 @@ from smoothed.data.augment import augment
 from smoothed.data.images import Images
 from smoothed.data.imageset import to_float
 from smoothed.errors import ArgumentError
-from smoothed.randomness import Rows, mix, seeded
+from smoothed.rng.rows import Rows
+from smoothed.rng.seeds import mix, seeded
 
 # Which stream of randomness a key belongs to, so that no two uses ever share one. Initial weights have stream 0.
 ORDER, CROPS, NOISE, ROWS, VALIDATION = range(1, 6)

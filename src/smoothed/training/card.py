@@ -6,9 +6,9 @@ from typing import Any
 
 from smoothed.checkpoint import SUFFIX, read_header
 from smoothed.errors import CheckpointError
-from smoothed.files import write_json
 from smoothed.training.config import TrainingConfig
 from smoothed.training.run import Run
+from smoothed.utils.files import write_json
 
 CARD = "card.json"
 

@@ -6,15 +6,15 @@ from typing import Any, Self
 
 from smoothed.attacks import TRAINING_ATTACKS
 from smoothed.checkpoint import CUSTOM
-from smoothed.checks import check_choice, check_fraction, check_not_negative, check_positive
 from smoothed.data.named import FOLDER_PREFIX
-from smoothed.devices import PRECISIONS
 from smoothed.errors import ArgumentError
 from smoothed.injection import PRESETS
 from smoothed.models import ARCHITECTURES
 from smoothed.training.examples import EXAMPLES
 from smoothed.training.losses import LOSSES
 from smoothed.training.schedules import SCHEDULES
+from smoothed.utils.checks import check_choice, check_fraction, check_not_negative, check_positive
+from smoothed.utils.devices import PRECISIONS
 
 KEPT = ("best", "extremes")
 

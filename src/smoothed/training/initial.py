@@ -12,7 +12,7 @@ from smoothed.data.images import Images
 from smoothed.errors import ArgumentError, CheckpointError
 from smoothed.injection import inject_preset, noise_layers, reinject
 from smoothed.models import CIFAR10_MEAN, CIFAR10_STD, CIFAR100_MEAN, CIFAR100_STD, build
-from smoothed.randomness import mix
+from smoothed.rng.seeds import mix
 from smoothed.training.config import TrainingConfig
 
 STATISTICS = {"cifar10": (CIFAR10_MEAN, CIFAR10_STD), "cifar100": (CIFAR100_MEAN, CIFAR100_STD)}

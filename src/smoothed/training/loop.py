@@ -19,7 +19,6 @@ from smoothed.attacks import Attack
 from smoothed.checkpoint import describe, save
 from smoothed.data.images import Images
 from smoothed.data.imageset import to_float
-from smoothed.devices import Precision, best_device, resolve_precision
 from smoothed.errors import DivergedError, OutputError
 from smoothed.training.card import training_record, write_card
 from smoothed.training.config import TrainingConfig
@@ -29,6 +28,7 @@ from smoothed.training.run import Run
 from smoothed.training.state import load_state, save_state
 from smoothed.training.step import take_step
 from smoothed.training.validation import validate
+from smoothed.utils.devices import Precision, best_device, resolve_precision
 
 # Processes agree on whether to stop, and look whether losses are numbers, this often: both make a GPU wait.
 AGREE_EVERY = 20

@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from smoothed.modes import Classifier
-from smoothed.randomness import Randomness, uniform_
+from smoothed.rng.rows import Randomness, uniform_
+from smoothed.utils.modes import Classifier
 
 Images = Float[Tensor, "n c h w"]
 Labels = Int[Tensor, " n"]

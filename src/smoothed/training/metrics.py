@@ -7,7 +7,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from smoothed.errors import OutputError
-from smoothed.files import write_text
+from smoothed.utils.files import write_text
 
 
 class Metrics:

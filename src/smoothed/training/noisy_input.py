@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from smoothed.randomness import Rows, normal_
+from smoothed.rng.rows import Rows, normal_
 
 
 class NoisyInput(nn.Module):

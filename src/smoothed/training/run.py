@@ -8,12 +8,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from smoothed.acceleration.fusing import Fused, fuse_or_keep
 from smoothed.attacks import Attack
 from smoothed.data.images import Images
 from smoothed.errors import ArgumentError, CheckpointError
-from smoothed.fusing import Fused, fuse_or_keep
 from smoothed.injection import noise_layers, noiseless, weight_normals
-from smoothed.modes import evaluating
 from smoothed.training.averaging import average_weights
 from smoothed.training.batch import Plan, Share
 from smoothed.training.config import TrainingConfig
@@ -22,6 +21,7 @@ from smoothed.training.initial import initial_network
 from smoothed.training.losses import LOSSES
 from smoothed.training.provenance import provenance
 from smoothed.training.weight_perturbation import perturbed_weights
+from smoothed.utils.modes import evaluating
 
 
 class Run:

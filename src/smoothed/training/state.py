@@ -14,7 +14,7 @@ from torch import Tensor
 
 from smoothed.checkpoint import FORMAT_VERSION, read_tensors, write_tensors
 from smoothed.errors import CheckpointError, OutputError
-from smoothed.files import write_text
+from smoothed.utils.files import write_text
 
 PARTIAL = ".partial-"
 

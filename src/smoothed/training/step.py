@@ -8,14 +8,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from smoothed.injection import drawing
-from smoothed.modes import batch_statistics
-from smoothed.randomness import InBatch, Pool, mix, seeded
+from smoothed.rng.seeds import mix, seeded
+from smoothed.rng.sources import InBatch, Pool
 from smoothed.training.batch import NOISE, Batch, Part
 from smoothed.training.examples.examples import Together
 from smoothed.training.noisy_input import NoisyInput
 from smoothed.training.run import Run
 from smoothed.training.schedules import SCHEDULES
 from smoothed.training.weight_perturbation import perturbed
+from smoothed.utils.modes import batch_statistics
 
 
 def take_step(run: Run, batch: Batch) -> Tensor:

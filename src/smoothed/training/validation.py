@@ -5,7 +5,7 @@ import torch
 from smoothed.attacks import named_attack
 from smoothed.data.images import Images
 from smoothed.evaluation.accuracy import count_correct
-from smoothed.randomness import mix
+from smoothed.rng.seeds import mix
 from smoothed.training.batch import VALIDATION
 from smoothed.training.run import Run
 

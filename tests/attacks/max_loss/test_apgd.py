@@ -16,7 +16,9 @@ from smoothed.attacks.losses import targeted_margin
 from smoothed.attacks.max_loss.apgd import apgd, apgd_targeted
 from smoothed.errors import ArgumentError
 from smoothed.injection import PNI, drawing, inject
-from smoothed.randomness import Fresh, Rows, seeded
+from smoothed.rng.rows import Rows
+from smoothed.rng.seeds import seeded
+from smoothed.rng.sources import Fresh
 
 EPS = {"linf": 0.1, "l2": 0.25}
 norms = pytest.mark.parametrize("norm", ["linf", "l2"])

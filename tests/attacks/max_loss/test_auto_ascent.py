@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from smoothed.attacks.losses import cross_entropy
 from smoothed.attacks.max_loss.auto_ascent import ascend, bounded
 from smoothed.attacks.objectives import one_draw
-from smoothed.randomness import seeded
+from smoothed.rng.seeds import seeded
 
 EPS = {"linf": 8 / 255, "l2": 0.4}
 norms = pytest.mark.parametrize("norm", ["linf", "l2"])

@@ -11,7 +11,9 @@ from refusing import check_refusals
 from smoothed.attacks import divergence_pgd
 from smoothed.attacks.max_loss.divergence import divergence_from
 from smoothed.injection import PNI, drawing, inject
-from smoothed.randomness import Fresh, Rows, seeded
+from smoothed.rng.rows import Rows
+from smoothed.rng.seeds import seeded
+from smoothed.rng.sources import Fresh
 
 EPS, STEP = 8 / 255, 2 / 255
 norms = pytest.mark.parametrize(("norm", "eps"), [("linf", EPS), ("l2", 0.4)])

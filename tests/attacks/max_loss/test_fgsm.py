@@ -10,7 +10,8 @@ from torch.testing import assert_close
 from smoothed.attacks import expected_loss, fgsm, fgsm_random_start, nfgsm
 from smoothed.errors import ArgumentError
 from smoothed.injection import PNI, inject
-from smoothed.randomness import Rows, seeded
+from smoothed.rng.rows import Rows
+from smoothed.rng.seeds import seeded
 
 EPS = 8 / 255
 

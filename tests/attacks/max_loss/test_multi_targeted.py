@@ -12,7 +12,8 @@ from smoothed.attacks import expected_loss, margin, one_draw, pgd
 from smoothed.attacks.losses import targeted_margin
 from smoothed.attacks.max_loss.multi_targeted import multi_targeted_pgd
 from smoothed.injection import PNI, drawing, inject
-from smoothed.randomness import Fresh, seeded
+from smoothed.rng.seeds import seeded
+from smoothed.rng.sources import Fresh
 
 norms = pytest.mark.parametrize("norm", ["linf", "l2"])
 

@@ -16,7 +16,8 @@ from smoothed.attacks import expected_probabilities, one_draw, pgd
 from smoothed.attacks.ball import ball
 from smoothed.errors import ArgumentError
 from smoothed.injection import PNI, drawing, inject, noiseless
-from smoothed.randomness import Fresh, seeded
+from smoothed.rng.seeds import seeded
+from smoothed.rng.sources import Fresh
 
 EPS = 8 / 255
 STEPS = 7

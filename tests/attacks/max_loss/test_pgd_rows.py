@@ -8,7 +8,8 @@ from torch.testing import assert_close
 
 from refusing import check_refusals
 from smoothed.attacks import pgd
-from smoothed.randomness import Rows, seeded
+from smoothed.rng.rows import Rows
+from smoothed.rng.seeds import seeded
 
 norms = pytest.mark.parametrize(("norm", "eps"), [("linf", 8 / 255), ("l2", 0.4)])
 

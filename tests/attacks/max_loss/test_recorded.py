@@ -10,7 +10,8 @@ from smoothed.attacks.max_loss.recorded import Recorded
 from smoothed.attacks.replay import remember
 from smoothed.errors import ArgumentError
 from smoothed.injection import PNI, drawing, inject
-from smoothed.randomness import Fresh, seeded
+from smoothed.rng.seeds import seeded
+from smoothed.rng.sources import Fresh
 
 
 def test_one_call(network, images, labels):

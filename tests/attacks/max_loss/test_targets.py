@@ -8,7 +8,7 @@ import torch
 from smoothed.attacks import expected_loss
 from smoothed.attacks.max_loss.targets import best_wrong_classes
 from smoothed.errors import ArgumentError
-from smoothed.randomness import seeded
+from smoothed.rng.seeds import seeded
 
 LABELS = torch.tensor([3, 0, 2])
 

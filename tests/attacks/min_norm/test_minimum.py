@@ -19,7 +19,8 @@ from smoothed.attacks.min_norm.ddn import ddn
 from smoothed.attacks.min_norm.minimum import Search, bounded, norms
 from smoothed.errors import ArgumentError
 from smoothed.injection import PNI, drawing, inject
-from smoothed.randomness import Fresh, seeded
+from smoothed.rng.seeds import seeded
+from smoothed.rng.sources import Fresh
 
 ATTACKS = {
     "l2": (partial(carlini_wagner_l2, steps=20, search_steps=4, initial_c=0.1, step_size=0.05), "l2"),

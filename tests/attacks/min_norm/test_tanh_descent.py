@@ -9,7 +9,7 @@ from smoothed.attacks.losses import margin
 from smoothed.attacks.min_norm.minimum import Search
 from smoothed.attacks.min_norm.tanh_descent import descend, squares
 from smoothed.attacks.objectives import one_draw
-from smoothed.randomness import seeded
+from smoothed.rng.seeds import seeded
 
 MODEL, IMAGES = linear_model(3, 12), 6
 C = torch.tensor([0.003, 1.0, 10.0, 20.0, 50.0, 1.0], dtype=torch.float64)

@@ -12,7 +12,9 @@ from smoothed.attacks import Queries, margin
 from smoothed.attacks.query_based.bayes import bayesian
 from smoothed.errors import ArgumentError
 from smoothed.injection import PNI, drawing, inject
-from smoothed.randomness import Fresh, Rows, seeded
+from smoothed.rng.rows import Rows
+from smoothed.rng.seeds import seeded
+from smoothed.rng.sources import Fresh
 
 EPS, SIDE = 0.1, 2
 ALL = float("inf")

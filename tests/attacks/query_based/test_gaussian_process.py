@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from smoothed.attacks.query_based.gaussian_process import condition, matern, most_likely
 from smoothed.errors import ArgumentError
-from smoothed.randomness import seeded
+from smoothed.rng.seeds import seeded
 
 KNOWN, ASKED, DIMENSIONS = 12, 7, 5
 LENGTHSCALES, NOISES = torch.tensor([0.7, 2.0, 9.0]), torch.tensor([1e-3, 0.1, 0.5])

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from refusing import check_refusals
 from smoothed.attacks import margin
 from smoothed.attacks.query_based.nattack import nattack, search_gradient, z_scored
-from smoothed.randomness import seeded
+from smoothed.rng.seeds import seeded
 
 BATCHES, SAMPLES, SIGMA = 400, 500, 0.3
 

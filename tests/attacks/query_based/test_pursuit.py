@@ -15,7 +15,9 @@ from smoothed.attacks.query_based.pursuit import Pursuit
 from smoothed.attacks.query_based.square import square
 from smoothed.attacks.query_based.zoo import zoo
 from smoothed.injection import PNI, drawing, inject
-from smoothed.randomness import Fresh, Rows, seeded
+from smoothed.rng.rows import Rows
+from smoothed.rng.seeds import seeded
+from smoothed.rng.sources import Fresh
 
 attacks = pytest.mark.parametrize("attack", [square, nattack, zoo])
 norms = pytest.mark.parametrize(("norm", "eps"), [("linf", 8 / 255), ("l2", 0.4)])

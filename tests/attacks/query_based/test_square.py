@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from refusing import check_refusals
 from smoothed.attacks import Queries, cross_entropy, margin
 from smoothed.attacks.query_based.square import MOVES, bump, halvings, square
-from smoothed.randomness import seeded
+from smoothed.rng.seeds import seeded
 
 LOTS = 5 + 3
 

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from refusing import check_refusals
 from smoothed.attacks import margin
 from smoothed.attacks.query_based.zoo import CoordinateAdam, probes, zoo
-from smoothed.randomness import seeded
+from smoothed.rng.seeds import seeded
 
 
 def test_differences_give_the_gradient(network, images):

@@ -9,8 +9,8 @@ from smoothed.attacks import pgd
 from smoothed.attacks.transfer_based.ensemble import Ensemble
 from smoothed.errors import ArgumentError
 from smoothed.injection import PNI, inject, noiseless
-from smoothed.modes import evaluating
-from smoothed.randomness import seeded
+from smoothed.rng.seeds import seeded
+from smoothed.utils.modes import evaluating
 
 
 @pytest.fixture

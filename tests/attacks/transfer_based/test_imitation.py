@@ -8,7 +8,8 @@ from torch import nn
 
 from refusing import check_refusals
 from smoothed.attacks import Queries, imitation, named_attack, pgd, train_substitute, transfer
-from smoothed.randomness import Rows, seeded
+from smoothed.rng.rows import Rows
+from smoothed.rng.seeds import seeded
 
 WEIGHT = torch.randn(3, 12, generator=seeded(9))
 EPS = 0.15

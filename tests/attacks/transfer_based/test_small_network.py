@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from smoothed.attacks.transfer_based.small_network import small_network
-from smoothed.randomness import seeded
+from smoothed.rng.seeds import seeded
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 2, 2), (3, 8, 8), (1, 28, 28), (3, 32, 32), (3, 17, 40)])

@@ -12,7 +12,7 @@ from refusing import check_refusals
 from smoothed.attacks import Queries, named_attack
 from smoothed.attacks.transfer_based.substitute import _augmented, train_substitute
 from smoothed.attacks.transfer_based.transfer import transfer
-from smoothed.randomness import seeded
+from smoothed.rng.seeds import seeded
 
 WEIGHT = torch.randn(3, 12, generator=seeded(9))
 

@@ -13,7 +13,8 @@ from smoothed.attacks import Queries, margin, named_attack, pgd
 from smoothed.attacks.attack import Attack
 from smoothed.attacks.transfer_based.ensemble import Ensemble
 from smoothed.attacks.transfer_based.transfer import transfer
-from smoothed.randomness import Rows, seeded
+from smoothed.rng.rows import Rows
+from smoothed.rng.seeds import seeded
 
 EPS = 8 / 255
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from smoothed.attacks import TRAINING_ATTACKS, pgd
-from smoothed.randomness import Rows
+from smoothed.rng.rows import Rows
 from smoothed.training.config import TrainingConfig
 from smoothed.training.examples import EXAMPLES, Adaptive, Attacked, Clean, Free, make_examples
 from smoothed.training.examples.examples import growing, settled_attack

@@ -15,12 +15,13 @@ from smoothed.data.imageset import ImageSet, to_float
 from smoothed.data.named import load_training
 from smoothed.injection import drawing
 from smoothed.models import CIFAR10_MEAN, CIFAR10_STD, Normalize
-from smoothed.modes import batch_statistics, evaluating
-from smoothed.randomness import Fresh, seeded
+from smoothed.rng.seeds import seeded
+from smoothed.rng.sources import Fresh
 from smoothed.training.examples import make_examples
 from smoothed.training.noisy_input import NoisyInput
 from smoothed.training.recipes import RECIPES
 from smoothed.training.step import take_step
+from smoothed.utils.modes import batch_statistics, evaluating
 
 pytestmark = pytest.mark.slow
 CLASSES = (0, 1, 6, 7)  # aeroplanes, cars, frogs, horses: told apart within seconds

@@ -19,9 +19,9 @@ from smoothed.attacks.losses import Loss, margin, targeted_dlr
 from smoothed.attacks.max_loss.auto_ascent import Points, Problem, ascend, better, bounded
 from smoothed.attacks.max_loss.targets import best_wrong_classes
 from smoothed.attacks.objectives import Draws, Objective, one_draw
-from smoothed.checks import check_positive
-from smoothed.modes import Classifier, evaluating
-from smoothed.randomness import Randomness
+from smoothed.rng.rows import Randomness
+from smoothed.utils.checks import check_positive
+from smoothed.utils.modes import Classifier, evaluating
 
 Attempt = Callable[[Tensor], Points]
 """From the images that need no more work, (N,) bool, to the best points of one ascent."""

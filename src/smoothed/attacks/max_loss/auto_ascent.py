@@ -13,9 +13,9 @@ from smoothed.attacks.max_loss.halving import Halving
 from smoothed.attacks.max_loss.recorded import Recorded
 from smoothed.attacks.objectives import Objective
 from smoothed.attacks.streaming import differentiate
-from smoothed.checks import check_inputs, check_labels
-from smoothed.modes import Classifier
-from smoothed.randomness import Randomness
+from smoothed.rng.rows import Randomness
+from smoothed.utils.checks import check_inputs, check_labels
+from smoothed.utils.modes import Classifier
 
 # The paper's alpha: the share of the new step in a move; the rest goes on with the last move.
 NEW_STEP = 0.75

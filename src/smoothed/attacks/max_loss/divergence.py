@@ -8,9 +8,9 @@ from torch.nn import functional
 from smoothed.attacks.ball import Norm
 from smoothed.attacks.max_loss.pgd import pgd
 from smoothed.attacks.objectives import Objective, checked_logits
-from smoothed.checks import check_inputs
-from smoothed.modes import Classifier, evaluating
-from smoothed.randomness import Randomness, normal_
+from smoothed.rng.rows import Randomness, normal_
+from smoothed.utils.checks import check_inputs
+from smoothed.utils.modes import Classifier, evaluating
 
 # Zhang et al. start this far from the clean image, where the divergence itself has no slope.
 START_DEVIATION = 0.001

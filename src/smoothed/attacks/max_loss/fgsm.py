@@ -7,9 +7,9 @@ from torch import Tensor
 from smoothed.attacks.gradient import input_gradient
 from smoothed.attacks.max_loss.pgd import pgd
 from smoothed.attacks.objectives import Objective, one_draw
-from smoothed.checks import check_inputs, check_labels, check_not_negative
-from smoothed.modes import Classifier, batch_statistics
-from smoothed.randomness import Randomness, uniform_
+from smoothed.rng.rows import Randomness, uniform_
+from smoothed.utils.checks import check_inputs, check_labels, check_not_negative
+from smoothed.utils.modes import Classifier, batch_statistics
 
 
 def fgsm(

@@ -9,9 +9,9 @@ from smoothed.attacks.losses import margin, targeted_margin
 from smoothed.attacks.max_loss.pgd import pgd
 from smoothed.attacks.max_loss.targets import best_wrong_classes
 from smoothed.attacks.objectives import Draws, one_draw
-from smoothed.checks import check_inputs, check_labels, check_positive
-from smoothed.modes import Classifier, evaluating
-from smoothed.randomness import Randomness
+from smoothed.rng.rows import Randomness
+from smoothed.utils.checks import check_inputs, check_labels, check_positive
+from smoothed.utils.modes import Classifier, evaluating
 
 
 def multi_targeted_pgd(

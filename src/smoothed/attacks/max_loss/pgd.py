@@ -10,10 +10,10 @@ from torch import Tensor
 from smoothed.attacks.ball import Norm, ball, check_radius
 from smoothed.attacks.gradient import input_gradient
 from smoothed.attacks.objectives import Objective, one_draw
-from smoothed.checks import check_inputs, check_labels, check_positive
 from smoothed.errors import ArgumentError
-from smoothed.modes import Classifier, evaluating
-from smoothed.randomness import Randomness
+from smoothed.rng.rows import Randomness
+from smoothed.utils.checks import check_inputs, check_labels, check_positive
+from smoothed.utils.modes import Classifier, evaluating
 
 
 def pgd(

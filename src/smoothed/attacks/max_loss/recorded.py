@@ -3,8 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from smoothed.checks import check_logits
-from smoothed.modes import Classifier
+from smoothed.utils.checks import check_logits
+from smoothed.utils.modes import Classifier
 
 
 class Recorded(nn.Module):

@@ -7,8 +7,8 @@ from torch import Tensor
 from smoothed.attacks.losses import margin
 from smoothed.attacks.max_loss.recorded import Recorded
 from smoothed.attacks.objectives import Draws, one_draw
-from smoothed.checks import check_positive
-from smoothed.modes import Classifier
+from smoothed.utils.checks import check_positive
+from smoothed.utils.modes import Classifier
 
 
 @torch.no_grad()

@@ -7,8 +7,8 @@ from torch import Tensor
 from smoothed.attacks.min_norm.minimum import Search
 from smoothed.attacks.min_norm.tanh_descent import descend, squares
 from smoothed.attacks.objectives import Draws, one_draw
-from smoothed.checks import check_not_negative, check_positive
-from smoothed.modes import Classifier, evaluating
+from smoothed.utils.checks import check_not_negative, check_positive
+from smoothed.utils.modes import Classifier, evaluating
 
 
 def carlini_wagner_l2(

@@ -10,9 +10,9 @@ from smoothed.attacks.ball import ball
 from smoothed.attacks.losses import cross_entropy
 from smoothed.attacks.min_norm.minimum import Search, norms, wide
 from smoothed.attacks.objectives import Draws, one_draw
-from smoothed.checks import check_fraction, check_not_negative, check_positive
 from smoothed.errors import ArgumentError
-from smoothed.modes import Classifier, evaluating
+from smoothed.utils.checks import check_fraction, check_not_negative, check_positive
+from smoothed.utils.modes import Classifier, evaluating
 
 # The step's length falls from the first to the second along half a cosine (section 4).
 FIRST_STEP, LAST_STEP = 1.0, 0.01

@@ -11,9 +11,9 @@ from smoothed.attacks.ball import ball
 from smoothed.attacks.gradient import input_gradient
 from smoothed.attacks.losses import Loss, margin
 from smoothed.attacks.objectives import Draws
-from smoothed.checks import check_choice, check_inputs, check_labels, check_not_negative
-from smoothed.modes import Classifier
-from smoothed.randomness import Randomness
+from smoothed.rng.rows import Randomness
+from smoothed.utils.checks import check_choice, check_inputs, check_labels, check_not_negative
+from smoothed.utils.modes import Classifier
 
 MinimumNorm = Literal["linf", "l2", "l0"]
 NORMS = ("linf", "l2", "l0")

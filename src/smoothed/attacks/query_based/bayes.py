@@ -11,10 +11,10 @@ from torch.nn import functional
 from smoothed.attacks.query_based.gaussian_process import GaussianProcess, condition, most_likely
 from smoothed.attacks.query_based.pursuit import Pursuit
 from smoothed.attacks.query_based.queries import Queries
-from smoothed.checks import check_choice, check_not_negative, check_positive
 from smoothed.errors import ArgumentError
-from smoothed.modes import Classifier
-from smoothed.randomness import Randomness, uniform_
+from smoothed.rng.rows import Randomness, uniform_
+from smoothed.utils.checks import check_choice, check_not_negative, check_positive
+from smoothed.utils.modes import Classifier
 
 Upsampling = Literal["nearest", "bilinear"]
 UPSAMPLINGS = ("nearest", "bilinear")

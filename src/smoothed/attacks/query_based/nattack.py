@@ -10,11 +10,12 @@ from smoothed.attacks.ball import TINY, Norm, ball
 from smoothed.attacks.losses import Loss, margin
 from smoothed.attacks.query_based.pursuit import Pursuit
 from smoothed.attacks.query_based.queries import Queries
-from smoothed.checks import check_not_negative, check_positive
-from smoothed.counter_based import normals, places
 from smoothed.errors import ArgumentError
-from smoothed.modes import Classifier
-from smoothed.randomness import Randomness, mixed, uniform_
+from smoothed.rng.counter_based import normals, places
+from smoothed.rng.rows import Randomness, uniform_
+from smoothed.rng.seeds import mixed
+from smoothed.utils.checks import check_not_negative, check_positive
+from smoothed.utils.modes import Classifier
 
 # Keeps a pixel at 0 or 1 at a finite place in tanh's space, where a step still moves it.
 SHRINKAGE = 0.99

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from smoothed.attacks.losses import Loss, margin
 from smoothed.attacks.query_based.queries import Queries, queries_of, require_scores
-from smoothed.checks import check_classes, check_inputs, check_labels, check_positive
 from smoothed.errors import ArgumentError
-from smoothed.modes import Classifier
+from smoothed.utils.checks import check_classes, check_inputs, check_labels, check_positive
+from smoothed.utils.modes import Classifier
 
 DEFAULT_MAX_QUERIES = 1000
 

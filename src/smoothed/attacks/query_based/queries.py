@@ -7,9 +7,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from smoothed.checks import check_choice, check_inputs, check_logits, check_positive, naming_channels
 from smoothed.errors import ArgumentError
-from smoothed.modes import Classifier, evaluating
+from smoothed.utils.checks import check_choice, check_inputs, check_logits, check_positive, naming_channels
+from smoothed.utils.modes import Classifier, evaluating
 
 Sees = Literal["logits", "shares", "labels"]
 SEES = ("logits", "shares", "labels")

@@ -12,10 +12,10 @@ from smoothed.attacks.ball import TINY, Norm, ball
 from smoothed.attacks.losses import Loss, margin
 from smoothed.attacks.query_based.pursuit import Pursuit
 from smoothed.attacks.query_based.queries import Queries
-from smoothed.checks import check_choice, check_fraction, check_not_negative, check_positive
 from smoothed.errors import ArgumentError
-from smoothed.modes import Classifier
-from smoothed.randomness import Randomness, uniform_
+from smoothed.rng.rows import Randomness, uniform_
+from smoothed.utils.checks import check_choice, check_fraction, check_not_negative, check_positive
+from smoothed.utils.modes import Classifier
 
 Images = Float[Tensor, "m c h w"]
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from smoothed.attacks.averages import AverageName, average_of
 from smoothed.errors import ArgumentError
-from smoothed.modes import Classifier
+from smoothed.utils.modes import Classifier
 
 
 class Ensemble(nn.Module):

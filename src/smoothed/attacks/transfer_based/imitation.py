@@ -8,9 +8,10 @@ from smoothed.attacks.attack import Attack
 from smoothed.attacks.query_based.queries import Queries
 from smoothed.attacks.transfer_based.substitute import train_substitute
 from smoothed.attacks.transfer_based.transfer import transfer
-from smoothed.checks import check_inputs, check_labels
-from smoothed.modes import Classifier
-from smoothed.randomness import Randomness, seeded, uniform_
+from smoothed.rng.rows import Randomness, uniform_
+from smoothed.rng.seeds import seeded
+from smoothed.utils.checks import check_inputs, check_labels
+from smoothed.utils.modes import Classifier
 
 
 def imitation(

@@ -15,9 +15,9 @@ from smoothed.attacks.gradient import input_gradient
 from smoothed.attacks.objectives import one_draw
 from smoothed.attacks.query_based.queries import Queries, queries_of
 from smoothed.attacks.transfer_based.small_network import small_network
-from smoothed.checks import check_inputs, check_logits, check_not_negative, check_positive, naming_channels
 from smoothed.errors import ArgumentError
-from smoothed.modes import Classifier, evaluating
+from smoothed.utils.checks import check_inputs, check_logits, check_not_negative, check_positive, naming_channels
+from smoothed.utils.modes import Classifier, evaluating
 
 
 def train_substitute(

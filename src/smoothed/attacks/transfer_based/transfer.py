@@ -11,10 +11,10 @@ from smoothed.attacks.averages import AverageName
 from smoothed.attacks.losses import margin
 from smoothed.attacks.query_based.queries import Queries, queries_of
 from smoothed.attacks.transfer_based.ensemble import Ensemble
-from smoothed.checks import check_classes, check_inputs, check_labels
 from smoothed.errors import ArgumentError
-from smoothed.modes import Classifier
-from smoothed.randomness import Randomness
+from smoothed.rng.rows import Randomness
+from smoothed.utils.checks import check_classes, check_inputs, check_labels
+from smoothed.utils.modes import Classifier
 
 
 def transfer(

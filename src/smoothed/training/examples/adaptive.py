@@ -9,9 +9,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from smoothed.modes import Classifier, evaluating
 from smoothed.training.batch import Part
 from smoothed.training.examples.examples import ExampleOptions, Together, settled_attack
+from smoothed.utils.modes import Classifier, evaluating
 
 # The authors' numbers for CIFAR-10.
 STEP = 1.9 / 255

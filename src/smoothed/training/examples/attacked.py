@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from smoothed.attacks import Attack
-from smoothed.modes import Classifier
 from smoothed.training.batch import Part
 from smoothed.training.examples.examples import ExampleOptions, Together, settled_attack
+from smoothed.utils.modes import Classifier
 
 
 class Clean:

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from smoothed.attacks import Attack, named_attack
 from smoothed.attacks.ball import Norm
-from smoothed.modes import Classifier
 from smoothed.training.batch import Part
+from smoothed.utils.modes import Classifier
 
 Together = Callable[[Tensor], Tensor]
 """From a part's rows, (n, ...), to those of the parts that the other processes have in hand at the time, too."""

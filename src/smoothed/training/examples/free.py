@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from smoothed.errors import ArgumentError
-from smoothed.modes import Classifier
 from smoothed.training.batch import Part
 from smoothed.training.examples.examples import ExampleOptions, Together, growing
+from smoothed.utils.modes import Classifier
 
 
 class Free:

@@ -1,0 +1,1 @@
+"""The same network, cheaper: fused weights, bf16, compiled operations."""

@@ -1,0 +1,1 @@
+"""The accuracy that the worst of many adaptive attacks leaves."""

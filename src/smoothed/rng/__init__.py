@@ -1,0 +1,1 @@
+"""Random numbers: counter-based noise, seeds, and the sources that noise layers draw from."""

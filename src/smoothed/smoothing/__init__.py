@@ -1,0 +1,1 @@
+"""Smoothed inference: input noise, votes, the loop that draws and counts, stopping rules, certification."""

@@ -1,0 +1,162 @@
+"""Evaluation against models whose numbers are known, and against a naive loop."""
+
+import pytest
+import torch
+from torch import nn
+
+from refusing import check_refusals
+from smoothed import CNI, Gaussian, inject
+from smoothed.attacks import pgd
+from smoothed.data.imageset import ImageSet
+from smoothed.errors import ArgumentError
+from smoothed.evaluation.accuracy import one_draw_accuracy
+from smoothed.evaluation.paper_protocol.evaluate import Protocol, evaluate
+from smoothed.evaluation.paper_protocol.rows import ONE_DRAW, Row
+from smoothed.evaluation.paper_protocol.tune import choose_sigma, smoothing_card
+from smoothed.utils.intervals import interval
+
+
+class Brightness(nn.Module):
+    """Class 1 where the mean pixel is above a half: an attack of eps moves every mean by eps, exactly."""
+
+    def forward(self, inputs):
+        margin = inputs.mean((1, 2, 3)) - 0.5
+        return torch.stack([-margin, margin], 1) * 50
+
+
+@pytest.fixture
+def data():
+    """Gray images whose margins are 0.01, 0.02, ... 0.20, alternately dark and bright, all classified correctly."""
+    margins = torch.arange(1, 21) / 100 * torch.tensor([1, -1]).repeat(10)
+    images = ((0.5 + margins) * 255).round().to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 4, 4).contiguous()
+    return ImageSet("gray", images, (margins > 0).long(), ("dark", "bright"))
+
+
+def test_known_clean_and_robust_accuracy(data):
+    eps = 0.085
+    rows = evaluate(
+        Brightness(), data, Protocol(eps=eps, sigma_units="pixel", num_samples=(1, 4)), sigmas=[0.0], name="b"
+    )
+    survivors = sum(abs(value / 255 - 0.5) > eps for value in data.images[:, 0, 0, 0].tolist())
+    assert [(row.vote, row.num_samples) for row in rows] == [
+        (ONE_DRAW, 1),
+        *((vote, count) for vote in ("prediction", "weighted", "soft") for count in (1, 4)),
+    ]
+    for row in rows:
+        assert (row.clean, row.robust, row.images) == (1.0, survivors / 20, 20)
+        assert row.clean_interval == interval(20, 20)
+        assert row.robust_interval == interval(survivors, 20)
+        assert row.to_json()["eps"] == eps
+
+
+def test_a_vote_recovers_what_noise_takes(data):
+    noisy = Protocol(sigma_units="pixel", eps=0.0, num_samples=(1, 400), votes=("prediction",), runs=3)
+    one, many = evaluate(Brightness(), data, noisy, sigmas=[1.0], name="b", base=False)
+    assert one.clean < 0.95
+    assert many.clean > one.clean + 0.1
+    assert one.runs == 3
+    assert one.clean_std > 0
+
+
+def test_same_seed_same_rows_whatever_the_chunk(network):
+    inject(network, weights=CNI())
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (20, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    data = ImageSet("random", images, torch.randint(4, (20,), generator=generator), ("a", "b", "c", "d"))
+    protocol = Protocol(steps=2, sigma_units="pixel", num_samples=(1, 3), seed=5)
+    first, second = (
+        evaluate(network, data, protocol, sigmas=[0.05, 0.1], name="n", chunk_size=size) for size in (250, 7)
+    )
+    assert first == second
+    assert len(first) == 1 + 2 * 3 * 2
+
+
+def test_one_draw_accuracy_is_a_naive_loop(network, generator):
+    images = torch.randint(0, 256, (30, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    data = ImageSet("random", images, torch.randint(4, (30,), generator=generator), ("a", "b", "c", "d"))
+    right = sum(
+        int(network(image[None] / 255).argmax()) == label for image, label in zip(images, data.labels, strict=True)
+    )
+    assert one_draw_accuracy(network, data, batch_size=7) == right / 30
+
+    def attack(model, inputs, labels, generator):
+        return pgd(model, inputs, labels, eps=0.1, steps=5, random_start=False, generator=generator)
+
+    assert one_draw_accuracy(network, data, attack=attack) < right / 30
+
+
+def row(sigma, robust, vote="prediction", count=8):
+    return Row.from_counts(
+        clean=[9], robust=[robust], images=10, model="m", vote=vote, num_samples=count, sigma=sigma,
+        sigma_units="normalized", noise="gaussian",
+        attack="pgd", steps=7, attack_samples=1, precision="float32", seed=0, eps=0.1,
+    )  # fmt: skip
+
+
+def test_the_sigma_chosen_is_the_most_robust_and_the_smallest_of_equals():
+    rows = [row(0, 9, ONE_DRAW, 1), row(0.0, 4), row(0.3, 6), row(0.1, 6), row(0.2, 9, "soft"), row(0.2, 9, count=1)]
+    chosen = choose_sigma(rows)
+    assert chosen.sigma == 0.1
+    card = smoothing_card(chosen, rows, "cifar10 validation")
+    assert [tried["sigma"] for tried in card["tried"]] == [0.0, 0.3, 0.1]
+    assert (card["sigma"], card["chosen_on"]) == (0.1, "cifar10 validation")
+
+
+def test_bad_protocols():
+    check_refusals(
+        Protocol,
+        [
+            ({"votes": ("hard",)}, "votes: expected one of prediction, weighted, soft, got 'hard'"),
+            ({"num_samples": (0,)}, "num_samples: expected an integer of at least 1, got 0"),
+            ({"sigma_units": "mm"}, "sigma_units: expected one of normalized, pixel"),
+            ({"noise": "pink"}, "noise: expected one of gaussian, uniform, laplace"),
+            ({"runs": 0}, "runs: expected an integer of at least 1"),
+        ],
+    )
+
+
+def test_bad_settings(data):
+    with pytest.raises(ArgumentError, match=r"attack: expected one of fgsm, pgd, epgd, .*, got 'nfgsm'"):
+        Protocol(attack="nfgsm").settled_attack()
+    with pytest.raises(ArgumentError, match="eps: expected a finite number of at least 0, got -1"):
+        evaluate(Brightness(), data, Protocol(eps=-1.0, sigma_units="pixel"), sigmas=[0.0], name="b")
+    with pytest.raises(ArgumentError, match=r"sigma: expected a finite number of at least 0, got -0.1"):
+        evaluate(Brightness(), data, Protocol(sigma_units="pixel"), sigmas=[-0.1], name="b")
+    with pytest.raises(ArgumentError, match="sigma_units: expected pixel for a model without"):
+        evaluate(Brightness(), data, Protocol(), sigmas=[0.1], name="b")
+
+
+def test_normalized_sigma_is_scaled_by_the_models_deviation():
+    model = nn.Sequential()
+    model.normalize = nn.Module()
+    model.normalize.std = torch.tensor([0.2, 0.5, 0.1]).view(3, 1, 1)
+    noise = Protocol().input_noise(model, 0.24)
+    assert noise == Gaussian(tuple(0.24 * value for value in model.normalize.std.flatten().tolist()))
+
+
+@pytest.mark.parametrize("options", [{"num_samples": (8, 8)}, {"votes": ("soft", "soft")}])
+def test_nothing_is_counted_twice(options):
+    (name,) = options
+    with pytest.raises(ArgumentError, match=f"{name}: expected each value once"):
+        Protocol(**options)
+
+
+def test_rows_say_what_was_done_and_no_more():
+    assert Protocol(attack="fgsm").setting() | {"steps": 1, "attack_samples": 1} == Protocol(attack="fgsm").setting()
+    assert Protocol(attack="pgd", steps=3).setting()["steps"] == 3
+    assert Protocol(attack="epgd", attack_samples=4, noise="laplace", seed=2).setting() == {
+        "noise": "laplace",
+        "sigma_units": "normalized",
+        "attack": "epgd",
+        "steps": 7,
+        "attack_samples": 4,
+        "eps": 8 / 255,
+        "norm": "linf",
+        "max_queries": None,
+        "sees": None,
+        "precision": "float32",
+        "seed": 2,
+    }
+    assert Protocol(attack="cw-l0", norm="l2").setting()["norm"] == "l0"
+    asking = Protocol(attack="square", max_queries=5, sees="shares").setting()
+    assert (asking["max_queries"], asking["sees"]) == (5, "shares")

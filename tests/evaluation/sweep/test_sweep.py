@@ -1,0 +1,155 @@
+"""The sweep against separate runs of `Smoothed`, against `evaluate`, and against the count of its passes."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import known
+from smoothed import CNI, Gaussian, Smoothed, inject
+from smoothed.acceleration.fast import Fast
+from smoothed.data.imageset import ImageSet
+from smoothed.errors import ArgumentError, CheckpointError
+from smoothed.evaluation.attacking import attack_draws
+from smoothed.evaluation.correctness import ATTACK, CLEAN, ROBUST
+from smoothed.evaluation.paper_protocol.evaluate import Protocol, evaluate
+from smoothed.evaluation.sweep.sweep import sweep
+from smoothed.rng.seeds import mix, seeded
+
+SIGMAS = (0.0, 0.2)
+COUNTS = (1, 3)
+
+
+@pytest.fixture
+def data(generator):
+    """Eight random images with random labels."""
+    images = torch.randint(0, 256, (8, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    return ImageSet("random", images, torch.randint(4, (8,), generator=generator), ("a", "b", "c", "d"))
+
+
+@pytest.fixture
+def noisy(network):
+    inject(network, weights=CNI())
+    return network
+
+
+def protocol(**options):
+    return Protocol(**{"steps": 2, "sigma_units": "pixel", "num_samples": COUNTS, "seed": 5, **options})
+
+
+def test_each_cell_is_a_separate_run_of_the_vote_at_that_sigma_and_m(noisy, data):
+    settings = protocol(runs=2)
+    found = sweep(noisy, data, settings, sigmas=SIGMAS, name="n")
+    assert found.right.shape == (2, 2, 3, 2, 2, 8)
+    ((inputs, labels),) = data.batches(8)
+    attack, fast = settings.settled_attack(), Fast(noisy)  # as it attacks: rounding may decide the sign of a gradient
+    for run in range(2):
+        key = mix(5, run, 0)
+        for i, sigma in enumerate(SIGMAS):
+            noise = Gaussian(sigma)
+            attacked = attack_draws(fast, noise, attack, inputs, labels, seed=mix(key, ATTACK))
+            for kind, (stream, images) in enumerate([(CLEAN, inputs), (ROBUST, attacked)]):
+                for j, vote in enumerate(found.votes):
+                    for k, count in enumerate(COUNTS):
+                        alone = Smoothed(noisy, noise, vote=vote, num_samples=count, stop=None)
+                        predicted = alone.predict(images, seeded(mix(key, stream)))
+                        assert torch.equal(found.right[kind, i, j, k, run], predicted == labels)
+
+
+def test_rows_are_those_of_evaluate(noisy, data):
+    settings = protocol(runs=2)
+    found = sweep(noisy, data, settings, sigmas=SIGMAS, name="n")
+    rows = evaluate(noisy, data, settings, sigmas=SIGMAS, name="n", base=False)
+
+    def by_place(rows):
+        return {(row["sigma"], row["vote"], row["num_samples"]): row for row in rows}
+
+    assert by_place(map(found.row, found.cells())) == by_place(row.to_json() for row in rows)
+
+
+def test_without_an_attack_the_clean_cells_stay_and_the_rest_is_none(noisy, data):
+    attacked = sweep(noisy, data, protocol(), sigmas=SIGMAS, name="n")
+    clean = sweep(noisy, data, protocol(attack="none"), sigmas=SIGMAS, name="n")
+    assert torch.equal(clean.right[0], attacked.right[0])
+    assert len(clean.right) == 1
+    for ours, theirs in zip(clean.cells(), attacked.cells(), strict=True):
+        assert ours.clean == theirs.clean == ours.judged
+        row = clean.row(ours)
+        assert row.keys() == attacked.row(theirs).keys()
+        assert (row["attack"], row["robust"], row["eps"]) == ("none", None, None)
+
+
+def test_an_image_is_lost_where_the_attack_reaches_it():
+    values = torch.arange(100, 250)
+    data = known.pixels(*values.tolist())
+    found = sweep(
+        known.Threshold(), data, protocol(eps=0.2, steps=7, votes=("soft",), num_samples=(1,)), sigmas=[0.0], name="t"
+    )
+    assert torch.equal(found.right[:, 0, 0, 0, 0], torch.stack([values / 255 > 0.5, values / 255 - 0.2 > 0.5]))
+
+
+class Counting(nn.Module):
+    """Class 1 where the first pixel is bright; counts the images it sees. The class is uncertain under noise."""
+
+    rows = 0
+
+    def forward(self, inputs):
+        self.rows += len(inputs)
+        return torch.stack([inputs[:, 0, 0, 0], 1 - inputs[:, 0, 0, 0]], 1)
+
+
+def test_a_sigma_costs_the_draws_of_the_largest_m_whatever_the_votes_and_ms(data):
+    model = Counting()
+    data.labels.remainder_(2)  # its classes
+    counts = tuple(2**power for power in range(6))
+    sweep(model, data, protocol(attack="none", num_samples=counts), sigmas=[0.2, 0.3], name="c")
+    assert 2 * 8 * 32 / 2 < model.rows <= 2 * 8 * 32  # less than all where votes are settled before
+    of_votes, model.rows = model.rows, 0
+    sweep(model, data, protocol(attack="fgsm", num_samples=counts), sigmas=[0.2, 0.3], name="c")
+    assert of_votes + 2 * 8 < model.rows <= 2 * (of_votes + 8) + 2 * 8 * 32
+
+
+def test_sigmas_share_their_noise():
+    """A threshold on one pixel under noise of either sign: who is right at one sigma is right at all smaller ones."""
+    pixels = torch.full((200, 1, 1, 1), 140, dtype=torch.uint8)
+    data = ImageSet("one", pixels, torch.zeros(200, dtype=torch.int64), ("bright", "dark"))
+    sigmas = (0.01, 0.05, 0.1, 0.5, 1.0)
+    found = sweep(Counting(), data, protocol(attack="none", num_samples=(1,)), sigmas=sigmas, name="c")
+    right = found.judged[:, 0, 0, 0].long()
+    assert bool((right.diff(dim=0) <= 0).all())
+    assert 100 < int(right[-1].sum()) < int(right[0].sum())
+
+
+def test_order_does_not_matter_and_values_come_once(noisy, data):
+    sorted_, mixed = (
+        sweep(noisy, data, protocol(num_samples=counts, attack="none"), sigmas=sigmas, name="n")
+        for sigmas, counts in (((0.0, 0.1), (1, 3)), ((0.1, 0.0), (3, 1)))
+    )
+    assert mixed.sigmas == (0.0, 0.1)
+    assert torch.equal(sorted_.right, mixed.right)
+    for sigmas in ([0.1, 0.1], []):
+        with pytest.raises(ArgumentError, match="sigmas: expected each value once, and at least one"):
+            sweep(noisy, data, protocol(), sigmas=sigmas, name="n")
+    with pytest.raises(ArgumentError, match="attack: expected one of fgsm, pgd"):
+        sweep(noisy, data, protocol(attack="magic"), sigmas=[0.1], name="n")
+
+
+def test_a_folder_is_gone_on_from(network, data, tmp_path):
+    whole = sweep(network, data, protocol(runs=2), sigmas=SIGMAS, name="n")
+
+    def stop_half_way(done, total):
+        assert total == 4
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(network, data, protocol(runs=2), sigmas=SIGMAS, name="n", out=tmp_path, on_progress=stop_half_way)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    again = sweep(network, data, protocol(runs=2), sigmas=SIGMAS, name="n", out=tmp_path)
+    assert torch.equal(whole.right, again.right)
+    assert len(before) == 3
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    assert json.loads((tmp_path / "configuration.json").read_text())["sigmas"] == list(SIGMAS)
+    with pytest.raises(CheckpointError, match="out: the evaluation there has sigmas"):
+        sweep(network, data, protocol(runs=2), sigmas=(0.0, 0.1), name="n", out=tmp_path)

@@ -1,0 +1,158 @@
+"""The strong protocol on a classifier whose every number is known."""
+
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+
+import known
+from refusing import check_refusals
+from smoothed import CNI, inject
+from smoothed.errors import CheckpointError
+from smoothed.evaluation.worst_case.evaluate import evaluate_strong
+from smoothed.evaluation.worst_case.protocol import StrongProtocol
+
+VALUES = [round(255 * x) for x in torch.linspace(0.25, 1, 40).tolist()]
+X = torch.tensor(VALUES, dtype=torch.float64) / 255
+EPS = known.QUICK.eps
+
+
+@pytest.fixture(scope="module")
+def result():
+    """The rows of three repetitions of 40 images, which are a batch and a part of one, in two runs."""
+    protocol = replace(known.QUICK, steps=9, queries=20, selection_votes=5, runs=2, resubmissions=(1, 2, 20))
+    return evaluate_strong(known.Threshold(), known.pixels(*VALUES * 3), protocol, name="threshold")
+
+
+def near(measured, expected, trials=120 * 20):
+    return abs(measured - float(expected)) < 4 * math.sqrt(0.25 / trials)
+
+
+def row(result, network, attack):
+    (found,) = (row for row in result.rows if (row.network, row.attack) == (network, attack))
+    return found
+
+
+def test_clean_and_worst_case_are_the_known_probabilities(result):
+    clean, worst = row(result, "smoothed", "none"), row(result, "smoothed", "worst case")
+    assert near(clean.robust.mean, X.mean())
+    assert near(worst.robust.mean, (X - EPS).mean())
+    assert worst.clean == clean.clean == clean.robust
+    for times in (1, 2, 20):
+        assert near(clean.worst[times].mean, (X**times).mean())
+        assert near(worst.worst[times].mean, ((X - EPS) ** times).mean())
+        assert worst.one_draw[times] == worst.worst[times]  # M = 1
+    assert 0 < worst.robust.std < 0.02
+    low, high = worst.robust.interval
+    assert low < float((X - EPS).mean()) < high
+    assert (worst.images, worst.votes, worst.runs, worst.attacked) == (120, 20, 2, 120)
+
+
+def test_each_attack_has_its_row(result):
+    names = [row.attack for row in result.rows if row.network == "smoothed"]
+    assert names == [
+        *("none", "pgd-ce", "pgd-margin", "pgd-vote", "apgd-ce", "targeted", "transfer", "square", "worst case")
+    ]
+    for name in names[1:-1]:
+        found = row(result, "smoothed", name)
+        assert near(found.robust.mean, (X - EPS).mean(), 120 * 5), name
+        assert set(found.worst) == {1, 2}  # five votes say nothing of twenty
+        assert found.attacked <= 120
+    assert row(result, "smoothed", "transfer").attack_samples == 1
+    assert row(result, "smoothed", "square").attack_samples in {1, 2}
+
+
+def test_the_network_without_noise_is_in_the_same_table(result):
+    clean, worst = row(result, "mean network", "none"), row(result, "mean network", "worst case")
+    assert result.rows[0] == clean
+    assert clean.robust.mean == float((X > 0.5).double().mean())
+    assert worst.robust.mean == float((X - EPS > 0.5).double().mean())
+    assert {accuracy.mean for accuracy in worst.worst.values()} == {worst.robust.mean}
+    assert (worst.num_samples, worst.sigma, worst.tied, worst.robust.std) == (1, 0.0, 0.0, 0.0)
+    assert not any(row.attack == "transfer" for row in result.rows if row.network == "mean network")
+
+
+def test_the_sweep_is_reported_and_taken(result):
+    assert [row.attack_samples for row in result.sweep] == [1, 2]
+    assert result.sweep[-1].flat
+    chosen = next(row.attack_samples for row in result.sweep if row.chosen)
+    assert row(result, "smoothed", "pgd-ce").attack_samples == chosen
+    assert all(row.images == 40 for row in result.sweep)
+
+
+def test_more_draws_a_vote_and_abstentions():
+    protocol = replace(known.QUICK, num_samples=10, alpha=0.05, draws=(1,), eps=0.0, queries=2, steps=1)
+    result = evaluate_strong(known.Threshold(), known.pixels(*[204] * 40), protocol, name="threshold")
+    clean, mean = row(result, "smoothed", "none"), row(result, "mean network", "none")
+    assert not result.sweep
+    assert near(clean.robust.mean, 0.8**10 + 10 * 0.8**9 * 0.2, 400)
+    assert near(clean.abstained, 1 - clean.robust.mean, 400)
+    assert near(clean.one_draw[1].mean, 0.8, 4000)
+    assert (clean.alpha, mean.alpha, mean.abstained) == (0.05, None, 0)
+
+
+def test_a_network_without_noise_is_attacked_once():
+    protocol = replace(known.QUICK, sigma=0.0)
+    result = evaluate_strong(known.Threshold(), known.pixels(*VALUES), protocol, name="threshold")
+    assert {row.network for row in result.rows} == {"mean network"}
+    assert not result.sweep
+
+
+def test_same_seed_same_rows_whatever_the_chunk_and_the_network_is_left_as_it_was(network):
+    inject(network, weights=CNI())
+    network.train()
+    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (6, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    data = replace(known.pixels(0), images=images, labels=torch.arange(6) % 4, classes=tuple("abcd"))
+    protocol = StrongProtocol(
+        sigma=0.1, sigma_units="pixel", num_samples=3, steps=2, restarts=1, draws=(1, 2), queries=3,
+        selection_votes=2, resubmissions=(1, 3), eps=0.02,
+    )  # fmt: skip
+    seen = []
+    first, again = (
+        evaluate_strong(network, data, protocol, name="n", chunk_size=size, on_progress=lambda *of: seen.append(of))
+        for size in (250, 4)
+    )
+    assert first == again
+    assert first != evaluate_strong(network, data, replace(protocol, seed=1), name="n")
+    assert network.training
+    assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert seen[-1][0] == seen[-1][1]
+    assert all(before[0] <= after[0] for before, after in pairwise(seen[: len(seen) // 2]))
+
+
+def test_another_configuration_in_the_folder_is_refused(tmp_path):
+    protocol = replace(known.QUICK, draws=(1,), steps=1, queries=2)
+    evaluate_strong(known.Threshold(), known.pixels(200), protocol, name="t", out=tmp_path)
+    with pytest.raises(CheckpointError, match=r"out: the evaluation there has eps = 0.2, this one 0.1"):
+        evaluate_strong(known.Threshold(), known.pixels(200), replace(protocol, eps=0.1), name="t", out=tmp_path)
+    with pytest.raises(CheckpointError, match="out: the evaluation there has images = 1, this one 2"):
+        evaluate_strong(known.Threshold(), known.pixels(200, 200), protocol, name="t", out=tmp_path)
+
+
+def test_bad_settings():
+    def call(**options):
+        replace(known.QUICK, **options)
+
+    check_refusals(
+        call,
+        [
+            ({"sigma": -1.0}, "sigma: expected a finite number of at least 0, got -1.0"),
+            ({"draws": (4, 1)}, "draws: expected ascending numbers, each once, got 4,1"),
+            ({"draws": (0, 1)}, "draws: expected an integer of at least 1, got 0"),
+            ({"resubmissions": ()}, "resubmissions: expected ascending numbers"),
+            ({"steps": 0}, "steps: expected an integer of at least 1"),
+            ({"queries": 1}, "queries: expected at least 2"),
+            ({"vote": "hard"}, "vote: expected one of prediction, weighted, soft"),
+            ({"noise": "pink"}, "noise: expected one of"),
+            ({"alpha": 0.7}, "alpha: expected a number in"),
+            (
+                {"alpha": 0.01, "vote": "soft"},
+                "alpha: expected the prediction vote, whose counts it bounds, got the soft",
+            ),
+        ],
+    )
