@@ -1,56 +1,56 @@
-# Needs only Python, make and the package index. `make help` lists the words.
+# Needs only Python, make and the package index. `make help` lists the targets.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-# Without bytecode every worker compiles all tests anew.
+# Without bytecode files, every test process would compile all tests again.
 unexport PYTHONDONTWRITEBYTECODE
-# Processes that tests run in, one thread each.
+# Number of test processes. Each runs one thread.
 WORKERS ?= 2
 PYTEST := $(BIN)/pytest -q -n $(WORKERS) --dist worksteal
 TOGETHER := $(MAKE) --no-print-directory --jobs=2
 
 .PHONY: help demo test test-all test-peers coverage lint types unit unit-all wheel format clean
 
-help: ## List the words
+help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/'
 
-demo: $(VENV)/.installed ## Run the demo on the bundled model and images
+demo: $(VENV)/.installed ## Run the demo on the bundled network and images
 	$(BIN)/smoothed demo --plot smoothed-demo.png --json smoothed-demo.json
 
-test: lint ## Style, types and every test of less than 5 seconds
+test: lint ## Check style and types, and run all tests but the slow ones
 	@$(TOGETHER) types unit
 
-test-all: lint ## Style, types and all tests, slow ones too: with test-peers and demo, what CI checks
+test-all: lint ## Check style and types, and run all tests
 	@$(TOGETHER) types unit-all
 
-lint: $(VENV)/.installed-test ## Style
+lint: $(VENV)/.installed-test ## Check style
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/ruff check src tests benchmarks
 
-types: $(VENV)/.installed-test ## Types
+types: $(VENV)/.installed-test ## Check types
 	$(BIN)/basedpyright
 
-unit: $(VENV)/.installed-test ## Tests and doctests of less than 5 seconds
+unit: $(VENV)/.installed-test ## Run tests and doctests but the slow ones
 	$(PYTEST) -m "not slow" --ignore=tests/peers
 
-unit-all: $(VENV)/.installed-test ## Tests and doctests, slow ones too
+unit-all: $(VENV)/.installed-test ## Run all tests and doctests
 	$(PYTEST) --ignore=tests/peers
 
-test-peers: $(VENV)/.installed-peers ## Side by side with other libraries
+test-peers: $(VENV)/.installed-peers ## Compare attacks and certificates with other libraries
 	$(PYTEST) tests/peers
 
-coverage: $(VENV)/.installed-test ## Lines that no test runs
+coverage: $(VENV)/.installed-test ## List the lines that no test runs
 	COVERAGE_FILE=$(VENV)/.coverage $(PYTEST) --ignore=tests/peers --cov=smoothed --cov-report=term-missing:skip-covered
 
-wheel: $(VENV)/.installed-test ## Build the wheel and try it outside the checkout
+wheel: $(VENV)/.installed-test ## Build the wheel and run it outside the checkout
 	PYTHON=$(BIN)/python .ci/wheel
 
-format: $(VENV)/.installed-test ## Rewrite the sources in style
+format: $(VENV)/.installed-test ## Format the sources
 	$(BIN)/ruff format src tests benchmarks
 	$(BIN)/ruff check --fix src tests benchmarks
 
-clean: ## Remove the environment and what tests leave
+clean: ## Remove the environment and the caches of the tools
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
@@ -65,7 +65,7 @@ $(VENV)/.installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 	touch $(VENV)/.installed
 
-# These ask for torchvision or TensorFlow, which the attacks we compare with don't use.
+# These require torchvision or TensorFlow, which the attacks compared here do not use.
 $(VENV)/.installed-peers: $(VENV)/.installed-test
 	$(PIP) install --constraint constraints.txt --editable '.[peers]'
 	$(PIP) install --constraint constraints.txt --no-deps cleverhans pyautoattack torchattacks

@@ -1,6 +1,7 @@
-"""What runs in a process of its own: it costs what it costs a program that has nothing of ours in it.
+"""Functions that run in a process of their own, so that they take the time they take in a program without `smoothed`.
 
-A process that has ours keeps memory for its passes (`smoothed.memory`), and so makes others faster, too.
+A process that runs `smoothed` keeps memory for its passes (`smoothed.utils.memory`), which makes other code in the same
+process faster, too.
 """
 
 import multiprocessing
@@ -11,20 +12,23 @@ Actions = Mapping[str, Callable[..., object]]
 
 
 class Alone:
-    """A process that waits for what it is told to do; it ends with this one.
+    """A process that runs functions on request; it ends when the present process ends.
 
     Args:
-        make: gives the actions by name. It is called in the new process, so it must be importable there.
+        make: returns the functions by name. It is called in the new process, so it must be importable there.
     """
 
     def __init__(self, make: Callable[[], Actions]) -> None:
         context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        context.Process(target=_serve, args=(theirs, make), daemon=True).start()
-        theirs.close()  # so that the end of the other process is the end of the pipe
+        self._pipe, child_end = context.Pipe()
+        context.Process(target=_serve, args=(child_end, make), daemon=True).start()
+        child_end.close()  # the child then holds the only copy, so the pipe ends when the child ends
 
     def action(self, name: str, *arguments: object) -> Callable[[], None]:
-        """Runs that action there, and returns when it has ended; `EOFError` if the process has."""
+        """Return a function that runs the named function in the other process and waits for its end.
+
+        It raises `EOFError` if the other process has ended.
+        """
 
         def run() -> None:
             self._pipe.send((name, arguments))
@@ -38,7 +42,7 @@ def _serve(pipe: Connection, make: Callable[[], Actions]) -> None:
     while True:
         try:
             name, arguments = pipe.recv()
-        except EOFError:  # the other process has ended
+        except EOFError:  # the process that sends the requests has ended
             return
         actions[name](*arguments)
         pipe.send(None)

@@ -27,11 +27,11 @@ from smoothed.attacks.query_based.square import square
 from smoothed.data.sample import load_sample
 from smoothed.errors import ArgumentError
 from smoothed.utils.devices import autocast, best_device, resolve_precision
-from smoothed.utils.modes import evaluating
+from smoothed.utils.modes import eval_mode
 
 EPS, STEP_SIZE, STEPS = 8 / 255, 2 / 255, 10
 # Draws a share is measured on: the deviation of a difference of successes is then below half a point.
-JUDGED = 8
+SUCCESS_DRAWS = 8
 
 Method = Callable[[], Tensor]
 
@@ -64,8 +64,8 @@ class Bench:
     @torch.no_grad()
     def success(self, adversarial: Tensor) -> float:
         """The share of images that a fresh draw gets wrong, in %."""
-        with evaluating(self.network):
-            wrong = [(self.network(adversarial).argmax(1) != self.labels).float().mean() for _ in range(JUDGED)]
+        with eval_mode(self.network):
+            wrong = [(self.network(adversarial).argmax(1) != self.labels).float().mean() for _ in range(SUCCESS_DRAWS)]
         return 100 * float(torch.stack(wrong).mean())
 
 
@@ -153,14 +153,16 @@ class _Recorded(nn.Module):
 def early_exit(bench: Bench, repeats: int) -> Row:
     """Auto-PGD on the mean network, which leaves images that are broken, against the same that does not."""
 
-    def run(*, stop: bool) -> Method:
+    def run(*, early_stop: bool) -> Method:
         generator = torch.Generator(bench.device).manual_seed(0)
         return bench.here(
-            lambda: apgd(bench.fused, bench.images, bench.labels, eps=EPS, steps=20, stop=stop, generator=generator)
+            lambda: apgd(
+                bench.fused, bench.images, bench.labels, eps=EPS, steps=20, early_stop=early_stop, generator=generator
+            )
         )
 
     with noiseless(bench.network):
-        stays, leaves = seconds_in_turn([run(stop=False), run(stop=True)], bench.device, repeats)
+        stays, leaves = seconds_in_turn([run(early_stop=False), run(early_stop=True)], bench.device, repeats)
     return at_most("APGD-20 that leaves broken images: share of the cost of one that stays", leaves / stays, 0.9)
 
 

@@ -26,24 +26,28 @@ from smoothed.checkpoint import load, read_header, update_header
 from smoothed.cli.parsing import duration
 from smoothed.data.images import Images
 from smoothed.data.named import load_images, load_training
-from smoothed.evaluation.paper_protocol.evaluate import Protocol, evaluate
-from smoothed.evaluation.paper_protocol.rows import ONE_DRAW, Row
-from smoothed.evaluation.paper_protocol.tune import choose_sigma, smoothing_card
+from smoothed.evaluation.paper_protocol.evaluate import PaperProtocol, evaluate
+from smoothed.evaluation.paper_protocol.rows import ONE_DRAW, Row, choose_sigma, smoothing_card
 from smoothed.injection import noise_layers, noiseless
+from smoothed.smoothing.config import NoiseConfig
 from smoothed.training.loop import Progress, train
 from smoothed.training.recipes import RECIPES
 from smoothed.utils.devices import best_device, resolve_precision
 from smoothed.utils.files import write_json, write_text
 
-SIGMAS = (0.0, 0.12, 0.24, 0.36)
+NOISES = tuple(NoiseConfig(sigma_normalized=sigma) for sigma in (0.0, 0.12, 0.24, 0.36))
 COUNTS = (1, 8)
 
 INTRODUCTION = """# ResNet-20 on CIFAR-10, schedule `{schedule}`
 
-Made by `benchmarks/campaign.py`; a row's command, hardware, seed and held-out numbers are in the JSON file of its name.
-Accuracies in % with 95 % intervals over the images. PGD-7 takes each gradient from one draw of noise, which flatters
-random networks. *One draw* is the network alone with its noise, *mean* without; M = 8 is the prediction vote, at the
-sigma that was best on held-out images. Seconds are by the clock, whatever else ran.
+`benchmarks/campaign.py` writes this page. The JSON file of each name has the training command, the hardware, the seed
+and the results on held-out images. Accuracies are percentages of test images, with 95 % intervals over images. PGD-7
+uses one draw of noise for each gradient, which overestimates the robustness of random networks.
+
+*One draw* is the network with its own noise and without input noise; *mean network* is the network without any noise. M
+= 8 is the prediction vote over 8 draws, at the sigma with the best robust accuracy on held-out images. Sigma is in
+pixel units of [0, 1]: 0.03008, 0.06016 and 0.09024 are 0.12, 0.24 and 0.36 in the paper's unit. Seconds are the
+wall-clock time of training on a shared machine.
 
 | name | epochs | seconds | images | network | clean | PGD-7 |
 |---|---|---|---|---|---|---|"""
@@ -112,8 +116,14 @@ SHORT = (
     Entry("cni-w", "cni-w", {**_SINGLE, **_NOISE}),
     Entry("at", "at", _SINGLE),
     Entry("pni-w", "pni-w", {**_SINGLE, **_NOISE}),
-    Entry("epgd", "epgd", {**_FINE, "attack_steps": 2, "attack_step": 0.5, "epochs": 2}, start="cni-w", keeps=EXTREMES),
-    Entry("trades-6", "trades-6", {**_CYCLE, "attack_steps": 2, "attack_step": 0.7, "epochs": 8}),
+    Entry(
+        "epgd",
+        "epgd",
+        {**_FINE, "attack_steps": 2, "relative_step_size": 0.5, "epochs": 2},
+        start="cni-w",
+        keeps=EXTREMES,
+    ),
+    Entry("trades-6", "trades-6", {**_CYCLE, "attack_steps": 2, "relative_step_size": 0.7, "epochs": 8}),
 )
 
 SCHEDULES = {"paper": PAPER, "short": SHORT}
@@ -164,15 +174,16 @@ def measure(path: Path, name: str, data: str, images: int | None, schedule: str)
     """Sigma by the vote's robust accuracy on held-out images; then everything on test images."""
     device = best_device()
     network = load(path, device=device)
-    protocol = Protocol(num_samples=COUNTS, precision=resolve_precision("auto", device))
+    protocol = PaperProtocol(num_samples=COUNTS, precision=resolve_precision("auto", device))
     held_out = load_images(data, "validation").first(1000).to(device)
-    once = replace(protocol, num_samples=(max(COUNTS),), votes=("prediction",))
-    tried = evaluate(network, held_out, once, sigmas=SIGMAS, name=name, base=False)
+    selection = replace(protocol, num_samples=(max(COUNTS),), votes=("prediction",))
+    tried = evaluate(network, held_out, selection, noises=NOISES, name=name, base=False)
     chosen = choose_sigma(tried)
     update_header(path, smoothing=smoothing_card(chosen, tried, held_out.name))
     test = load_images(data, "test").first(images).to(device)
     begun = time.monotonic()
-    rows = evaluate(network, test, protocol, sigmas=sorted({0.0, chosen.sigma}), name=name)
+    noises = [noise for noise in NOISES if noise.to_json(network)["sigma"] in {0.0, chosen.sigma}]
+    rows = evaluate(network, test, protocol, noises=noises, name=name)
     rows += mean_rows(network, test, protocol, name)
     training = read_header(path)["training"]
     return {
@@ -186,12 +197,12 @@ def measure(path: Path, name: str, data: str, images: int | None, schedule: str)
     }
 
 
-def mean_rows(network: nn.Module, data: Images, protocol: Protocol, name: str) -> list[Row]:
+def mean_rows(network: nn.Module, data: Images, protocol: PaperProtocol, name: str) -> list[Row]:
     """The network without its noise, attacked without it: what the noise itself is worth."""
     if not noise_layers(network):
         return []
     with noiseless(network):
-        return evaluate(network, data, replace(protocol, num_samples=(1,)), sigmas=[], name=f"{name}, mean network")
+        return evaluate(network, data, replace(protocol, num_samples=(1,)), noises=[], name=f"{name}, mean network")
 
 
 def write_table(folder: Path, entries: Sequence[Entry], schedule: str) -> None:
@@ -215,9 +226,9 @@ def write_table(folder: Path, entries: Sequence[Entry], schedule: str) -> None:
 def _shown_rows(result: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for row in result["rows"]:
         if row["vote"] == ONE_DRAW:
-            yield ("mean" if row["model"] != result["name"] else "one draw"), row
+            yield ("mean network" if row["model"] != result["name"] else "one draw"), row
         elif (row["vote"], row["num_samples"], row["sigma"]) == ("prediction", max(COUNTS), result["sigma"]["sigma"]):
-            yield f"M = {row['num_samples']}, sigma {row['sigma']:g}", row
+            yield f"M = {row['num_samples']}, sigma {row['sigma']:.4g}", row
 
 
 def _percent(row: Mapping[str, Any], name: str) -> str:

@@ -1,4 +1,4 @@
-"""What the machine can do, measured: matrix products and copies; and what a network asks of memory."""
+"""Measurements of the hardware (speed of matrix products and of memory) and of the memory that a network uses."""
 
 import resource
 import sys
@@ -12,27 +12,28 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from smoothed.rng.counter_based import compile_numbers, normals, places
+from smoothed.rng.counter_based import compile_numbers, normals, positions
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """The best floating-point operations a second of a large matrix product on random numbers, in `dtype`."""
+    """Floating-point operations per second of a large matrix product of random numbers in `dtype`, best of eight."""
     size = 8192 if device.type == "cuda" else 2048
     first, second = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     return 2 * size**3 / _best(lambda: first @ second, device)
 
 
 def copy_bandwidth(device: torch.device) -> float:
-    """The best bytes a second, read and written, of a copy too large for caches."""
+    """Bytes read and written per second by a copy that is too large for caches, best of eight."""
     source = torch.ones(2**28 if device.type == "cuda" else 2**26, device=device)
     target = torch.empty_like(source)
     return 2 * source.nbytes / _best(lambda: target.copy_(source), device)
 
 
 def peak_memory(device: torch.device) -> float:
-    """Megabytes at the peak of this process, or of its tensors on a GPU.
+    """Peak memory of this process, or of its tensors on a GPU, in MiB.
 
-    Of a child, `resource` would give its parent's, whose memory it had until it was another program.
+    On Linux it is read from `/proc`: a child process starts with the memory of its parent, which `resource` includes in
+    the peak.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
@@ -44,16 +45,16 @@ def peak_memory(device: torch.device) -> float:
 
 
 def bytes_moved(network: nn.Module, images: Tensor) -> int:
-    """The bytes that the operations of one pass read and write, each tensor at each of them."""
+    """Bytes read and written by the operations of one forward pass; a tensor counts at each operation that uses it."""
     with torch.no_grad():
         network(images)
-        with _Moved() as moved:
+        with _ByteCounter() as counter:
             network(images)
-    return moved.total
+    return counter.total
 
 
-class _Moved(TorchDispatchMode):
-    """Adds up the tensors of all operations but those that give another view of their input."""
+class _ByteCounter(TorchDispatchMode):
+    """Adds up the bytes of the tensors of all operations, except operations that return a view of their input."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,38 +63,38 @@ class _Moved(TorchDispatchMode):
     def __torch_dispatch__(
         self,
         func: Callable[..., Any],
-        types: Any,  # noqa: ANN401 - torch's
+        types: Any,  # noqa: ANN401 - torch's arguments
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401 - whatever the operation gives
+    ) -> Any:  # noqa: ANN401 - the result of any operation
         out = func(*args, **(kwargs or {}))
-        taken = {leaf.data_ptr() for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
-        given = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
-        if not all(leaf.data_ptr() in taken for leaf in given) or func.__name__.split(".")[0].endswith("_"):
+        addresses = {leaf.data_ptr() for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        outputs = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+        if not all(leaf.data_ptr() in addresses for leaf in outputs) or func.__name__.split(".")[0].endswith("_"):
             tensors = [leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, Tensor)]
             self.total += sum(tensor.nbytes for tensor in tensors)
         return out
 
 
 def _best(action: Callable[[], object], device: torch.device) -> float:
-    """The seconds of the quickest of eight."""
+    """Seconds of the fastest of eight runs."""
     best = float("inf")
     for _ in range(8):
         wait(device)
-        begun = time.perf_counter()
+        start = time.perf_counter()
         action()
         wait(device)
-        best = min(best, time.perf_counter() - begun)
+        best = min(best, time.perf_counter() - start)
     return best
 
 
 def wait(device: torch.device) -> None:
-    """Until the device has done what it was told."""
+    """Wait until the device has finished all operations."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def settle(device: torch.device) -> None:
-    """Let torch.compile make the random numbers, and wait until it has."""
+    """Compile the random numbers of this process, and wait until they are compiled."""
     compile_numbers()
-    normals(torch.arange(1024, device=device), places(2**12, device))
+    normals(torch.arange(1024, device=device), positions(2**12, device))

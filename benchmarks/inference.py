@@ -26,12 +26,12 @@ from alone import Actions, Alone
 from hardware import bytes_moved, copy_bandwidth, matmul_peak, peak_memory, settle, wait
 from report import Row, at_least, at_most, seconds_in_turn, show
 from smoothed import Fast, Gaussian, Smoothed, keep_memory, load, noiseless
-from smoothed.checkpoint import locate, own_sigma
+from smoothed.checkpoint import locate, read_header
 from smoothed.data.sample import load_sample
-from smoothed.evaluation.paper_protocol.evaluate import Protocol
 from smoothed.models import build
 from smoothed.rng.seeds import seeded
 from smoothed.rng.sources import Keyed
+from smoothed.smoothing.config import NoiseConfig
 from smoothed.smoothing.input_noise import ScaledNoise
 from smoothed.smoothing.stopping import Confident
 from smoothed.utils.devices import best_device
@@ -53,9 +53,9 @@ def subject() -> tuple[nn.Module, ScaledNoise, Tensor]:
     """The bundled network, the input noise that was chosen for it, and 1,000 images."""
     device = best_device()
     network = load(MODEL, device=device).eval().requires_grad_(False)
-    sigma, units = own_sigma(locate(MODEL))
+    noise = NoiseConfig.from_header(read_header(locate(MODEL))).for_model(network)
     images = next(load_sample().to(device).batches(1000))[0]
-    return network, Protocol(sigma_units=units).input_noise(network, sigma), images
+    return network, noise, images
 
 
 class Bench:
@@ -191,15 +191,15 @@ def beside_the_literal_loop(bench: Bench) -> list[Row]:
         rows.append(at_least(name, times, 50.0) if count == 10_000 else Row(name, times))
     image = bench.images[:1]
     weights = torch.empty(sum(parameter.numel() for parameter in build("resnet20").parameters()), device=bench.device)
-    for name, packs in (("CNI", False), ("input noise alone", True)):
-        with noiseless(bench.network) if packs else nullcontext():
-            one = Smoothed(bench.fast, bench.noise, num_samples=64, pack_draws=packs, seed=0)
+    for name, pack_draws in (("CNI", False), ("input noise alone", True)):
+        with noiseless(bench.network) if pack_draws else nullcontext():
+            one = Smoothed(bench.fast, bench.noise, num_samples=64, pack_draws=pack_draws, seed=0)
             loop, ours, normals = bench.in_turn(
-                alone.action("vote", 1, 64, not packs),
+                alone.action("vote", 1, 64, not pack_draws),
                 lambda one=one: one.predict(image),
                 lambda: [weights.normal_() for _ in range(64)],
             )
-        if not packs:
+        if not pack_draws:
             rows.append(Row("one image, M = 64, CNI: share of it that normals for weights alone take", normals / loop))
         rows += [
             Row(f"one image, M = 64, {name}: milliseconds", 1e3 * ours),
@@ -262,7 +262,7 @@ def noise(bench: Bench) -> list[Row]:
 
     @torch.no_grad()
     def keyed() -> None:
-        smoothed.one_draw.keyed(images, Keyed(0))
+        smoothed.noisy_classifier.with_key(images, Keyed(0))
 
     @torch.no_grad()
     def streamed() -> None:

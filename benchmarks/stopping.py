@@ -1,10 +1,10 @@
-"""Draws that the rules of `smoothed.stopping` save on the bundled network, and the classes that they change.
+"""Draws that the rules of `smoothed.smoothing.stopping` save on the bundled network, and the classes that they change.
 
     python benchmarks/stopping.py --json stopping.json        # --quick: a few minutes on two cores
 
 Every rule sees the same M = 512 draws of the same CIFAR-10 test images, clean and attacked (PGD-7, eps = 8/255), with
-the network's own noise and sigma. A thousand images are too few to judge one changed class in a thousand by, so
-Confident is also judged on streams simulated from the class probabilities of these images, beside a bound of what any
+the network's own noise and sigma. A thousand images are too few to measure one changed class in a thousand, so
+Confident is also measured on streams simulated from the class probabilities of these images, beside a bound of what any
 rule could save that knows them (best_stopping.py).
 """
 
@@ -21,16 +21,17 @@ from torch import Tensor
 from best_stopping import fewest_draws
 from report import Row, at_least, at_most, seconds_in_turn, show
 from smoothed import Fast, Smoothed, load
-from smoothed.checkpoint import locate, own_sigma
+from smoothed.checkpoint import locate, read_header
 from smoothed.data.named import load_images
 from smoothed.data.sample import load_sample
-from smoothed.evaluation.attacking import attack_draws
-from smoothed.evaluation.paper_protocol.evaluate import Protocol
+from smoothed.evaluation.correctness import attack_noisy_classifier
+from smoothed.evaluation.paper_protocol.evaluate import PaperProtocol
 from smoothed.rng.seeds import seeded
-from smoothed.smoothing.sampling import Drawer
-from smoothed.smoothing.stopping import Budget, Confident, Exact, Question, Seen, Stop, TrueMode
+from smoothed.smoothing.config import NoiseConfig
+from smoothed.smoothing.sampling import Sampler
+from smoothed.smoothing.stopping import Budget, Confident, Exact, StoppingProblem, StoppingRule, TrueMode, VoteState
 from smoothed.smoothing.votes import VOTES, Vote
-from smoothed.utils.modes import evaluating
+from smoothed.utils.modes import eval_mode
 
 NETWORK, TOTAL, BATCH = "resnet20-cni-w", 512, 250
 # The share of classes changed, in %, at which rules are compared, and the settings that are tried for it.
@@ -44,9 +45,8 @@ class Bench:
 
     def __init__(self) -> None:
         network = load(NETWORK)
-        sigma, units = own_sigma(locate(NETWORK))
-        self.protocol = Protocol(sigma_units=units)
-        self.noise = self.protocol.input_noise(network, sigma)
+        self.protocol = PaperProtocol()
+        self.noise = NoiseConfig.from_header(read_header(locate(NETWORK))).for_model(network)
         self.network = network
         self.smoothed = Smoothed(Fast(network, "auto"), self.noise, num_samples=TOTAL, chunk_size=BATCH, seed=0)
 
@@ -54,9 +54,9 @@ class Bench:
         """Images, clean and attacked."""
         images = load_sample() if split == "test" else load_images("cifar10", split)
         ((clean, labels),) = images.first(count).batches(count)
-        attack = self.protocol.settled_attack()
+        attack = self.protocol.build_attack()
         made = [
-            attack_draws(self.network, self.noise, attack, *part, seed=number).detach()
+            attack_noisy_classifier(self.network, self.noise, attack, *part, seed=number).detach()
             for number, part in enumerate(zip(clean.split(BATCH), labels.split(BATCH), strict=True))
         ]
         return {"clean": clean, "attacked": torch.cat(made)}
@@ -65,10 +65,12 @@ class Bench:
     def draws(self, inputs: Tensor, seed: int) -> Tensor:
         """The logits of all draws, (N, M, K)."""
         made = []
-        with evaluating(self.smoothed.one_draw):
+        with eval_mode(self.smoothed.noisy_classifier):
             for number, part in enumerate(inputs.split(BATCH)):
-                drawer = Drawer(self.smoothed.one_draw, seed, BATCH, packs=False, first_image=number * BATCH)
-                made.append(drawer.logits(part, torch.arange(len(part)), 0, TOTAL).float().transpose(0, 1))
+                sampler = Sampler(
+                    self.smoothed.noisy_classifier, seed, BATCH, pack_draws=False, first_image=number * BATCH
+                )
+                made.append(sampler.logits(part, torch.arange(len(part)), 0, TOTAL).float().transpose(0, 1))
         return torch.cat(made)
 
 
@@ -85,16 +87,16 @@ class Outcome:
         return TOTAL / self.drawn
 
 
-def follow(stop: Stop, vote: Vote, scores: Tensor) -> Outcome:
+def follow(stop: StoppingRule, vote: Vote, scores: Tensor) -> Outcome:
     """A rule on streams of scores (N, M, K), against the class of all draws."""
     images = len(scores)
-    watch = stop.watch(Question(vote, TOTAL, images))
+    monitor = stop.monitor(StoppingProblem(vote, TOTAL, images))
     sums, squares, going = torch.zeros_like(scores[:, 0]), torch.zeros_like(scores[:, 0]), torch.arange(images)
     drawn, decided = torch.full((images,), TOTAL), torch.zeros(images, dtype=torch.int64)
     for number in range(1, TOTAL):
         sums, squares = sums + scores[:, number - 1], squares + scores[:, number - 1].square()
         if len(going):
-            needs = watch(Seen(sums[going], squares[going], number))
+            needs = monitor(VoteState(sums[going], squares[going], number))
             done = going[needs == 0]
             drawn[done], decided[done] = number, sums[done].argmax(1)
             going = going[needs > 0]
@@ -116,7 +118,7 @@ def savings(kind: str, logits: Tensor) -> list[Row]:
             best = TOTAL / _first_decided(scores[name])
             rows.append(Row(f"{kind}: best rule that never errs: times fewer draws", best))
             rows.append(at_least(f"{kind}: exact, as a share of that", exact.saving / best, 0.8))
-    rules: Sequence[Stop] = (
+    rules: Sequence[StoppingRule] = (
         Confident(),
         Confident(0.003),
         Confident(0.001, "each"),
@@ -169,7 +171,7 @@ def beside_the_best(kind: str, logits: Tensor, goal: float, trials: int) -> list
     ]
 
 
-def _simulated(rule: Stop, streams: Tensor, width: int) -> Outcome:
+def _simulated(rule: StoppingRule, streams: Tensor, width: int) -> Outcome:
     parts = [follow(rule, VOTES["prediction"], torch.eye(width)[part]) for part in streams.split(2000)]
     sizes = [len(part) for part in streams.split(2000)]
     return Outcome(
@@ -188,7 +190,7 @@ def _saving_at(outcomes: Sequence[Outcome], changed: float) -> float:
 def seconds(bench: Bench, inputs: Tensor) -> list[Row]:
     """What the engine saves in time, and what a look costs."""
 
-    def tally(stop: Stop | None) -> None:
+    def tally(stop: StoppingRule | None) -> None:
         bench.smoothed.tally(inputs, votes=["prediction"], stop=stop, generator=seeded(0, inputs.device))
 
     rules = None, Exact(), Confident()
@@ -200,11 +202,11 @@ def seconds(bench: Bench, inputs: Tensor) -> list[Row]:
     scores = torch.multinomial(torch.rand(250, 10), 30, replacement=True)
     counts = torch.eye(10)[scores].sum(1)
     for rule in (Exact(), Confident(), Confident(0.001, "each"), TrueMode()):
-        watch = rule.watch(Question(VOTES["prediction"], TOTAL, 250))
+        monitor = rule.monitor(StoppingProblem(VOTES["prediction"], TOTAL, 250))
         rows.append(
             at_most(
                 f"{rule}: a look at 250 images, ms",
-                _milliseconds(lambda watch=watch: watch(Seen(counts, counts, 30))),
+                _milliseconds(lambda monitor=monitor: monitor(VoteState(counts, counts, 30))),
                 1,
             )
         )

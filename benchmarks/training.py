@@ -159,7 +159,7 @@ def growth(device: torch.device, repeats: int, batch: int) -> list[Row]:
     return [
         slope("steps k (2, 4, 8)", [{"attack_steps": k} for k in (2, 4, 8)]),
         slope(
-            "draws M (1, 2, 4; EPGD-2)", [{"attack": "epgd", "attack_steps": 2, "attack_samples": m} for m in (1, 2, 4)]
+            "draws M (1, 2, 4; EPGD-2)", [{"attack": "epgd", "attack_steps": 2, "eot_samples": m} for m in (1, 2, 4)]
         ),
         slope(
             f"images ({batch // 4}, {batch // 2}, {batch})",

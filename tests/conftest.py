@@ -1,4 +1,4 @@
-"""Shapes are checked while tests run, in one thread; the full data set is used where it is."""
+"""Settings of all tests: shapes are checked, torch runs one thread, and the full data set is used where it is found."""
 
 import os
 import resource
@@ -6,12 +6,12 @@ import signal
 import sys
 from pathlib import Path
 
-# Before torch is imported, here and in the processes that tests start. Threads that wait for a core slow all others.
+# Before torch is imported, here and in processes that tests start: threads that wait for a core would slow all others.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from jaxtyping import install_import_hook
 
-# Before anything imports the package, so that every annotated shape in it is checked at each call.
+# Before the package is imported, so that every annotated shape is checked at each call.
 install_import_hook("smoothed", "shapes.check_shapes")
 
 import hypothesis  # noqa: E402
@@ -22,15 +22,15 @@ from torch import nn  # noqa: E402
 hypothesis.settings.register_profile("no clock", deadline=None)
 hypothesis.settings.load_profile("no clock")
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as `nohup make test &` has it, and every process started here
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as under `nohup make test &`; child processes would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Print the largest memory that a process of these tests has had."""
+    """Print the peak memory of the largest test process."""
     largest = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-    terminalreporter.write_line(f"memory of the largest process: {largest * unit / 1e9:.2f} GB")
+    terminalreporter.write_line(f"peak memory of the largest process: {largest * unit / 1e9:.2f} GB")
 
 
 @pytest.fixture

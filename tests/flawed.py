@@ -1,4 +1,4 @@
-"""An honest network, and a way to give it a flaw: what the checklist must tell apart."""
+"""An honest network, and a way to give it a flaw: what the gradient-masking checks must tell apart."""
 
 import torch
 from torch import nn

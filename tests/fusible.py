@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.testing import assert_close
 
-from smoothed.injection import CNI, PNI, drawing, inject, inject_preset, noise_layers
+from smoothed.injection import CNI, PNI, inject, inject_preset, noise_from, noise_layers
 from smoothed.models import CIFAR10_MEAN, CIFAR10_STD, ResNet, WideResNet
 from smoothed.rng.seeds import seeded
 from smoothed.rng.sources import Keyed
@@ -41,7 +41,7 @@ def assert_same(fused, inputs, *, seed=5, plain=None, **tolerance):
     """The same outputs and input gradients as the network's own, under the same keyed noise."""
     results = []
     for model in (fused, fused.model if plain is None else plain):
-        with drawing(model, Keyed(seed)):
+        with noise_from(model, Keyed(seed)):
             results.append(pulled_back(model, inputs))
     for got, expected in zip(*results, strict=True):
         assert expected.abs().max() > 1e-6

@@ -7,6 +7,7 @@ above 1/2, which has probability x. So an attack of size eps leaves x - eps, and
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,20 +15,23 @@ from torch import nn
 
 from smoothed.data.imageset import ImageSet
 from smoothed.evaluation.correctness import ignore_progress
-from smoothed.evaluation.paper_protocol.evaluate import Protocol, evaluate
-from smoothed.evaluation.worst_case.evaluate import evaluate_strong
-from smoothed.evaluation.worst_case.protocol import StrongProtocol
+from smoothed.evaluation.paper_protocol.evaluate import PaperProtocol, evaluate
+from smoothed.evaluation.worst_case.evaluate import evaluate_worst_case
+from smoothed.evaluation.worst_case.protocol import WorstCaseProtocol
+from smoothed.smoothing.config import NoiseConfig, SmoothingConfig
 
 # The deviation of uniform noise in (-1/2, 1/2).
 SIGMA = 12**-0.5
 
-QUICK = StrongProtocol(
-    sigma=SIGMA, sigma_units="pixel", noise="uniform", num_samples=1, eps=0.2, steps=3, restarts=1, draws=(1, 2),
-    sweep_images=40, queries=4, selection_votes=5, resubmissions=(1, 2, 10),
-)  # fmt: skip
-"""A strong protocol under which all of `Threshold` is known."""
+UNIFORM = NoiseConfig(sigma=SIGMA, law="uniform")
 
-PAPER = Protocol(sigma_units="pixel", noise="uniform", num_samples=(1, 3), eps=0.2, steps=2, runs=3)
+QUICK = WorstCaseProtocol(
+    SmoothingConfig(UNIFORM, num_samples=1), eps=0.2, steps=3, restarts=1, eot_samples=(1, 2), sweep_images=40,
+    queries=4, selection_votes=5, resubmissions=(1, 2, 10),
+)  # fmt: skip
+"""A worst-case protocol under which all of `Threshold` is known."""
+
+PAPER = PaperProtocol(num_samples=(1, 3), eps=0.2, steps=2, runs=3)
 
 
 class Threshold(nn.Module):
@@ -44,13 +48,18 @@ def pixels(*values):
     return ImageSet("pixels", images, torch.zeros(len(values), dtype=torch.int64), ("bright", "dark"))
 
 
+def quick(noise=UNIFORM, vote="prediction", num_samples=1, **options):
+    """`QUICK` with another classifier or other options."""
+    return replace(QUICK, smoothing=SmoothingConfig(noise, vote, num_samples), **options)
+
+
 def measure(protocol, out=None, on_progress=ignore_progress):
     """The rows of either protocol on 150 images, as JSON values."""
     data = pixels(*range(100, 250))
     options = {"name": "threshold", "out": out, "on_progress": on_progress}
-    if protocol == "strong":
-        return evaluate_strong(Threshold(), data, QUICK, **options).to_json()
-    return [row.to_json() for row in evaluate(Threshold(), data, PAPER, sigmas=[SIGMA], **options)]
+    if protocol == "worst-case":
+        return evaluate_worst_case(Threshold(), data, QUICK, **options).to_json()
+    return [row.to_json() for row in evaluate(Threshold(), data, PAPER, noises=[UNIFORM], **options)]
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import torch
 
 from smoothed import Gaussian, Smoothed
 from smoothed.errors import SmoothedError
-from smoothed.utils.distributed import Processes, parting
+from smoothed.utils.distributed import Processes, leaving_process_group
 
 
 def divides(processes):
@@ -66,7 +66,7 @@ def main(work, folder):
     rank = os.environ["RANK"]
     torch.set_num_threads(1)
     try:
-        with parting():
+        with leaving_process_group():
             processes = Processes.started()
             (Path(folder) / f"pid.{rank}").write_text(str(os.getpid()))
             told = WORKS[work](processes)

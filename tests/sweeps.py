@@ -4,10 +4,10 @@ import torch
 
 from smoothed.evaluation.sweep.sweep import Sweep
 
-SETTING = {"sigma_units": "normalized", "attack": "pgd", "steps": 7, "eps": 8 / 255, "norm": "linf"}
+SETTING = {"attack": "pgd", "steps": 7, "eps": 8 / 255, "norm": "linf"}
 
 
-def made(robust, sigmas=(0.0, 0.1, 0.2, 0.3), counts=(1, 8), votes=("prediction", "soft"), images=100):
+def made(robust, sigmas=(0.0, 0.1, 0.2, 0.3), counts=(1, 8), votes=("prediction", "soft"), images=100, normalized=None):
     """A sweep in which the first so many images are right, attacked; all of them, clean.
 
     Args:
@@ -16,11 +16,12 @@ def made(robust, sigmas=(0.0, 0.1, 0.2, 0.3), counts=(1, 8), votes=("prediction"
         counts: likewise.
         votes: likewise.
         images: in all.
+        normalized: the sigmas in the paper's unit, or None.
     """
     robust = torch.tensor(robust).view(len(sigmas), len(votes), len(counts), 1, 1)
     attacked = torch.arange(images) < robust
     right = torch.stack([torch.ones_like(attacked), attacked])
-    return Sweep("toy", "toy validation", SETTING, sigmas, votes, counts, right)
+    return Sweep("toy", "toy validation", SETTING, sigmas, normalized, votes, counts, right)
 
 
 ROBUST = [

@@ -154,7 +154,10 @@ def test_describe_names_what_it_can_not_describe(resnet8):
     with pytest.raises(ArgumentError, match=r"architecture: expected one of resnet20, .*, custom, got 'mine'"):
         checkpoint.describe("mine", resnet8, [], CLASSES)
     resnet8.normalize = nn.Identity()
-    with pytest.raises(ArgumentError, match="model: expected a Normalize layer called `normalize`, got Identity"):
+    with pytest.raises(
+        ArgumentError,
+        match="model: expected a network with a Normalize layer called `normalize`, got a Identity of that name",
+    ):
         checkpoint.describe("resnet8", resnet8, [], CLASSES)
     assert checkpoint.describe("custom", resnet8, [], CLASSES)["architecture"] == "custom"
 

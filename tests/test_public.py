@@ -23,6 +23,36 @@ LAYERS = [
     ("cli",),
 ]
 
+# Inside these packages each module imports from those before it (and from its own package below it) alone.
+ORDER = {
+    "smoothing": (
+        "votes",
+        "tally",
+        "input_noise",
+        "stopping",
+        "noisy_classifier",
+        "sampling",
+        "sharding",
+        "classifier",
+        "config",
+        "certification",
+    ),
+    "evaluation": (
+        "streams",
+        "results",
+        "resume",
+        "fresh_votes",
+        "correctness",
+        "paper_protocol",
+        "sweep",
+        "certified",
+        "worst_case",
+        "gradient_masking",
+        "saved_examples",
+    ),
+}
+
+
 def imports():
     """Each import of the package's own modules: (importing module, imported module), as dotted names."""
     for path in SOURCE.rglob("*.py"):
@@ -58,3 +88,26 @@ def test_every_package_has_a_layer_and_imports_from_below():
         if not parts[0].startswith("_") and layer_of[module[0]] > layer_of[parts[0]]
     ]
     assert not wrong
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_modules_of_a_package_are_in_order(package):
+    place = {name: number for number, name in enumerate(ORDER[package])}
+    found = {path.stem for path in (SOURCE / package).iterdir() if not path.name.startswith("_")}
+    assert found == set(place)
+    wrong = [
+        f"{'.'.join(parts)} imports {'.'.join(module)}, which comes after it"
+        for parts, module in imports()
+        if parts[0] == module[0] == package and len(parts) > 1 and len(module) > 1 and parts[1] in place
+        if place[module[1]] > place[parts[1]]
+    ]
+    assert not wrong
+
+
+def test_no_two_public_classes_share_a_name():
+    homes = {}
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(str(path.relative_to(SOURCE)))
+    assert {name: where for name, where in homes.items() if len(where) > 1} == {}

@@ -13,7 +13,7 @@ def test_the_example_runs(capsys):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         exec(compile(example, "README.md", "exec"), {})  # noqa: S102
-    assert "noise in 2 places" in capsys.readouterr().out
+    assert "noise on 2 weights and activations" in capsys.readouterr().out
 
 
 def test_the_example_of_inference_runs():

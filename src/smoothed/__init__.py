@@ -1,4 +1,4 @@
-"""Smoothed inference for adversarial robustness: any classifier, voting over noisy copies of its input."""
+"""Smoothed inference for adversarial robustness: any classifier votes over noisy copies of its input."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
         ProcessError,
         SmoothedError,
     )
-    from smoothed.injection import CNI, PNI, Additive, Injection, drawing, frozen, inject, noiseless
+    from smoothed.injection import CNI, PNI, Additive, Injection, frozen, inject, noise_from, noiseless
     from smoothed.models import build
     from smoothed.smoothing import input_noise as noise
     from smoothed.smoothing import stopping, votes
     from smoothed.smoothing.certification import Certificate, TooFewSamplesWarning, certify, predict_or_abstain
     from smoothed.smoothing.classifier import LogProbs, Smoothed
     from smoothed.smoothing.input_noise import Gaussian, Laplace, Uniform
-    from smoothed.smoothing.noisy_classifier import OneDraw
+    from smoothed.smoothing.noisy_classifier import NoisyClassifier
     from smoothed.smoothing.tally import Tally
     from smoothed.utils.distributed import Processes
     from smoothed.utils.memory import keep_memory
 
-# Modules that are public by a name of their own.
+# Public modules, by their name in this package.
 _MODULES = {
     "attacks": "smoothed.attacks",
     "noise": "smoothed.smoothing.input_noise",
@@ -36,7 +36,8 @@ _MODULES = {
     "votes": "smoothed.smoothing.votes",
 }
 
-# Where each public name lives. Loaded when asked for: torch takes seconds, and the command line answers Ctrl-C at once.
+# The module of each public name, imported on first access: importing torch takes seconds, during which the command
+# line must already react to Ctrl-C.
 _HOMES = {
     "smoothed.smoothing.certification": ("Certificate", "TooFewSamplesWarning", "certify", "predict_or_abstain"),
     "smoothed.checkpoint": ("bundled", "load", "load_into", "read_header", "save"),
@@ -50,11 +51,11 @@ _HOMES = {
         "SmoothedError",
     ),
     "smoothed.acceleration.fast": ("Fast",),
-    "smoothed.injection": ("CNI", "PNI", "Additive", "Injection", "drawing", "frozen", "inject", "noiseless"),
+    "smoothed.injection": ("CNI", "PNI", "Additive", "Injection", "noise_from", "frozen", "inject", "noiseless"),
     "smoothed.utils.memory": ("keep_memory",),
     "smoothed.models": ("build",),
     "smoothed.smoothing.input_noise": ("Gaussian", "Laplace", "Uniform"),
-    "smoothed.smoothing.noisy_classifier": ("OneDraw",),
+    "smoothed.smoothing.noisy_classifier": ("NoisyClassifier",),
     "smoothed.utils.distributed": ("Processes",),
     "smoothed.smoothing.classifier": ("LogProbs", "Smoothed"),
     "smoothed.smoothing.tally": ("Tally",),
@@ -74,7 +75,7 @@ __all__ = [
     "Injection",
     "Laplace",
     "LogProbs",
-    "OneDraw",
+    "NoisyClassifier",
     "OutputError",
     "ProcessError",
     "Processes",
@@ -87,13 +88,13 @@ __all__ = [
     "build",
     "bundled",
     "certify",
-    "drawing",
     "frozen",
     "inject",
     "keep_memory",
     "load",
     "load_into",
     "noise",
+    "noise_from",
     "noiseless",
     "predict_or_abstain",
     "read_header",

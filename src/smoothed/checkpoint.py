@@ -1,7 +1,7 @@
-"""Weights and what they are: safetensors with a JSON header. Nothing is unpickled.
+"""Checkpoints: safetensors files with a JSON header. Nothing is unpickled.
 
-The header says how to rebuild the network (architecture, classes, normalisation, injection) and where its weights come
-from (the training configuration, measured numbers, versions). `load` returns a network that is ready to use.
+The header describes how to rebuild the network (architecture, classes, normalisation, injection) and where its weights
+come from (training configuration, measured numbers, versions). `load` returns a network that is ready to use.
 """
 
 import json
@@ -26,13 +26,13 @@ FORMAT = "smoothed-checkpoint"
 FORMAT_VERSION = 1
 SUFFIX = ".safetensors"
 CUSTOM = "custom"
-"""The architecture of a network of one's own."""
+"""The architecture name of a user's own network, which `load` cannot rebuild."""
 
 Header = dict[str, Any]
 
 
 def package_version() -> str:
-    """The version of this package, or `unknown` where it runs uninstalled."""
+    """Return the version of this package, or `unknown` if it is not installed."""
     try:
         return version("smoothed")
     except PackageNotFoundError:
@@ -43,26 +43,26 @@ def write_tensors(path: Path | str, tensors: dict[str, Tensor], header: Header) 
     """Write `tensors` and `header` to a safetensors file, atomically.
 
     Raises:
-        OutputError: the file can't be written.
+        OutputError: the file cannot be written.
     """
-    # A copy of each: safetensors refuses views that share memory, and wants plain contiguous rows.
-    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    # Copies, because safetensors rejects tensors that share memory or are not contiguous.
+    copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     metadata = {"format": FORMAT, "header": json.dumps(header)}
 
     def write(partial: Path) -> None:
         try:
-            save_file(own, partial, metadata)
-        except SafetensorError as error:  # its own wrapper around what the system said
+            save_file(copies, partial, metadata)
+        except SafetensorError as error:  # safetensors wraps the system's error, for example a full disk
             raise OSError(str(error)) from error
 
     return write_atomically(path, write)
 
 
 def read_tensors(path: Path | str) -> tuple[dict[str, Tensor], Header]:
-    """The tensors and the header of a file that `write_tensors` wrote.
+    """Read the tensors and the header of a file that `write_tensors` wrote.
 
     Raises:
-        CheckpointError: the file is missing, truncated, or another program's.
+        CheckpointError: the file is missing, truncated, or was written by another program or format version.
     """
     header = read_header(path)
     with safe_open(path, framework="pt") as file:
@@ -70,7 +70,11 @@ def read_tensors(path: Path | str) -> tuple[dict[str, Tensor], Header]:
 
 
 def read_header(path: Path | str) -> Header:
-    """The header alone, without reading the tensors; raises as `read_tensors`."""
+    """Read the header of a checkpoint without its tensors.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, or was written by another program or format version.
+    """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: expected a checkpoint, found no such file")
@@ -79,7 +83,7 @@ def read_header(path: Path | str) -> Header:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
-            f"{path}: expected a safetensors file, got a truncated or foreign one ({error})"
+            f"{path}: expected a safetensors file, got a truncated file or another format ({error})"
         ) from None
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path}: expected a checkpoint of smoothed, got a safetensors file of another program")
@@ -100,16 +104,26 @@ def describe(
     classes: tuple[str, ...],
     **more: Any,  # noqa: ANN401 - any JSON value
 ) -> Header:
-    """The header of a network: what `load` needs if `build(architecture)` made it, and `more` for the reader.
+    """Create the header of a network's checkpoint.
 
-    A network of one's own, of the architecture `custom`, is put together by its owner and filled by `load_into`.
+    Args:
+        architecture: a name that `build` accepts, so that `load` can rebuild the network; or `custom` for a user's own
+            network, which its owner builds and `load_into` fills.
+        model: the network; a built one has a `normalize` layer, whose mean and deviation are recorded.
+        injection: the noise injected into the network, from `Injection.to_json`.
+        classes: names of the classes, in the order of the logits.
+        more: further entries, any JSON values.
+
+    Raises:
+        ArgumentError: the architecture is unknown, or `normalize` of a built network is not a `Normalize` layer.
     """
     check_choice(architecture, (*ARCHITECTURES, CUSTOM), "architecture")
     statistics = {}
     if architecture in ARCHITECTURES:
         normalize = model.get_submodule("normalize")
         if not isinstance(normalize, Normalize):
-            raise ArgumentError("model", "a Normalize layer called `normalize`", type(normalize).__name__)
+            expected = "a network with a Normalize layer called `normalize`"
+            raise ArgumentError("model", expected, f"a {type(normalize).__name__} of that name")
         statistics = {
             name: [round(value, 6) for value in buffer.flatten().tolist()]
             for name, buffer in (("mean", normalize.mean), ("std", normalize.std))
@@ -126,105 +140,114 @@ def describe(
 
 
 def save(path: Path | str, model: nn.Module, header: Header) -> Path:
-    """Write a network's state dict under `header` (from `describe`, or your own for `load_into`), atomically."""
+    """Write a network's state dict to a checkpoint, atomically.
+
+    Args:
+        path: the file to create or replace.
+        model: the network whose weights and buffers are written.
+        header: JSON values; from `describe` if `load` shall read the file, or any others for `load_into`.
+
+    Returns:
+        `path` as a `Path`.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     return write_tensors(path, model.state_dict(), {"format_version": FORMAT_VERSION, **header})
 
 
-def own_sigma(path: Path | str) -> tuple[float, str]:
-    """The deviation of input noise that was chosen for a checkpoint, and its unit; 0 where none was.
-
-    Raises:
-        CheckpointError: as `read_header`; a damaged choice.
-    """
-    chosen = read_header(path).get("smoothing") or {"sigma": 0.0, "sigma_units": "normalized"}
-    try:
-        return float(chosen["sigma"]), str(chosen["sigma_units"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: expected smoothing with sigma and sigma_units, got {chosen!r}") from error
-
-
 def update_header(path: Path | str, **more: Any) -> None:  # noqa: ANN401 - any JSON value
-    """Add `more` to the header of a checkpoint, or replace it there; the weights stay, the file is replaced atomically.
+    """Add entries to a checkpoint's header or replace them; the weights are kept and the file is replaced atomically.
+
+    Args:
+        path: a file that `save` wrote.
+        more: the entries, any JSON values.
 
     Raises:
-        CheckpointError: as `read_tensors`.
-        OutputError: the file can't be replaced.
+        CheckpointError: as for `read_tensors`.
+        OutputError: the file cannot be replaced.
     """
     tensors, header = read_tensors(path)
     write_tensors(path, tensors, {**header, **more})
 
 
 def bundled() -> dict[str, Path]:
-    """The checkpoints that come with the package, by name."""
+    """Return the paths of the checkpoints that come with the package, by name."""
     with as_file(files("smoothed.models") / "assets") as folder:
         return {path.stem: path for path in sorted(folder.glob("*" + SUFFIX))}
 
 
 def locate(name_or_path: Path | str) -> Path:
-    """The file of a bundled checkpoint or of a path.
+    """Return the path of a checkpoint from a bundled name or a path.
 
     Raises:
-        CheckpointError: it is neither.
+        CheckpointError: there is neither a bundled checkpoint nor a file of that name.
     """
-    ours = bundled()
-    if str(name_or_path) in ours:
-        return ours[str(name_or_path)]
+    checkpoints = bundled()
+    if str(name_or_path) in checkpoints:
+        return checkpoints[str(name_or_path)]
     path = Path(name_or_path).expanduser()
     if not path.is_file():
-        known = ", ".join(ours) or "none"
+        known = ", ".join(checkpoints) or "none"
         raise CheckpointError(f"model: expected a checkpoint file or a bundled name ({known}), got {name_or_path}")
     return path
 
 
 def load(name_or_path: Path | str, *, device: torch.device | str = "cpu") -> nn.Module:
-    """A network with its weights and its noise, in eval mode, from images (N, C, H, W) in [0, 1] to logits (N, K).
+    """Load a network with its weights and its noise, in eval mode.
 
     Args:
         name_or_path: a bundled name (see `bundled`) or a file that `save` wrote.
-        device: where to put it.
+        device: the device of the network.
+
+    Returns:
+        A network from images (N, C, H, W) in [0, 1] to logits (N, K).
 
     Raises:
-        CheckpointError: a missing, truncated or foreign file, or weights that don't fit its own description.
+        CheckpointError: the file is missing, truncated or of another program; it holds a user's own network; or its
+            weights do not fit the network that its header describes.
     """
     path = locate(name_or_path)
     header = read_header(path)
     if header.get("architecture") == CUSTOM:
-        raise CheckpointError(f"{path}: expected a network of this package, got one's own; build it and use load_into")
+        raise CheckpointError(
+            f"{path}: expected a network of this package, got a custom one; build it yourself and use load_into"
+        )
     try:
         model = build(
             header["architecture"], num_classes=len(header["classes"]), mean=header["mean"], std=header["std"]
         )
-        changes = header["injection"]
+        injection = header["injection"]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: expected a header that describes a network, got {error}") from None
-    _put_noise(model, changes, path)
+    _inject_noise(model, injection, path)
     _load_weights(model, path)
     return model.to(device).eval()
 
 
 def load_into(model: nn.Module, path: Path | str) -> Header:
-    """Put the noise and the weights of a checkpoint into your own network, which has no noise yet.
+    """Load the noise and the weights of a checkpoint into your own network, which has no injected noise yet.
 
     Args:
-        model: a network built as the saved one was; changed in place.
-        path: a file that `save` wrote; its header's `injection` (from `Injection.to_json`) is put in first.
+        model: a network built like the saved one; changed in place.
+        path: a file that `save` wrote; noise is injected as its header's `injection` (from `Injection.to_json`) says.
 
     Returns:
         The header.
 
     Raises:
-        CheckpointError: as `load`.
+        CheckpointError: the file is missing, truncated or of another program, or its weights do not fit `model`.
     """
     header = read_header(path)
-    _put_noise(model, header.get("injection", []), path)
+    _inject_noise(model, header.get("injection", []), path)
     _load_weights(model, Path(path))
     return header
 
 
-def _put_noise(model: nn.Module, changes: object, path: Path | str) -> None:
-    if not isinstance(changes, list) or not all(isinstance(change, dict) for change in changes):
-        raise CheckpointError(f"{path}: expected a list of changes as the header's injection, got {changes!r}")
-    reinject(model, changes)
+def _inject_noise(model: nn.Module, injection: object, path: Path | str) -> None:
+    if not isinstance(injection, list) or not all(isinstance(change, dict) for change in injection):
+        raise CheckpointError(f"{path}: expected a list of JSON objects as the header's injection, got {injection!r}")
+    reinject(model, injection)
 
 
 def _load_weights(model: nn.Module, path: Path) -> None:
@@ -236,18 +259,26 @@ def _load_weights(model: nn.Module, path: Path) -> None:
 
 
 def misfit(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
-    """Which of `tensors` don't fit `wanted`, by name and shape, the first few of each kind; empty where all do."""
+    """Describe how the names and shapes of `tensors` differ from those of `wanted`; empty if they agree.
+
+    Args:
+        tensors: tensors of a checkpoint, by name.
+        wanted: tensors of the network's state dict, by name.
+
+    Returns:
+        The first few missing tensors, unexpected tensors, and tensors of a different shape.
+    """
     missing = [name for name in wanted if name not in tensors]
-    unknown = [name for name in tensors if name not in wanted]
+    unexpected = [name for name in tensors if name not in wanted]
     shapes = [
         f"{name} {tuple(tensors[name].shape)} for {tuple(wanted[name].shape)}"
         for name in wanted
         if name in tensors and tensors[name].shape != wanted[name].shape
     ]
-    kinds = (("missing", missing), ("unexpected", unknown), ("of another shape", shapes))
-    return "; ".join(f"{kind}: {_few(names)}" for kind, names in kinds if names)
+    kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+    return "; ".join(f"{kind}: {_abbreviate(names)}" for kind, names in kinds if names)
 
 
-def _few(names: list[str], count: int = 3) -> str:
+def _abbreviate(names: list[str], count: int = 3) -> str:
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return ", ".join(names[:count]) + more

@@ -1,12 +1,19 @@
-"""One exception tree: every error a user can cause derives from `SmoothedError` and fits in one line."""
+"""Exceptions: every error that a user can cause derives from `SmoothedError` and has a message of one line."""
 
 
 class SmoothedError(Exception):
-    """Base of everything this package raises on purpose. The command line prints it and exits with code 2."""
+    """Base class of this package's exceptions; the command line prints the message and exits with code 2."""
 
 
 class ArgumentError(SmoothedError, ValueError):
-    """An argument is not what was expected. The message names the argument, what was expected and what came."""
+    """An argument is invalid; the message names the argument, what was expected, what was given, and often a remedy.
+
+    Args:
+        argument: name of the argument as the user wrote it.
+        expected: description of valid values.
+        got: the invalid value or its description.
+        hint: what the user can do; empty for no hint.
+    """
 
     def __init__(self, argument: str, expected: str, got: object, hint: str = "") -> None:
         self.argument = argument
@@ -14,20 +21,20 @@ class ArgumentError(SmoothedError, ValueError):
 
 
 class DataError(SmoothedError):
-    """A data set is missing, truncated, or not what it claims to be."""
+    """A data set is missing, truncated, or has unexpected contents."""
 
 
 class CheckpointError(SmoothedError):
-    """A checkpoint or a training state is missing, truncated, foreign, or does not fit the network."""
+    """A checkpoint or a training state is missing, truncated, of another program, or does not fit the network."""
 
 
 class OutputError(SmoothedError):
-    """A result could not be written: full disk, read-only folder, a folder in place of a file."""
+    """A file could not be written, for example because the disk is full or the folder is read-only."""
 
 
 class DivergedError(SmoothedError):
-    """Training met a loss that is no number. The message says at which step, and how to go on."""
+    """A training loss became NaN or infinite; the message names the step and how to continue."""
 
 
 class ProcessError(SmoothedError):
-    """One of several processes that share a work is gone, and the others can't go on without it."""
+    """One of several cooperating processes has exited, so the others cannot continue."""

@@ -14,7 +14,7 @@ from fusible import NETWORKS, learned
 from smoothed.acceleration.fast import Fast, SlowerWarning
 from smoothed.data.sample import load_sample
 from smoothed.errors import ArgumentError
-from smoothed.injection import CNI, drawing, inject
+from smoothed.injection import CNI, inject, noise_from
 from smoothed.rng.sources import Keyed
 
 
@@ -53,7 +53,7 @@ class Untraceable(nn.Module):
 
 
 def keyed(model, inputs, seed=3):
-    with drawing(model, Keyed(seed)):
+    with noise_from(model, Keyed(seed)):
         return model(inputs)
 
 
@@ -206,13 +206,13 @@ class TestStacked:
         sources, errors = [Keyed(9, draw) for draw in range(3)], {"float32": 1e-4, "bf16": 1e-2}
         for precision in ("float32", "bf16"):
             fast = Fast(model, precision)
-            assert fast.draws_of_a_pass(inputs[0], 256) == 16
-            assert fast.draws_of_a_pass(inputs[0], 13) == 6
+            assert fast.draws_per_pass(inputs[0], 256) == 16
+            assert fast.draws_per_pass(inputs[0], 13) == 6
             together = fast.stacked(inputs, sources)
             assert together.dtype == torch.float32
             with torch.no_grad():
                 for draw, source, of_draw in zip(inputs, sources, together, strict=True):
-                    with drawing(fast, source):  # in the same precision, layer by layer
+                    with noise_from(fast, source):  # in the same precision, layer by layer
                         assert_close(of_draw, fast(draw), rtol=0, atol=errors[precision] * float(of_draw.abs().max()))
 
     @pytest.mark.parametrize("precision", ["float32", "bf16"])
@@ -238,9 +238,9 @@ class TestStacked:
 
         monkeypatch.setattr("smoothed.acceleration.fast.seconds_in_turn", seconds)
         fast = Fast(model)
-        assert [fast.draws_of_a_pass(batch[:size], 256) for size in (1, 2, 1, 2)] == [16 if quicker else 1] * 4
+        assert [fast.draws_per_pass(batch[:size], 256) for size in (1, 2, 1, 2)] == [16 if quicker else 1] * 4
         assert tried == [1, 2]
-        assert fast.draws_of_a_pass(batch.repeat(3, 1, 1, 1), 256) == 1  # a full pass needs no company
+        assert fast.draws_per_pass(batch.repeat(3, 1, 1, 1), 256) == 1  # a full pass needs no company
         assert tried == [1, 2]
 
     def test_what_torch_can_not_stack_is_done_one_by_one(self, model, batch, monkeypatch):
@@ -249,11 +249,11 @@ class TestStacked:
 
         fast = Fast(model)
         monkeypatch.setattr(type(fast.network), "stacked", refuse)
-        assert fast.draws_of_a_pass(batch[:1], 256) == 1
+        assert fast.draws_per_pass(batch[:1], 256) == 1
 
     def test_one_that_cannot_be_fused_does_not_stack(self, batch):
         fast = Fast(Untraceable().eval())
-        assert fast.draws_of_a_pass(batch[:1], 256) == 1
+        assert fast.draws_per_pass(batch[:1], 256) == 1
         with pytest.raises(ArgumentError, match="draws can share a pass"):
             fast.stacked(batch[:1].expand(2, 1, 3, 32, 32), [Keyed(0), Keyed(1)])
 
@@ -268,7 +268,7 @@ class TestStacked:
     def test_so_many_weights_are_not_held_twice(self, batch, monkeypatch, model):
         monkeypatch.setattr("smoothed.acceleration.fast.seconds_in_turn", lambda _: [2.0, 1.0])
         fast = Fast(model)
-        monkeypatch.setattr("smoothed.acceleration.fast._WEIGHTS", 5 * fast.network.size + 1)
-        assert fast.draws_of_a_pass(batch[:1], 256) == 5
-        monkeypatch.setattr("smoothed.acceleration.fast._WEIGHTS", 2 * fast.network.size - 1)
-        assert fast.draws_of_a_pass(batch[:2], 256) == 1
+        monkeypatch.setattr("smoothed.acceleration.fast._MAX_WEIGHTS", 5 * fast.network.size + 1)
+        assert fast.draws_per_pass(batch[:1], 256) == 5
+        monkeypatch.setattr("smoothed.acceleration.fast._MAX_WEIGHTS", 2 * fast.network.size - 1)
+        assert fast.draws_per_pass(batch[:2], 256) == 1

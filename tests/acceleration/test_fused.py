@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from fusible import INJECTIONS, NETWORKS, assert_same, learned
 from smoothed.acceleration.fusing import fuse
 from smoothed.errors import ArgumentError
-from smoothed.injection import CNI, PNI, drawing, inject, inject_preset, noise_layers, noiseless
+from smoothed.injection import CNI, PNI, inject, inject_preset, noise_from, noise_layers, noiseless
 from smoothed.rng.sources import Keyed
 
 
@@ -39,7 +39,7 @@ class TestPrecision:
         model = NETWORKS["biases"]()
         INJECTIONS[injection](model)
         fused, errors = fuse(learned(model).float()), []
-        with drawing(fused, Keyed(1)):
+        with noise_from(fused, Keyed(1)):
             exact = model(images).detach()
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 for each in (model, fused):
@@ -120,7 +120,7 @@ class TestManners:
         twin = copy.deepcopy(fused)
         assert_same(twin, batch, plain=fused.model)
         set_by_hand(fused.model)
-        with drawing(twin, Keyed(1)), drawing(fused, Keyed(1)):
+        with noise_from(twin, Keyed(1)), noise_from(fused, Keyed(1)):
             assert (twin(batch) - fused(batch)).abs().max() > 1e-3
         set_by_hand(twin.model)
         assert_same(twin, batch, plain=fused.model)
@@ -136,7 +136,7 @@ class TestManners:
             return fails
 
         monkeypatch.setattr(torch, "compile", compiled)
-        with pytest.raises(ArgumentError, match=r"network that torch\.compile can make, got no compiler$"):
+        with pytest.raises(ArgumentError, match=r"network that torch\.compile can compile, got no compiler$"):
             fused.compile_for(batch)
         assert_same(fused, batch)
 
@@ -173,8 +173,8 @@ class TestExactEnds:
         # Layers without noise stand last among those that are fused: here it is the first one.
         model = NETWORKS["biases"]()
         inject(model[3], weights=CNI(rank=2))
-        slots = {slot.name: slot.exact for slot in fuse(model, exact_ends=True).weights.slots}
-        assert slots == {"model.0": True, "model.3": False, "model.6": False, "model.8": True}
+        layers = {layer.name: layer.exact for layer in fuse(model, exact_ends=True).weights.layers}
+        assert layers == {"model.0": True, "model.3": False, "model.6": False, "model.8": True}
 
     def test_a_single_layer_is_both_ends(self, images):
         model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3)).requires_grad_(False)
@@ -202,7 +202,7 @@ class TestStacked:
         with torch.no_grad():
             together = fused.stacked(inputs, sources)
             for draw, source, of_draw in zip(inputs, sources, together, strict=True):
-                with drawing(model, source):
+                with noise_from(model, source):
                     assert_close(of_draw, model(draw), rtol=1e-9, atol=1e-9)
         assert (together[0] - together[1]).abs().max() > 1e-3
 

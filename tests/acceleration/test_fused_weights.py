@@ -5,10 +5,10 @@ import torch
 from torch.testing import assert_close
 
 from fusible import INJECTIONS, NETWORKS, assert_same, learned, pulled_back
-from smoothed.acceleration.fused_weights import FusedWeights, Slot, fits
+from smoothed.acceleration.fused_weights import FusedLayer, FusedWeights, can_fuse
 from smoothed.acceleration.fusing import fuse
 from smoothed.errors import ArgumentError
-from smoothed.injection import CNI, PNI, drawing, inject, inject_preset, noise_layers, noiseless
+from smoothed.injection import CNI, PNI, inject, inject_preset, noise_from, noise_layers, noiseless
 from smoothed.rng.seeds import seeded
 from smoothed.rng.sources import Fresh, Keyed
 from smoothed.utils.modes import batch_statistics
@@ -36,8 +36,8 @@ def fused(request):
 def by_hand(fused):
     """The weights that each layer makes itself, with the gain of the batch norm after it, and the biases."""
     model, weights, biases = fused.model, [], []
-    for slot in fused.weights.slots:
-        place = int(slot.name.removeprefix("model."))
+    for fused_layer in fused.weights.layers:
+        place = int(fused_layer.name.removeprefix("model."))
         layer = model[place]
         weight, bias = layer.weight.detach(), layer.bias.detach()
         if place in {0, 3}:
@@ -61,94 +61,94 @@ class TestOfDraw:
 
     def test_of_a_key(self, fused):
         for seed in (3, 4):
-            with drawing(fused, Keyed(seed)):
-                parts = fused.weights.parts("cpu")
+            with noise_from(fused, Keyed(seed)):
+                distribution = fused.weights.distribution("cpu")
                 weights, biases = by_hand(fused)
-                assert_all_close(fused.weights.of_draw(parts, "cpu"), weights)
-            assert parts.folds
-            assert_all_close(parts.biases, biases)
+                assert_all_close(fused.weights.of_draw(distribution, "cpu"), weights)
+            assert distribution.norms_folded
+            assert_all_close(distribution.biases, biases)
         assert fused.weights.size == sum(weight.numel() for weight in weights)
 
     def test_of_layers_with_keys_of_their_own(self, fused):
         for number, noise in enumerate(noise_layers(fused)):
             noise.source, noise.index = None if number == 1 else Keyed(number), 7 + number
         weights, _ = by_hand(fused)
-        assert_all_close(fused.weights.of_draw(fused.weights.parts("cpu"), "cpu"), weights)
+        assert_all_close(fused.weights.of_draw(fused.weights.distribution("cpu"), "cpu"), weights)
 
     def test_without_noise(self, fused):
         with noiseless(fused):
             weights, _ = by_hand(fused)
-            assert_all_close(fused.weights.of_draw(fused.weights.parts("cpu"), "cpu"), weights)
+            assert_all_close(fused.weights.of_draw(fused.weights.distribution("cpu"), "cpu"), weights)
 
     def test_norms_that_are_no_fixed_function_are_left_out(self, fused):
-        plain = [slot.layer.bias for slot in fused.weights.slots]
+        plain = [fused_layer.module.bias for fused_layer in fused.weights.layers]
         with batch_statistics(fused):
-            parts = fused.weights.parts("cpu")
-        assert not parts.folds
-        assert_all_close(parts.biases, [bias.detach() for bias in plain])
+            distribution = fused.weights.distribution("cpu")
+        assert not distribution.norms_folded
+        assert_all_close(distribution.biases, [bias.detach() for bias in plain])
         with noiseless(fused):
-            weights = fused.weights.of_draw(parts, "cpu")
-            assert_all_close(weights, [slot.layer.weight.detach() for slot in fused.weights.slots])
+            weights = fused.weights.of_draw(distribution, "cpu")
+            assert_all_close(weights, [fused_layer.module.weight.detach() for fused_layer in fused.weights.layers])
 
     @pytest.mark.parametrize("fused", ["pni-channel", "cni-5", "mixed"], indirect=True)
     def test_of_several_keys(self, fused):
         keys = [Keyed(5, draw) for draw in range(3)]
-        with drawing(fused, keys[0]):
-            together = fused.weights.of_keys(fused.weights.parts("cpu"), "cpu", keys)
+        with noise_from(fused, keys[0]):
+            together = fused.weights.of_keys(fused.weights.distribution("cpu"), "cpu", keys)
         for number, key in enumerate(keys):
-            with drawing(fused, key):
+            with noise_from(fused, key):
                 weights, _ = by_hand(fused)
             assert_all_close([weight[number] for weight in together], weights)
 
     def test_autocast_rounds_all_but_exact_ones(self, fused):
-        slots = fused.weights.slots
+        layers = fused.weights.layers
         fused.float()
-        slots[0].exact = True
-        with drawing(fused, Keyed(2)):
+        layers[0].exact = True
+        with noise_from(fused, Keyed(2)):
             weights, _ = by_hand(fused)
             with torch.autocast("cpu", torch.bfloat16):
-                exact, *rounded = fused.weights.of_draw(fused.weights.parts("cpu"), "cpu")
+                exact, *rounded = fused.weights.of_draw(fused.weights.distribution("cpu"), "cpu")
         assert_close(exact, weights[0])
         for got, expected in zip(rounded, weights[1:], strict=True):
             assert got.dtype == torch.bfloat16
             assert_close(got.float(), expected, rtol=2**-7, atol=1e-6)
 
     def test_of_a_generator_by_what_it_gives(self):
-        """One request: n of all layers, input channels last, and z of those with a factor, in the order of slots."""
+        """One request: n of all layers, input channels last, and z of those with a factor, in the order of layers."""
         layer = torch.nn.Conv2d(2, 3, 2).double()
         inject(layer, weights=CNI(rank=2))
-        slot = Slot("model", learned(layer))
-        weights = FusedWeights([slot])
-        with drawing(layer, Fresh(seeded(6))):
-            (got,) = weights.of_draw(weights.parts("cpu"), "cpu")
+        fused_layer = FusedLayer("model", learned(layer))
+        weights = FusedWeights([fused_layer])
+        with noise_from(layer, Fresh(seeded(6))):
+            (got,) = weights.of_draw(weights.distribution("cpu"), "cpu")
         drawn = torch.randn(24 + 2, generator=seeded(6), dtype=torch.float64)
         n = drawn[:24].view(3, 2, 2, 2).permute(0, 3, 1, 2)
-        scale, factor = slot.noise.linear_form(slot.weight)
-        assert_close(got, (slot.weight + scale * n + (factor @ drawn[24:]).view(3, 2, 2, 2)).detach())
+        scale, factor = fused_layer.noise.linear_form(fused_layer.weight)
+        assert_close(got, (fused_layer.weight + scale * n + (factor @ drawn[24:]).view(3, 2, 2, 2)).detach())
 
 
-class TestSlot:
+class TestFusedLayer:
     def test_vectors_have_input_channels_last(self):
-        slot = Slot("model", torch.nn.Conv2d(2, 3, (1, 2), bias=False))
+        fused_layer = FusedLayer("model", torch.nn.Conv2d(2, 3, (1, 2), bias=False))
         weight = torch.arange(12.0).view(3, 2, 1, 2)
         vector = torch.tensor([weight[o, i, 0, x] for o in range(3) for x in range(2) for i in range(2)])
-        assert torch.equal(slot.flat(weight), vector)
-        assert torch.equal(slot.shaped(torch.stack([vector, -vector])), torch.stack([weight, -weight]))
-        assert slot.shaped(vector[None])[0].is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(fused_layer.flatten(weight), vector)
+        assert torch.equal(fused_layer.unflatten(torch.stack([vector, -vector])), torch.stack([weight, -weight]))
+        assert fused_layer.unflatten(vector[None])[0].is_contiguous(memory_format=torch.channels_last)
         pairs = torch.stack([weight, 2 * weight], -1)
-        assert torch.equal(slot.flat(pairs), torch.stack([vector, 2 * vector], -1))
+        assert torch.equal(fused_layer.flatten(pairs), torch.stack([vector, 2 * vector], -1))
 
     def test_which_layers_fit(self):
         layer = torch.nn.Linear(2, 3)
-        assert fits(layer)
-        assert not fits(torch.nn.ReLU())
-        assert not fits(torch.nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular"))
+        assert can_fuse(layer)
+        assert not can_fuse(torch.nn.ReLU())
+        assert not can_fuse(torch.nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular"))
         handle = layer.register_forward_hook(lambda *_: None)
-        assert not fits(layer)
+        assert not can_fuse(layer)
         handle.remove()
-        assert fits(inject(layer, weights=CNI(rank=1)) and layer)
+        assert can_fuse(inject(layer, weights=CNI(rank=1)) and layer)
         torch.nn.utils.parametrizations.weight_norm(other := torch.nn.Linear(2, 3))
-        assert not fits(other)
+        assert not can_fuse(other)
 
 
 def set_by_hand(model):
@@ -247,14 +247,14 @@ class TestFollows:
         injection.undo()
         if again:
             inject(network, weights=CNI(), layers=["4"])
-        with pytest.raises(ArgumentError, match="noise that it was fused with, got another on 4; fuse it again"):
+        with pytest.raises(ArgumentError, match="noise it was fused with, got other noise on 4; fuse it again"):
             fused(images)
 
     def test_noise_that_comes_later_is_refused(self, network, images):
         fused = fuse(network)
         fused(images)
         inject(network, weights=PNI(), layers=["7"])
-        with pytest.raises(ArgumentError, match="noise that it was fused with, got another on 7; fuse it again"):
+        with pytest.raises(ArgumentError, match="noise it was fused with, got other noise on 7; fuse it again"):
             fused(images)
         assert_same(fuse(network), images, rtol=1e-3, atol=1e-4)
 
@@ -270,14 +270,16 @@ class TestKeptDraw:
 
     def draws(self, monkeypatch):
         made, draw = [], FusedWeights._draw
-        monkeypatch.setattr(FusedWeights, "_draw", lambda self, parts: made.append(1) or draw(self, parts))
+        monkeypatch.setattr(
+            FusedWeights, "_draw", lambda self, distribution: made.append(1) or draw(self, distribution)
+        )
         return made
 
     def test_once_for_all_passes_of_a_draw(self, fused, images, monkeypatch):
         made = self.draws(monkeypatch)
         with torch.no_grad():
             for draw in (3, 3, 4, 4, 3):
-                with drawing(fused, Keyed(1, [draw] * len(images), range(len(images)))):
+                with noise_from(fused, Keyed(1, [draw] * len(images), range(len(images)))):
                     assert_close(fused(images), fused.model(images), rtol=1e-4, atol=1e-4)
         assert len(made) == 3
 
@@ -285,7 +287,7 @@ class TestKeptDraw:
         made = self.draws(monkeypatch)
 
         def run():
-            with drawing(fused, Keyed(1)):
+            with noise_from(fused, Keyed(1)):
                 return fused(images), fused.model(images)
 
         changes = [
@@ -303,10 +305,10 @@ class TestKeptDraw:
         with torch.inference_mode():
             run()
         inputs = images.clone().requires_grad_()
-        with drawing(fused, Keyed(1)):
+        with noise_from(fused, Keyed(1)):
             assert torch.autograd.grad(fused(inputs).sum(), inputs)[0].abs().max() > 0
         assert len(made) == 6
-        with drawing(fused, Keyed(2)):
+        with noise_from(fused, Keyed(2)):
             fused(images)
         assert len(made) == 7
 

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from fusible import INJECTIONS, NETWORKS, assert_same, learned, pulled_back
 from smoothed.acceleration.fusing import fuse
-from smoothed.injection import CNI, PNI, drawing, inject, inject_preset, noiseless
+from smoothed.injection import CNI, PNI, inject, inject_preset, noise_from, noiseless
 from smoothed.models import build
 from smoothed.rng.seeds import seeded
 from smoothed.rng.sources import Fresh
@@ -137,7 +137,7 @@ def test_all_noise_is_one_request_and_norms_are_folded(batch, alone):
     model = NETWORKS["resnet"]()
     inject_preset(model, "cni-w")
     fused, source = fuse(learned(model)), Counting()
-    with drawing(fused, source):
+    with noise_from(fused, source):
         assert alone(lambda: fused(batch)) == 0
         weights = sum(p.numel() for name, p in model.named_parameters() if name.endswith("original"))
         assert source.sizes == [(weights + 9 * 5,)]  # seven convolutions and two shortcuts of rank 5
@@ -195,7 +195,7 @@ class TestLaw:
 
     def test_mean_and_covariance_under_one_shared_source(self, fused):
         source = Counting()
-        with drawing(fused, source):
+        with noise_from(fused, source):
             draws = torch.stack([self.weights(fused) for _ in range(DRAWS)])
         assert source.sizes == [(8 + 8 + 4 + 2 * 3,)] * DRAWS
         mean, covariance = self.law(fused.model)
@@ -211,7 +211,7 @@ class TestLaw:
     def test_draws_are_fresh_and_follow_the_seed(self, fused):
         passes = []
         for _ in range(2):
-            with drawing(fused, Fresh(seeded(3))):
+            with noise_from(fused, Fresh(seeded(3))):
                 passes += [self.weights(fused), self.weights(fused)]
         assert torch.equal(passes[0], passes[2])
         assert torch.equal(passes[1], passes[3])

@@ -300,34 +300,34 @@ REFUSED = {
     ),
     "functional dropout": (
         lambda: Around(lambda self, x: functional.dropout(self.inner(x), 0.5, self.training)),
-        "got one that takes other steps in train mode than in eval mode",
+        "got one whose operations differ between train and eval mode",
     ),
     "randomness of its own": (
         lambda: Around(lambda self, x: self.inner(x + torch.randn(3, 1, 1))),
-        "got one that makes tensors of its own",
+        "got one whose forward pass creates tensors",
     ),
     "no_grad on the way": (
         lambda: Around(lambda self, x: x.flatten(1)[:, :4] + torch.no_grad()(self.inner)(x)),
-        "got one that switches gradients or autocast on its way",
+        "got one whose forward pass switches gradients or autocast",
     ),
     "autocast on the way": (
         lambda: Around(lambda self, x: torch.autocast("cpu", enabled=False)(self.inner)(x)),
-        "got one that switches gradients or autocast on its way",
+        "got one whose forward pass switches gradients or autocast",
     ),
     "a statistic of its own": (
         lambda: Around(lambda self, x: setattr(self, "mean", x.mean()) or self.inner(x), mean=torch.zeros(())),
-        "got one that puts others in the place of its own tensors",
+        "got one whose forward pass replaces parameters or buffers",
     ),
     "a hook on the whole": (
         lambda: changed(lambda m: m.register_forward_pre_hook(lambda _, args: (2 * args[0],))),
-        "layers whose weights can be computed together, got none",
+        "at least one convolution or linear layer that can be fused, got none",
     ),
-    "no layers": (lambda: nn.Sequential(nn.Flatten(), nn.ReLU()), "weights can be computed together, got none"),
+    "no layers": (lambda: nn.Sequential(nn.Flatten(), nn.ReLU()), "layer that can be fused, got none"),
     "every layer noisy inside": (
         lambda: changed(lambda m: inject(m, activations=PNI()), nn.Sequential(nn.Conv2d(3, 4, 3))),
-        "weights can be computed together, got none",
+        "layer that can be fused, got none",
     ),
-    "a layer of one's own alone": (lambda: Doubled(3, 4, 3), "weights can be computed together, got none"),
+    "a layer of one's own alone": (lambda: Doubled(3, 4, 3), "layer that can be fused, got none"),
 }
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from smoothed.attacks.averages import AVERAGES, average_of
+from smoothed.attacks.averages import AVERAGES, named_average
 from smoothed.errors import ArgumentError
 from smoothed.rng.seeds import seeded
 
@@ -17,12 +17,12 @@ def test_each_kind_is_its_formula():
     }
     assert set(AVERAGES) == set(expected)
     for name, mean in expected.items():
-        average = average_of(name)
+        average = named_average(name)
         assert_close(average.logits(torch.stack([average.scores(each) for each in logits]).mean(0)), mean)
 
 
 def test_no_probability_is_too_small_for_a_logarithm():
-    average = average_of("probabilities")
+    average = named_average("probabilities")
     logits = torch.tensor([[0.0, -1000.0]], requires_grad=True)
     back = average.logits(average.scores(logits))
     assert back.isfinite().all()
@@ -34,14 +34,14 @@ def test_no_probability_is_too_small_for_a_logarithm():
     [(torch.bfloat16, torch.float32), (torch.float32, torch.float32), (torch.float64, torch.float64)],
 )
 def test_scores_are_float32_at_least(dtype, expected, images):
-    scores = average_of("probabilities").of(lambda inputs: inputs.flatten(1).to(dtype), images)
+    scores = named_average("probabilities").model_scores(lambda inputs: inputs.flatten(1).to(dtype), images)
     assert scores.dtype == expected
 
 
 def test_errors(images, network):
     with pytest.raises(ArgumentError, match="average: expected one of probabilities, logits, got 'losses'"):
-        average_of("losses")
+        named_average("losses")
     with pytest.raises(ArgumentError, match=r"model: expected float logits of shape \(16, K\)"):
-        average_of("logits").of(lambda inputs: inputs, images)
-    with pytest.raises(ArgumentError, match="inputs: expected the channels that the model takes"):
-        average_of("logits").of(network, images[:, :1])
+        named_average("logits").model_scores(lambda inputs: inputs, images)
+    with pytest.raises(ArgumentError, match="inputs: expected the number of channels that the model accepts"):
+        named_average("logits").model_scores(network, images[:, :1])

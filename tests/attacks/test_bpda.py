@@ -10,7 +10,7 @@ from smoothed.attacks import pgd
 from smoothed.attacks.bpda import bpda, identity
 from smoothed.errors import ArgumentError
 from smoothed.rng.seeds import seeded
-from smoothed.utils.modes import evaluating
+from smoothed.utils.modes import eval_mode
 
 
 def quantised(images):
@@ -102,7 +102,7 @@ class TestModule:
     def test_modes_reach_both_parts(self):
         part = bpda(nn.Dropout(0.5), nn.Dropout(0.5))
         assert part.training
-        with evaluating(part):
+        with eval_mode(part):
             assert not any(module.training for module in part.modules())
         assert all(module.training for module in part.modules())
         assert not bpda(nn.Dropout(0.5).eval()).training
@@ -128,7 +128,7 @@ class TestModule:
         (
             lambda images: images.flatten(1),
             identity,
-            r"backward: expected outputs of shape \(16, 192\), as of function, got shape \(16, 3, 8, 8\)",
+            r"backward: expected outputs of shape \(16, 192\), the same as function's, got shape \(16, 3, 8, 8\)",
         ),
     ],
 )

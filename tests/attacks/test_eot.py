@@ -9,14 +9,14 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from refusing import check_refusals
-from smoothed import Gaussian, OneDraw, Smoothed
+from smoothed import Gaussian, NoisyClassifier, Smoothed
 from smoothed.attacks import expected_logits, expected_probabilities, fgsm, pgd
-from smoothed.attacks.eot import Expectation
+from smoothed.attacks.eot import EOT
 from smoothed.errors import ArgumentError
-from smoothed.injection import CNI, drawing, inject, noiseless
+from smoothed.injection import CNI, inject, noise_from, noiseless
 from smoothed.rng.seeds import seeded
 from smoothed.rng.sources import Fresh
-from smoothed.utils.modes import evaluating
+from smoothed.utils.modes import eval_mode
 
 DRAWS = 6
 held = pytest.mark.parametrize("held", [1, DRAWS], ids=["replayed", "held"])
@@ -43,10 +43,10 @@ class TestLiteral:
         """Of any function of the logits, whose slope differs from class to class."""
         inputs, _ = batch
         outer = torch.randn(16, 4, generator=seeded(7), dtype=torch.float64)
-        with drawing(noisy, Fresh(seeded(3))):
-            value = Expectation(noisy, DRAWS, average=average, held=held)(inputs)
+        with noise_from(noisy, Fresh(seeded(3))):
+            value = EOT(noisy, DRAWS, average=average, max_stored_draws=held)(inputs)
             (gradient,) = torch.autograd.grad((value * outer).sum(), inputs)
-        with drawing(noisy, Fresh(seeded(3))):
+        with noise_from(noisy, Fresh(seeded(3))):
             expected = LITERAL[average](torch.stack([noisy(inputs) for _ in range(DRAWS)]))
         assert_close(value, expected, rtol=1e-10, atol=1e-10)
         assert_close(gradient, torch.autograd.grad((expected * outer).sum(), inputs)[0], rtol=1e-9, atol=1e-12)
@@ -57,10 +57,10 @@ class TestLiteral:
         inputs, _ = batch
         scores = {"probabilities": lambda logits: logits.softmax(1), "logits": lambda logits: logits}[average]
         back = {"probabilities": torch.exp, "logits": lambda logits: logits}[average]
-        with drawing(noisy, Fresh(seeded(3))):
-            value = back(Expectation(noisy, DRAWS, average=average, held=held)(inputs))
+        with noise_from(noisy, Fresh(seeded(3))):
+            value = back(EOT(noisy, DRAWS, average=average, max_stored_draws=held)(inputs))
             (gradient,) = torch.autograd.grad(value[:, 0].sum(), inputs)
-        with drawing(noisy, Fresh(seeded(3))):
+        with noise_from(noisy, Fresh(seeded(3))):
             single = [torch.autograd.grad(scores(noisy(inputs))[:, 0].sum(), inputs)[0] for _ in range(DRAWS)]
         assert_close(gradient, torch.stack(single).mean(0), rtol=1e-9, atol=1e-12)
         assert torch.stack(single).std(0).max() > 1e-3 * gradient.abs().max()
@@ -68,19 +68,19 @@ class TestLiteral:
     def test_without_gradients(self, average, held, noisy, batch):
         modes = []
         noisy.register_forward_hook(lambda *_: modes.append(torch.is_grad_enabled()))
-        expectation = Expectation(noisy, DRAWS, average=average, held=held)
-        with drawing(noisy, Fresh(seeded(3))):
+        expectation = EOT(noisy, DRAWS, average=average, max_stored_draws=held)
+        with noise_from(noisy, Fresh(seeded(3))):
             value = expectation(batch[0].detach())
-        with torch.no_grad(), drawing(noisy, Fresh(seeded(3))):
+        with torch.no_grad(), noise_from(noisy, Fresh(seeded(3))):
             assert torch.equal(expectation(batch[0]), value)
             assert modes == [False] * 2 * DRAWS
-        with torch.no_grad(), drawing(noisy, Fresh(seeded(3))):
+        with torch.no_grad(), noise_from(noisy, Fresh(seeded(3))):
             expected = LITERAL[average](torch.stack([noisy(batch[0]) for _ in range(DRAWS)]))
         assert_close(value, expected)
 
     def test_weights_have_no_gradient_of_replayed_draws(self, average, held, noisy, batch):
         if held == 1:
-            Expectation(noisy, DRAWS, average=average, held=held)(batch[0]).sum().backward()
+            EOT(noisy, DRAWS, average=average, max_stored_draws=held)(batch[0]).sum().backward()
             assert all(parameter.grad is None for parameter in noisy.parameters())
             assert batch[0].grad.abs().max() > 0
 
@@ -88,11 +88,11 @@ class TestLiteral:
 class TestExpectation:
     def test_gradients_are_unbiased(self):
         """Logits of (x + n)^2, n of deviation s: the expectation's gradient is 2x. 600 copies, five deviations."""
-        noisy = OneDraw(lambda inputs: inputs.flatten(1).square(), Gaussian(0.3), generator=seeded(0))
+        noisy = NoisyClassifier(lambda inputs: inputs.flatten(1).square(), Gaussian(0.3), generator=seeded(0))
         pixels = torch.linspace(0, 1, 4, dtype=torch.float64)
         inputs = pixels.view(1, 1, 2, 2).repeat(600, 1, 1, 1).requires_grad_()
         for held in (1, 3):
-            expectation = Expectation(noisy, 3, average="logits", held=held)
+            expectation = EOT(noisy, 3, average="logits", max_stored_draws=held)
             slopes = torch.autograd.grad(expectation(inputs).sum(), inputs)[0].flatten(1)
             assert_close(slopes.std(0), torch.full_like(pixels, 2 * 0.3 / 3**0.5), rtol=0.15, atol=0)
             error = slopes.mean(0) - 2 * pixels
@@ -108,7 +108,7 @@ class TestExpectation:
 
         with torch.random.fork_rng():
             torch.manual_seed(8)
-            value = Expectation(network, DRAWS, transform=gained, held=1, average="logits")(inputs)
+            value = EOT(network, DRAWS, transform=gained, max_stored_draws=1, average="logits")(inputs)
             (gradient,) = torch.autograd.grad(value.square().sum(), inputs)
             torch.manual_seed(8)
             expected = torch.stack([network(gained(inputs)) for _ in range(DRAWS)]).mean(0)
@@ -117,21 +117,21 @@ class TestExpectation:
 
     def test_other_shapes_may_come_of_a_transform(self, network, images):
         half = nn.Sequential(nn.AvgPool2d(2), nn.Upsample(scale_factor=2))
-        assert_close(Expectation(network, 2, transform=half, average="logits")(images), network(half(images)))
+        assert_close(EOT(network, 2, transform=half, average="logits")(images), network(half(images)))
 
     def test_randomness_goes_on_as_if_there_were_no_replay(self, noisy, batch):
         """After a call and its gradient the generator is where the draws of the call left it."""
         positions = []
         for each in (1, DRAWS):
             generator = seeded(5)
-            with drawing(noisy, Fresh(generator)):
-                Expectation(noisy, DRAWS, held=each)(batch[0]).sum().backward()
+            with noise_from(noisy, Fresh(generator)):
+                EOT(noisy, DRAWS, max_stored_draws=each)(batch[0]).sum().backward()
             positions.append(generator.get_state())
         assert torch.equal(*positions)
 
     def test_a_second_gradient_is_the_same(self, noisy, batch):
-        with drawing(noisy, Fresh(seeded(5))):
-            value = Expectation(noisy, DRAWS, held=1)(batch[0]).logsumexp(1).sum()
+        with noise_from(noisy, Fresh(seeded(5))):
+            value = EOT(noisy, DRAWS, max_stored_draws=1)(batch[0]).logsumexp(1).sum()
             first, second = (torch.autograd.grad(value, batch[0], retain_graph=True)[0] for _ in range(2))
         assert torch.equal(first, second)
 
@@ -142,8 +142,8 @@ class TestExpectation:
         """EPGD (eq. 25) and SmoothAdv (eq. 24), draw for draw."""
         inputs, labels = batch[0].detach(), batch[1]
         ends = []
-        for model, what in ((Expectation(noisy, DRAWS, average=average), None), (noisy, objective(DRAWS))):
-            with drawing(noisy, Fresh(seeded(3))):
+        for model, what in ((EOT(noisy, DRAWS, average=average), None), (noisy, objective(DRAWS))):
+            with noise_from(noisy, Fresh(seeded(3))):
                 ends.append(pgd(model, inputs, labels, eps=8 / 255, objective=what, generator=seeded(1)))
         assert_close(*ends, rtol=0, atol=1e-9)
 
@@ -152,13 +152,13 @@ class TestExpectation:
         inputs, labels = batch[0].detach(), batch[1]
         noisy, values = network.double(), []
         inject(noisy, weights=CNI(initial_variance=0.5))
-        for model in (noisy, Expectation(noisy, 32)):
-            with drawing(noisy, Fresh(seeded(0))):
+        for model in (noisy, EOT(noisy, 32)):
+            with noise_from(noisy, Fresh(seeded(0))):
                 attacked = fgsm(model, inputs, labels, eps=8 / 255)
-            with drawing(noisy, Fresh(seeded(1))), torch.no_grad():
-                values.append(functional.cross_entropy(Expectation(noisy, 100)(attacked), labels))
-        with drawing(noisy, Fresh(seeded(1))), torch.no_grad():
-            clean = functional.cross_entropy(Expectation(noisy, 100)(inputs), labels)
+            with noise_from(noisy, Fresh(seeded(1))), torch.no_grad():
+                values.append(functional.cross_entropy(EOT(noisy, 100)(attacked), labels))
+        with noise_from(noisy, Fresh(seeded(1))), torch.no_grad():
+            clean = functional.cross_entropy(EOT(noisy, 100)(inputs), labels)
         assert values[1] - clean > 1.5 * (values[0] - clean)
         assert values[1] > clean
 
@@ -191,7 +191,7 @@ class Watched(torch.autograd.Function):
 def test_graphs_alive_at_a_time(held, alive, noisy, batch):
     """More draws than may be held are met one by one; the last case shows that the watch sees what is held."""
     COUNTS.clear()
-    torch.autograd.grad(Expectation(noisy, 12, held=held, transform=Watched.apply)(batch[0]).sum(), batch[0])
+    torch.autograd.grad(EOT(noisy, 12, max_stored_draws=held, transform=Watched.apply)(batch[0]).sum(), batch[0])
     assert not ALIVE
     assert max(COUNTS) == alive
 
@@ -206,7 +206,7 @@ class TestReplay:
             used.append(len(used))
             return images.flatten(1) @ slopes[used[-1]].T
 
-        value = Expectation(model, DRAWS, held=2)(inputs)
+        value = EOT(model, DRAWS, max_stored_draws=2)(inputs)
         expected = LITERAL["probabilities"](torch.stack([inputs.flatten(1) @ slopes[i].T for i in used[-DRAWS:]]))
         assert_close(value, expected)
         assert_close(*[torch.autograd.grad(each[:, 1].sum(), inputs)[0] for each in (value, expected)])
@@ -214,26 +214,28 @@ class TestReplay:
     def test_a_soft_vote_can_be_averaged(self, network, images):
         """A `Smoothed` numbers its calls, which nobody takes back."""
         smoothed = Smoothed(network, Gaussian(0.1), vote="soft", num_samples=2, seed=0).eval()
-        value = Expectation(smoothed.as_logits(), 3, held=1)(images.requires_grad_())
+        value = EOT(smoothed.as_logits(), 3, max_stored_draws=1)(images.requires_grad_())
         assert torch.autograd.grad(value.sum(), images)[0].isfinite().all()
 
     def test_a_gradient_of_other_draws_is_refused(self, noisy, batch):
         """The noise of the call is gone when the gradient is taken."""
-        with drawing(noisy, Fresh(seeded(5))):
-            value = Expectation(noisy, DRAWS, held=1)(batch[0])
-        with pytest.raises(ArgumentError, match=r"model: expected the same draws in the backward pass .* raise held"):
+        with noise_from(noisy, Fresh(seeded(5))):
+            value = EOT(noisy, DRAWS, max_stored_draws=1)(batch[0])
+        with pytest.raises(
+            ArgumentError, match=r"model: expected the same draws in the backward pass .* set max_stored_draws"
+        ):
             value.sum().backward()
 
     def test_a_gradient_in_another_mode_is_refused(self, network, images):
         inputs = images.requires_grad_()
-        with evaluating(network):
-            value = Expectation(network, DRAWS, held=1)(inputs)
+        with eval_mode(network):
+            value = EOT(network, DRAWS, max_stored_draws=1)(inputs)
         network.train()
         with pytest.raises(ArgumentError, match="model: expected the same draws in the backward pass"):
             value.sum().backward()
 
     def test_a_second_derivative_is_refused(self, noisy, batch):
-        value = Expectation(noisy, DRAWS, held=1)(batch[0]).exp()
+        value = EOT(noisy, DRAWS, max_stored_draws=1)(batch[0]).exp()
         (gradient,) = torch.autograd.grad(value.sum(), batch[0], create_graph=True)
         with pytest.raises(RuntimeError, match="once_differentiable"):
             gradient.sum().backward()
@@ -242,19 +244,19 @@ class TestReplay:
 class TestModule:
     def test_modes_and_noise_are_the_models(self, noisy, batch):
         noisy.train()
-        expectation = Expectation(noisy, 2)
+        expectation = EOT(noisy, 2)
         assert expectation.training
-        with evaluating(expectation), noiseless(expectation):
+        with eval_mode(expectation), noiseless(expectation):
             assert_close(expectation(batch[0]).softmax(1), noisy(batch[0]).softmax(1))
         assert noisy.training
-        assert not Expectation(noisy.eval()).training
-        assert not Expectation(lambda images: images.flatten(1)).training
+        assert not EOT(noisy.eval()).training
+        assert not EOT(lambda images: images.flatten(1)).training
 
     def test_the_model_is_untouched_by_an_attack(self, noisy, batch):
         noisy.train()
         before = {name: value.clone() for name, value in noisy.state_dict().items()}
-        with drawing(noisy, Fresh(seeded(1))):
-            pgd(Expectation(noisy, 3, held=1), *batch, eps=0.1, generator=seeded(2))
+        with noise_from(noisy, Fresh(seeded(1))):
+            pgd(EOT(noisy, 3, max_stored_draws=1), *batch, eps=0.1, generator=seeded(2))
         assert all(module.training for module in noisy.modules())
         assert all(parameter.grad is None for parameter in noisy.parameters())
         assert all(torch.equal(value, before[name]) for name, value in noisy.state_dict().items())
@@ -262,22 +264,22 @@ class TestModule:
 
 def test_errors(images, labels):
     def call(**options):
-        pgd(Expectation(**{"model": nn.Flatten(), **options}), images, labels, eps=0.1)
+        pgd(EOT(**{"model": nn.Flatten(), **options}), images, labels, eps=0.1)
 
     check_refusals(
         call,
         [
-            ({"num_samples": 0}, "num_samples: expected an integer of at least 1, got 0"),
-            ({"held": 0}, "held: expected an integer of at least 1, got 0"),
+            ({"eot_samples": 0}, "eot_samples: expected an integer of at least 1, got 0"),
+            ({"max_stored_draws": 0}, "max_stored_draws: expected an integer of at least 1, got 0"),
             ({"average": "loss"}, "average: expected one of probabilities, logits, got 'loss'"),
             ({"model": lambda images: images}, r"model: expected float logits of shape \(16, K\)"),
             (
                 {"model": lambda images: images.detach().flatten(1)},
-                "model: expected logits differentiable in the inputs",
+                "model: expected logits differentiable with respect to the inputs",
             ),
             (
-                {"model": lambda images: images.detach().flatten(1), "held": 1},
-                "model: expected logits differentiable in the inputs",
+                {"model": lambda images: images.detach().flatten(1), "max_stored_draws": 1},
+                "model: expected logits differentiable with respect to the inputs",
             ),
         ],
     )

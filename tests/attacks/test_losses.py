@@ -68,5 +68,8 @@ def test_equal_logits_give_finite_values_and_gradients(loss):
 
 @pytest.mark.parametrize(("loss", "needed"), [(dlr, 3), (targeted_dlr(torch.tensor([0])), 4)])
 def test_too_few_classes(loss, needed):
-    with pytest.raises(ArgumentError, match=f"loss: expected at least {needed} classes, got {needed - 1}; use margin"):
+    with pytest.raises(
+        ArgumentError,
+        match=f"loss: expected at least {needed} classes for the DLR loss, got {needed - 1}; use the margin",
+    ):
         loss(torch.zeros(1, needed - 1), torch.tensor([0]))

@@ -21,7 +21,7 @@ from smoothed.attacks import (
     pgd,
 )
 from smoothed.errors import ArgumentError
-from smoothed.injection import PNI, drawing, inject
+from smoothed.injection import PNI, inject, noise_from
 from smoothed.rng.seeds import seeded
 from smoothed.rng.sources import Fresh
 
@@ -30,7 +30,7 @@ EPS = 8 / 255
 
 def settled(name, network, **budget):
     """The attack of a small budget, with `network` as the source of transfer."""
-    few = {"eps": EPS, "steps": 4, "num_samples": 2, "max_queries": 60, "sources": [network]}
+    few = {"eps": EPS, "steps": 4, "eot_samples": 2, "max_queries": 60, "sources": [network]}
     return named_attack(name, **{**few, **budget})
 
 
@@ -67,7 +67,7 @@ def test_the_generator_decides(name, network, images, labels):
 
 @pytest.mark.parametrize("name", ["epgd", "epgd-loss", "smoothadv"])
 def test_one_sample_on_a_deterministic_model_is_pgd(name, network, images, labels):
-    one, plain = named_attack(name, eps=EPS, steps=5, num_samples=1), named_attack("pgd", eps=EPS, steps=5)
+    one, plain = named_attack(name, eps=EPS, steps=5, eot_samples=1), named_attack("pgd", eps=EPS, steps=5)
     assert_close(one(network, images, labels, seeded(1)), plain(network, images, labels, seeded(1)), rtol=0, atol=1e-6)
 
 
@@ -84,10 +84,10 @@ def test_names_mean_their_expectation(name, objective, network, images, labels):
     inject(network, weights=PNI())
     results = []
     for attack in (
-        lambda: named_attack(name, eps=EPS, steps=3, num_samples=3)(network, images, labels, seeded(1)),
+        lambda: named_attack(name, eps=EPS, steps=3, eot_samples=3)(network, images, labels, seeded(1)),
         lambda: pgd(network, images, labels, eps=EPS, steps=3, objective=objective, generator=seeded(1)),
     ):
-        with drawing(network, Fresh(seeded(2))):
+        with noise_from(network, Fresh(seeded(2))):
             results.append(attack())
     # Gradients that almost vanish may round to either sign.
     assert ((results[0] - results[1]).abs() > 1e-6).float().mean() < 0.005
@@ -112,7 +112,7 @@ def test_single_steps_take_the_radius_alone(name, method, network, images, label
 @pytest.mark.parametrize("name", ["fgsm", "pgd", "epgd", "epgd-loss", "smoothadv"])
 def test_one_radius_an_image(name, network, images, labels):
     eps = torch.linspace(0, EPS, 16)
-    attacked = named_attack(name, eps=eps, steps=8, num_samples=2)(network, images, labels, seeded(1))
+    attacked = named_attack(name, eps=eps, steps=8, eot_samples=2)(network, images, labels, seeded(1))
     distance = (attacked - images).abs().amax((1, 2, 3))
     assert (distance <= eps + 1e-6).all()
     assert (distance >= 0.99 * eps - 1e-6).all()
@@ -134,35 +134,37 @@ def count_passes(network):
 @pytest.mark.parametrize("name", TRAINING_ATTACKS)
 def test_groups_say_how_many_passes_an_attack_takes(name, network, images, labels):
     passes = count_passes(network)
-    named_attack(name, eps=EPS, steps=3, num_samples=2)(network, images, labels, seeded(1))
+    named_attack(name, eps=EPS, steps=3, eot_samples=2)(network, images, labels, seeded(1))
     steps, draws = 1 if name in SINGLE_STEP_ATTACKS else 3, 1 if name in SINGLE_DRAW_ATTACKS else 2
     assert len(passes) == steps * draws + (name == "kl")  # which looks at the clean images once
 
 
-@pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if attack.asks])
+@pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if attack.uses_queries])
 def test_queries_are_bounded_and_show_what_the_budget_says(name, network, images, labels):
     """Images (16 at most in a pass) are asked about at most `max_queries` times; labels alone suffice one attack."""
     seen = []
     network.register_forward_hook(lambda _, inputs, logits: seen.append((len(inputs[0]), logits.requires_grad)))
-    settled(name, network, num_samples=1, max_queries=12, sees="shares")(network, images, labels, seeded(1))
+    settled(name, network, eot_samples=1, max_queries=12, sees="shares")(network, images, labels, seeded(1))
     assert 16 <= sum(count for count, _ in seen) <= 16 * 12
     assert not any(differentiable for _, differentiable in seen)
     if name == "substitute":
         assert not torch.equal(settled(name, network, sees="labels")(network, images, labels, seeded(1)), images)
         return
-    with pytest.raises(ArgumentError, match="sees: expected logits or shares with"):
+    with pytest.raises(ArgumentError, match="sees: expected logits or shares, since"):
         settled(name, network, sees="labels")(network, images, labels, seeded(1))
 
 
 def test_transfer_needs_a_source_and_differentiates_it_alone(network, images, labels):
     passes = count_passes(network)
     source = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
-    attacked = settled("transfer", source, num_samples=1)(network, images, labels, seeded(1))
+    attacked = settled("transfer", source, eot_samples=1)(network, images, labels, seeded(1))
     assert torch.equal(
-        attacked, named_attack("epgd-loss", eps=EPS, steps=4, num_samples=1)(source, images, labels, seeded(1))
+        attacked, named_attack("epgd-loss", eps=EPS, steps=4, eot_samples=1)(source, images, labels, seeded(1))
     )
     assert not passes
-    with pytest.raises(ArgumentError, match="sources: expected at least one network to transfer from, got none"):
+    with pytest.raises(
+        ArgumentError, match="sources: expected at least one network on which to make the examples, got none"
+    ):
         named_attack("transfer", eps=EPS)
 
 
@@ -170,10 +172,10 @@ def test_the_answers_of_a_query_are_averaged_and_counted(network, images, labels
     """A substitute asks 3 times about each of 16 images and of 3 versions of each: 12 of 14 queries, in batches."""
     passes = []
     network.register_forward_hook(lambda _, inputs, __: passes.append(len(inputs[0])))
-    settled("substitute", network, num_samples=3, max_queries=14)(network, images, labels, seeded(1))
+    settled("substitute", network, eot_samples=3, max_queries=14)(network, images, labels, seeded(1))
     assert passes == [16] * 3 + [16] * 3 + [32] * 3
-    with pytest.raises(ArgumentError, match="max_queries: expected at least num_samples, 9, got 8"):
-        settled("substitute", network, num_samples=9, max_queries=8)(network, images, labels, seeded(1))
+    with pytest.raises(ArgumentError, match="max_queries: expected at least eot_samples, 9, got 8"):
+        settled("substitute", network, eot_samples=9, max_queries=8)(network, images, labels, seeded(1))
 
 
 @pytest.mark.parametrize(
@@ -183,11 +185,11 @@ def test_the_answers_of_a_query_are_averaged_and_counted(network, images, labels
         (
             "square",
             {"eps": EPS, "sees": "labels"},
-            "sees: expected logits or shares with square, which compares scores",
+            "sees: expected logits or shares, since square compares scores",
         ),
         ("pgd", {"eps": EPS, "sees": "nothing"}, "sees: expected one of logits, shares, labels, got 'nothing'"),
         ("pgd", {"eps": EPS, "max_queries": 0}, "max_queries: expected an integer of at least 1, got 0"),
-        ("bayes", {"eps": EPS, "norm": "l2"}, "norm: expected linf, got l2; this attack has no other ball"),
+        ("bayes", {"eps": EPS, "norm": "l2"}, "norm: expected linf, the only norm that bayes supports, got l2"),
     ],
 )
 def test_budgets_that_an_attack_cannot_keep(name, budget, message):

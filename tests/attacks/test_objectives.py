@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from smoothed.attacks import cross_entropy, expected_logits, expected_loss, expected_probabilities, one_draw
+from smoothed.attacks import cross_entropy, expected_logits, expected_loss, expected_probabilities, one_draw_loss
 from smoothed.attacks.gradient import input_gradient
 from smoothed.errors import ArgumentError
 
@@ -87,15 +87,15 @@ def test_the_three_expectations_differ(random_linear, batch):
 
 def test_one_draw_takes_one(random_linear, batch):
     value, gradient = by_hand(random_linear, batch, expected_loss, draws=1)
-    assert_close(one_draw()(random_linear, *batch).double(), value, rtol=1e-5, atol=1e-6)
+    assert_close(one_draw_loss()(random_linear, *batch).double(), value, rtol=1e-5, atol=1e-6)
     assert random_linear.calls == 1
     random_linear.calls = 0
-    assert_close(input_gradient(one_draw(), random_linear, *batch), gradient, rtol=1e-4, atol=1e-5)
+    assert_close(input_gradient(one_draw_loss(), random_linear, *batch), gradient, rtol=1e-4, atol=1e-5)
 
 
 @expectations
 def test_one_sample_is_one_draw(expectation, random_linear, batch):
-    expected = one_draw()(random_linear, *batch)
+    expected = one_draw_loss()(random_linear, *batch)
     random_linear.calls = 0
     assert_close(expectation(1)(random_linear, *batch), expected)
 
@@ -105,7 +105,7 @@ def test_on_a_deterministic_model_all_are_its_loss(expectation, network, images,
     network.double()
     expected = -network(images.double()).log_softmax(1)[range(16), labels]
     assert_close(expectation(7)(network, images.double(), labels).double(), expected, rtol=1e-5, atol=1e-6)
-    assert_close(one_draw()(network, images.double(), labels).double(), expected, rtol=1e-5, atol=1e-6)
+    assert_close(one_draw_loss()(network, images.double(), labels).double(), expected, rtol=1e-5, atol=1e-6)
 
 
 @expectations
@@ -129,7 +129,7 @@ def test_any_loss(random_linear, batch):
     logits = np.einsum("mnp,np->mn", at_label, inputs.flatten(1).numpy()) + random_linear.offsets[:, labels.numpy()]
     value = expected_loss(DRAWS, loss)(random_linear, *batch)
     assert_close(value.double(), -torch.from_numpy(logits).mean(0), rtol=1e-5, atol=1e-6)
-    value = one_draw(loss)(random_linear, *batch)
+    value = one_draw_loss(loss)(random_linear, *batch)
     assert_close(value.double(), -torch.from_numpy(logits)[0], rtol=1e-5, atol=1e-6)
 
 
@@ -141,12 +141,14 @@ def test_cross_entropy_is_in_nats():
 
 class TestErrors:
     @expectations
-    @pytest.mark.parametrize("num_samples", [0, -1, 1.5, True])
-    def test_num_samples(self, expectation, num_samples):
-        with pytest.raises(ArgumentError, match="num_samples: expected an integer of at least 1"):
-            expectation(num_samples)
+    @pytest.mark.parametrize("eot_samples", [0, -1, 1.5, True])
+    def test_num_samples(self, expectation, eot_samples):
+        with pytest.raises(ArgumentError, match="eot_samples: expected an integer of at least 1"):
+            expectation(eot_samples)
 
-    @pytest.mark.parametrize("objective", [one_draw(), expected_loss(2), expected_probabilities(2), expected_logits(2)])
+    @pytest.mark.parametrize(
+        "objective", [one_draw_loss(), expected_loss(2), expected_probabilities(2), expected_logits(2)]
+    )
     def test_logits(self, objective, batch):
         with pytest.raises(ArgumentError, match=r"model: expected float logits of shape \(6, K\), K >= 2"):
             objective(lambda inputs: inputs.flatten(1)[:3], *batch)
@@ -155,9 +157,9 @@ class TestErrors:
 @pytest.mark.parametrize("label", [-100, -1, 4])
 def test_a_label_that_is_no_class_is_refused(network, images, label):
     labels = torch.full((16,), label)
-    with pytest.raises(ArgumentError, match=f"labels: expected classes in 0..3, the model's, got {label}"):
-        one_draw()(network, images, labels)
+    with pytest.raises(ArgumentError, match=f"labels: expected classes in 0..3 of the model, got {label}"):
+        one_draw_loss()(network, images, labels)
 
 
 def test_a_float64_model_is_attacked_in_float64(network, images, labels):
-    assert one_draw()(network.double(), images.double(), labels).dtype == torch.float64
+    assert one_draw_loss()(network.double(), images.double(), labels).dtype == torch.float64

@@ -7,8 +7,15 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from smoothed.attacks import expected_logits, expected_loss, expected_probabilities, expected_vote, margin, one_draw
-from smoothed.injection import CNI, drawing, inject
+from smoothed.attacks import (
+    expected_logits,
+    expected_loss,
+    expected_probabilities,
+    expected_vote,
+    margin,
+    one_draw_loss,
+)
+from smoothed.injection import CNI, inject, noise_from
 from smoothed.rng.seeds import seeded
 from smoothed.rng.sources import Fresh
 
@@ -40,19 +47,19 @@ def literal_margin(scores, labels):
 # Of the mean over draws, whatever is averaged: a loss that is no cross-entropy.
 MARGINS = {
     "margin of probabilities": (
-        lambda num_samples: expected_probabilities(num_samples, margin, held=1),
+        lambda eot_samples: expected_probabilities(eot_samples, margin, max_stored_draws=1),
         lambda logits, labels: literal_margin(logits.softmax(-1).mean(0).log(), labels),
     ),
     "margin of logits": (
-        lambda num_samples: expected_logits(num_samples, margin, held=2),
+        lambda eot_samples: expected_logits(eot_samples, margin, max_stored_draws=2),
         lambda logits, labels: literal_margin(logits.mean(0), labels),
     ),
     "margin of the vote": (
-        lambda num_samples: expected_vote(num_samples, held=1),
+        lambda eot_samples: expected_vote(eot_samples, max_stored_draws=1),
         lambda logits, labels: literal_margin(logits.softmax(-1).mean(0), labels),
     ),
     "margin of the vote, held": (
-        lambda num_samples: expected_vote(num_samples, held=8),
+        lambda eot_samples: expected_vote(eot_samples, max_stored_draws=8),
         lambda logits, labels: literal_margin(logits.softmax(-1).mean(0), labels),
     ),
 }
@@ -72,7 +79,7 @@ def test_other_losses_of_a_mean(objective, literal, noisy, batch):
 STREAMED = {
     "loss": (expected_loss, literal_loss),
     "probabilities": (expected_probabilities, literal_probabilities),
-    "logits": (lambda num_samples: expected_logits(num_samples, held=1), literal_logits),
+    "logits": (lambda eot_samples: expected_logits(eot_samples, max_stored_draws=1), literal_logits),
 }
 streamed = pytest.mark.parametrize(("objective", "literal"), STREAMED.values(), ids=STREAMED)
 
@@ -91,7 +98,7 @@ def batch(images, labels):
 
 def under(model, seed, function):
     """`function` of `model`, whose noise begins at `seed`."""
-    with drawing(model, Fresh(seeded(seed))):
+    with noise_from(model, Fresh(seeded(seed))):
         return function()
 
 
@@ -136,7 +143,7 @@ class TestLiteral:
 
     def test_one_draw(self, objective, literal, noisy, batch):
         del literal
-        values = [under(noisy, 5, lambda what=what: what(noisy, *batch)) for what in (objective(1), one_draw())]
+        values = [under(noisy, 5, lambda what=what: what(noisy, *batch)) for what in (objective(1), one_draw_loss())]
         assert_close(*values, rtol=1e-12, atol=1e-12)
         assert_close(*[torch.autograd.grad(value.sum(), batch[0])[0] for value in values], rtol=1e-10, atol=1e-12)
 
@@ -206,15 +213,15 @@ def peak_of(objective, model, batch):
 
 
 @streamed
-@pytest.mark.parametrize("num_samples", [2, 12])
-def test_one_graph_lives_at_a_time(objective, literal, num_samples, noisy, batch):
+@pytest.mark.parametrize("eot_samples", [2, 12])
+def test_one_graph_lives_at_a_time(objective, literal, eot_samples, noisy, batch):
     del literal
-    assert peak_of(objective(num_samples), noisy, batch) == 1
+    assert peak_of(objective(eot_samples), noisy, batch) == 1
 
 
 def test_the_watch_sees_graphs_that_are_kept(noisy, batch):
     """Else the test above would pass for any objective: this one is told to hold its draws."""
-    assert peak_of(expected_logits(12, held=12), noisy, batch) == 12
+    assert peak_of(expected_logits(12, max_stored_draws=12), noisy, batch) == 12
 
 
 def test_a_mean_of_logits_whose_draws_do_not_come_again_holds_them(batch):
@@ -227,7 +234,7 @@ def test_a_mean_of_logits_whose_draws_do_not_come_again_holds_them(batch):
         used.append(len(used))
         return images.flatten(1) @ slopes[used[-1]].T
 
-    value = expected_logits(DRAWS, held=2)(model, inputs, labels)
+    value = expected_logits(DRAWS, max_stored_draws=2)(model, inputs, labels)
     expected = literal_logits(torch.stack([inputs.flatten(1) @ slopes[draw].T for draw in used[-DRAWS:]]), labels)
     assert_close(value, expected, rtol=1e-10, atol=1e-10)
     assert_close(*[torch.autograd.grad(each.sum(), inputs)[0] for each in (value, expected)], rtol=1e-9, atol=1e-10)

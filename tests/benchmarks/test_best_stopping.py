@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from stopping.streams import counts, run, winners
 
 from smoothed import votes
 from smoothed.smoothing.stopping import Confident
+from smoothing.stopping.streams import counts, run, winners
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

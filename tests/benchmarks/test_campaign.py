@@ -2,6 +2,7 @@
 
 import importlib.util
 import shlex
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import smoothed.data.named
 import smoothed.training.loop
 from smoothed.cli.main import main
-from smoothed.training.loop import Outcome
+from smoothed.training.loop import TrainingResult
 from smoothed.training.recipes import RECIPES
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -34,7 +35,7 @@ def test_the_command_of_an_entry_trains_its_configuration(schedule, entry, monke
 
     def train(config, *_, **__):
         asked.append(config)
-        return Outcome(finished=False, step=1, total_steps=2, best=None, seconds=0.0, fallback=None)
+        return TrainingResult(finished=False, step=1, total_steps=2, best=None, seconds=0.0, fallback=None)
 
     monkeypatch.setattr(smoothed.training.loop, "train", train)
     monkeypatch.setattr(smoothed.data.named, "load_training", lambda data: (data, None, None))
@@ -52,6 +53,14 @@ def test_fine_tuning_follows_what_it_starts_from():
         names = [entry.name for entry in entries]
         assert len(set(names)) == len(names)
         assert all(entry.start in names[: names.index(entry.name)] for entry in entries if entry.start is not None)
+
+
+def test_the_table_of_the_repository_is_written_from_its_results(tmp_path):
+    module = campaign()
+    results = BENCHMARKS.parent / "docs/results/short"
+    shutil.copytree(results, tmp_path / "short")
+    module.write_table(tmp_path / "short", module.SHORT, "short")
+    assert (tmp_path / "short/README.md").read_text() == (results / "README.md").read_text()
 
 
 def test_the_table_leaves_what_is_missing_empty(tmp_path):

@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from smoothed.data.sample import load_sample
-from smoothed.evaluation import adversarial
-from smoothed.evaluation.saved_examples.attack import load_adversarial
+from smoothed.evaluation.saved_examples import attack as saved_attack
+from smoothed.evaluation.saved_examples.attack import load_examples
 
 
 def test_it_writes_images_and_their_record(run, tmp_path, capsys):
-    out, record = tmp_path / "deep" / "made.safetensors", tmp_path / "record.json"
+    examples, record = tmp_path / "deep" / "made.safetensors", tmp_path / "record.json"
     options = ["--images", 6, "--steps", 2, "--eps", "4/255", "--num-samples", 2, "--seed", 3]
-    assert run("attack", "--out", out, *options, "--json", record) == 0
-    assert "right on clean images" in capsys.readouterr().out
-    tensors, told = load_adversarial(out)
+    assert run("attack", "--examples", examples, *options, "--json", record) == 0
+    assert "accuracy on clean images" in capsys.readouterr().out
+    tensors, told = load_examples(examples)
     clean = load_sample().first(6)
     distance = (tensors["images"] - clean.images / 255).abs().amax()
     assert 3.9 / 255 < float(distance) <= 4 / 255 + 1e-6
@@ -28,45 +28,45 @@ def test_it_writes_images_and_their_record(run, tmp_path, capsys):
         "seed": 3,
         "model": "resnet20-cni-w",
         "data": "cifar10 sample",
-        "sigma": 0.24,
+        "sigma_normalized": 0.24,
     }
     assert expected.items() <= told.items()
     assert {"clean", "robust", "torch", "smoothed", "weights", "command"} <= set(told)
 
 
-def test_an_interrupted_attack_goes_on_and_writes_the_same_file(run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(adversarial, "BATCH", 2)
-    command = ["attack", "--out", tmp_path / "made.safetensors", "--images", 6, "--steps", 1, "--num-samples", 1]
+def test_an_interrupted_attack_continues_and_writes_the_same_file(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(saved_attack, "BATCH", 2)
+    command = ["attack", "--examples", tmp_path / "made.safetensors", "--images", 6, "--steps", 1, "--num-samples", 1]
     assert run(*command) == 0
-    expected, record = load_adversarial(tmp_path / "made.safetensors")
+    expected, record = load_examples(tmp_path / "made.safetensors")
     (tmp_path / "made.safetensors").unlink()
-    attacked, attack_draws = [], adversarial.attack_draws
+    attacked, attack_noisy_classifier = [], saved_attack.attack_noisy_classifier
 
     def interrupted(*arguments, **options):
         if len(attacked) == 2:
             raise KeyboardInterrupt
         attacked.append(len(arguments[3]))
-        return attack_draws(*arguments, **options)
+        return attack_noisy_classifier(*arguments, **options)
 
-    monkeypatch.setattr(adversarial, "attack_draws", interrupted)
-    assert run(*command, "--keep", tmp_path / "kept") == 130
+    monkeypatch.setattr(saved_attack, "attack_noisy_classifier", interrupted)
+    assert run(*command, "--out", tmp_path / "steps") == 130
     assert not (tmp_path / "made.safetensors").exists()
     assert attacked == [2, 2]
     attacked[:] = [2]  # it may attack one batch, the third, before it is interrupted
-    assert run(*command, "--keep", tmp_path / "kept") == 0
+    assert run(*command, "--out", tmp_path / "steps") == 0
     assert attacked == [2, 2]
-    tensors, told = load_adversarial(tmp_path / "made.safetensors")
+    tensors, told = load_examples(tmp_path / "made.safetensors")
     assert told == record
     assert tensors.keys() == expected.keys()
     assert all(tensors[name].numpy().tobytes() == expected[name].numpy().tobytes() for name in expected)
-    assert run(*command, "--keep", tmp_path / "kept", "--seed", 1) == 2
-    assert "the evaluation there has seed = 0, this one 1" in capsys.readouterr().err
+    assert run(*command, "--out", tmp_path / "steps", "--seed", 1) == 2
+    assert "error: out: expected an evaluation with seed = 1, got one with 0 in " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["square", "--max-queries", 4, "--attack-samples", 2], {"max_queries": 4, "steps": None, "attack_samples": 2}),
+        (["square", "--max-queries", 4, "--eot-samples", 2], {"max_queries": 4, "steps": None, "eot_samples": 2}),
         (
             ["transfer", "--source", "resnet20-cni-w", "--steps", 1],
             {"sources": ["resnet20-cni-w"], "max_queries": None},
@@ -75,20 +75,24 @@ def test_an_interrupted_attack_goes_on_and_writes_the_same_file(run, tmp_path, m
     ],
 )
 def test_it_takes_attacks_of_every_kind(run, tmp_path, options, expected):
-    out = tmp_path / "made.safetensors"
-    assert run("attack", "--out", out, "--images", 2, "--num-samples", 1, "--attack", *options) == 0
-    assert expected.items() <= load_adversarial(out)[1].items()
+    examples = tmp_path / "made.safetensors"
+    assert run("attack", "--examples", examples, "--images", 2, "--num-samples", 1, "--attack", *options) == 0
+    assert expected.items() <= load_examples(examples)[1].items()
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "Missing option '--out'"),
-        (["--out", "made.safetensors", "--attack", "nfgsm"], "error: attack: expected one of fgsm, pgd"),
-        (["--out", "made.safetensors", "--sigma-units", "pixel"], "error: sigma_units: expected --sigma beside it"),
-        (["--out", "made.safetensors", "--attack", "transfer"], "error: sources: expected at least one network"),
-        (["--out", "made.safetensors", "--norm", "l7"], "norm: expected one of"),
-        (["--out", ".", "--images", 2], "could not be written"),
+        ([], "Missing option '--examples'"),
+        (["--examples", "made.safetensors", "--attack", "nfgsm"], "error: attack: expected one of fgsm, pgd"),
+        (
+            ["--examples", "made.safetensors", "--sigma", 0.06, "--sigma-normalized", 0.24],
+            "error: sigma: expected either --sigma or --sigma-normalized, got both",
+        ),
+        (["--examples", "made.safetensors", "--sigma", -1], "error: sigma: expected a finite number of at least 0"),
+        (["--examples", "made.safetensors", "--attack", "transfer"], "error: sources: expected at least one network"),
+        (["--examples", "made.safetensors", "--norm", "l7"], "norm: expected one of"),
+        (["--examples", ".", "--images", 2], "could not be written"),
     ],
 )
 def test_bad_options_are_one_line(run, arguments, message, tmp_path, monkeypatch, capsys):

@@ -35,8 +35,8 @@ def test_a_table_and_rows(run, checkpoint, tmp_path, capsys):
     shown = capsys.readouterr()
     assert "6 images, 2 + 12 draws, alpha 0.01" in shown.out
     assert "certified %" in shown.out
-    assert shown.out.count("PREDICT is right on") == 2
-    assert "eps = 8/255 would take r = 1.74" in shown.out
+    assert shown.out.count("PREDICT is correct on") == 2
+    assert "eps = 8/255 requires r = 1.74" in shown.out
     assert f"rows written to {path}" in shown.err
     rows = json.loads(path.read_text())
     assert [(row["sigma"], row["radius"]) for row in rows] == [(0.12, 0.0), (0.12, 0.01), (0.24, 0.0), (0.24, 0.01)]
@@ -44,7 +44,7 @@ def test_a_table_and_rows(run, checkpoint, tmp_path, capsys):
     assert all(row["certified"] <= row["certified_interval"][1] for row in rows)
 
 
-def test_a_folder_is_gone_on_from_and_read_off_at_other_radii(run, checkpoint, tmp_path, capsys):
+def test_a_folder_is_continued_from_and_read_off_at_other_radii(run, checkpoint, tmp_path, capsys):
     options = ["certify", "--model", checkpoint, *FEW, "--sigma", "0.12", "--out", tmp_path / "run"]
     assert run(*options, "--json", tmp_path / "first.json") == 0
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()}
@@ -55,13 +55,13 @@ def test_a_folder_is_gone_on_from_and_read_off_at_other_radii(run, checkpoint, t
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()} == kept
     capsys.readouterr()
     assert run(*options, "--seed", 1) == 2
-    assert "error: out: the evaluation there has seed = 0, this one 1; give the same" in capsys.readouterr().err
+    assert "error: out: expected an evaluation with seed = 1, got one with 0 in " in capsys.readouterr().err
 
 
 def test_the_checkpoints_own_sigma(run, tmp_path, capsys):
     path = tmp_path / "rows.json"
     assert run("certify", "--images", 2, "--selection-samples", 1, "--num-samples", 11, "--json", path) == 0
-    assert "sigma 0.24 (normalized; 0.05832 in pixels)" in capsys.readouterr().out
+    assert "sigma 0.06016 (0.24 normalized)" in capsys.readouterr().out
     assert [row["radius"] for row in json.loads(path.read_text())] == list(RADII)
 
 
@@ -76,17 +76,20 @@ def test_too_few_draws_are_told_of_in_a_line(run, checkpoint, capsys):
         options = ["--sigma", 0.1, "--images", 2, "--selection-samples", 1, "--num-samples", 3]
         assert run("certify", "--model", checkpoint, *options) == 0
     lines = capsys.readouterr().err.splitlines()
-    assert "warning: num_samples: 3 draws abstain on every image at alpha 0.001; take 10 or more" in lines
+    assert "warning: num_samples: 3 draws abstain on every image at alpha 0.001; use 10 or more" in lines
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--model", "nowhere"], "error: model: expected a checkpoint file or a bundled name"),
-        (["--sigma", "0"], "error: sigma: expected a deviation above 0 on every channel"),
+        (["--sigma", "0"], "error: sigma: expected a standard deviation above 0 on every channel"),
         (["--sigma", "much"], "error: sigma: expected numbers separated by commas, got 'much'"),
-        (["--sigma-units", "pixel"], "error: sigma_units: expected --sigma beside it, got none"),
-        (["--sigma", "0.1", "--sigma-units", "mm"], "error: sigma_units: expected one of normalized, pixel"),
+        (
+            ["--sigma", "0.1", "--sigma-normalized", "0.4"],
+            "error: sigma: expected either --sigma or --sigma-normalized, got both",
+        ),
+        (["--sigma-normalized", "much"], "error: sigma-normalized: expected numbers separated by commas, got 'much'"),
         (["--radii", "0,-1"], "error: radii: expected a finite number of at least 0, got -1"),
         (["--radii", "large"], "error: radii: expected numbers separated by commas, got 'large'"),
         (["--alpha", "1"], "error: alpha: expected a number in [1e-12, 0.5), got 1"),
@@ -107,11 +110,14 @@ def test_two_processes_give_the_rows_of_one(run, checkpoint, tmp_path):
     done = by_two(*command, "--json", tmp_path / "two.json")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "two.json").read_text() == (tmp_path / "one.json").read_text()
-    assert done.stdout.count("PREDICT is right on") == 3
+    assert done.stdout.count("PREDICT is correct on") == 3
 
 
 def test_what_several_processes_cannot_share_is_refused(run, monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert run("check") == 2
-    assert "processes: expected one for check, or certify, evaluate, sweep, train, got 2" in capsys.readouterr().err
+    assert (
+        "processes: expected one for check, or certify, evaluate, sweep, train, worst-case, got 2"
+        in capsys.readouterr().err
+    )
     assert run("--help") == 0

@@ -10,9 +10,10 @@ import time
 import pytest
 import torch
 
-from smoothed.checkpoint import describe, read_header, save
+from smoothed.checkpoint import describe, read_header, read_tensors, save, write_tensors
 from smoothed.injection import inject_preset
 from smoothed.models import build
+from smoothed.smoothing.config import NoiseConfig
 
 # The command, which may not write files of more than 2,000 bytes.
 LIMITED = """
@@ -44,7 +45,7 @@ def checkpoint(tmp_path_factory):
         ["evaluate"],
         ["sweep"],
         ["attack"],
-        ["judge"],
+        ["worst-case"],
         ["check"],
         ["certify"],
         ["demo"],
@@ -54,6 +55,17 @@ def checkpoint(tmp_path_factory):
 def test_help(run, command, capsys):
     assert run(*command, "--help") == 0
     assert "--help" in capsys.readouterr().out
+
+
+def test_help_wraps_paragraphs_at_the_width_of_the_terminal(run, monkeypatch, capsys):
+    """Lines of a docstring do not end where they end in the source, and no bracket is taken for markup."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERMINAL_WIDTH", "80")
+    assert run("evaluate", "--help") == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert "each gradient; an EOT attack averages --eot-samples of them. Votes use draws" in lines
+    assert run("train", "--help") == 0
+    assert "imagefolder:PATH@SIZE" in capsys.readouterr().out
 
 
 def test_evaluate_prints_a_table_and_writes_rows(run, checkpoint, tmp_path, capsys):
@@ -70,7 +82,7 @@ def test_evaluate_prints_a_table_and_writes_rows(run, checkpoint, tmp_path, caps
 
 @pytest.mark.parametrize("attack", ["epgd", "smoothadv", "fgsm", "apgd-dlr", "ddn", "square", "transfer"])
 def test_evaluate_takes_each_attack(run, checkpoint, attack, tmp_path):
-    options = ["--steps", 1, "--attack-samples", 2, "--num-samples", 1, "--votes", "soft", "--sigma", 0.1]
+    options = ["--steps", 1, "--eot-samples", 2, "--num-samples", 1, "--votes", "soft", "--sigma", 0.1]
     options += ["--max-queries", 10, "--sees", "shares", "--json", tmp_path / "rows.json"]
     options += ["--source", checkpoint] if attack == "transfer" else []
     assert run("evaluate", "--model", checkpoint, "--attack", attack, "--images", 4, *options) == 0
@@ -82,12 +94,24 @@ def test_evaluate_takes_each_attack(run, checkpoint, attack, tmp_path):
 
 def test_what_an_attack_cannot_do_is_refused_at_once(run, checkpoint, capsys):
     assert run("evaluate", "--model", checkpoint, "--attack", "transfer", "--images", 2) == 2
-    assert "error: sources: expected at least one network to transfer from, got none" in capsys.readouterr().err
+    assert (
+        "error: sources: expected at least one network on which to make the examples, got none"
+        in capsys.readouterr().err
+    )
     assert run("evaluate", "--model", checkpoint, "--attack", "square", "--sees", "labels", "--images", 2) == 2
     (line,) = capsys.readouterr().err.splitlines()  # and no bar above it
-    assert line.startswith("error: sees: expected logits or shares with square")
+    assert line.startswith("error: sees: expected logits or shares, since square compares scores")
     assert run("evaluate", "--model", checkpoint, "--source", checkpoint, "--images", 2) == 2
     assert "error: source: expected --attack transfer beside it, got --attack pgd" in capsys.readouterr().err
+
+
+def test_a_sigma_of_an_earlier_version_is_refused(run, checkpoint, tmp_path, capsys):
+    tensors, header = read_tensors(checkpoint)
+    smoothing = {"sigma": 0.24, "sigma_units": "normalized"}
+    old = write_tensors(tmp_path / "old.safetensors", tensors, {**header, "smoothing": smoothing})
+    assert run("evaluate", "--model", old, "--images", 2) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: checkpoint: expected smoothing with sigma and sigma_normalized, got sigma_units of")
 
 
 @pytest.mark.slow
@@ -106,8 +130,15 @@ def test_demo_runs_on_the_bundled_checkpoint(run, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["evaluate", "--model", "nowhere"], "error: model: expected a checkpoint file or a bundled name"),
-        (["evaluate", "--votes", "hard"], "error: votes: expected one of prediction, weighted, soft, got 'hard'"),
+        (
+            ["evaluate", "--votes", "hard"],
+            "error: votes: expected all, or some of prediction, weighted, soft, got 'hard'",
+        ),
         (["evaluate", "--sigma", "-0.1"], "error: sigma: expected a finite number of at least 0, got -0.1"),
+        (
+            ["evaluate", "--sigma", 0, "--sigma-normalized", 0],
+            "error: sigma: expected either --sigma or --sigma-normal",
+        ),
         (["evaluate", "--sigma", "much"], "error: sigma: expected numbers separated by commas, got 'much'"),
         (["evaluate", "--eps", "-8/255"], "error: eps: expected a finite number of at least 0, got -0.03"),
         (["evaluate", "--eps", "8/0"], "expected a number or a fraction such as 8/255, got 8/0"),
@@ -183,12 +214,19 @@ def test_record_writes_the_numbers_into_the_header(run, checkpoint, tmp_path):
     assert [row["vote"] for row in read_header(copy)["results"]] == ["none", "soft"]
 
 
-def test_tune_chooses_on_held_out_images(run, checkpoint, tmp_path, full_data, capsys):
+@pytest.mark.parametrize(
+    ("option", "unit"), [("--sigma", "sigma"), ("--sigma-normalized", "sigma_normalized")], ids=["pixels", "normalized"]
+)
+def test_tune_chooses_on_held_out_images(run, checkpoint, tmp_path, full_data, capsys, option, unit):
+    """What is stored is the very noise that was chosen, in whichever unit."""
     copy = tmp_path / "copy.safetensors"
     copy.write_bytes(checkpoint.read_bytes())
-    options = ["--images", 6, "--steps", 1, "--num-samples", "2", "--votes", "prediction", "--sigma", "0,0.2"]
+    options = ["--images", 6, "--steps", 1, "--num-samples", "2", "--votes", "prediction", option, "0.1,0.2"]
     assert run("evaluate", "--model", copy, "--data", full_data, "--split", "validation", *options, "--tune") == 0
     card = read_header(copy)["smoothing"]
     assert card["chosen_on"] == "cifar10 validation"
-    assert [tried["sigma"] for tried in card["tried"]] == [0.0, 0.2]
-    assert f"sigma {card['sigma']:g} (normalized) is now the checkpoint's own" in capsys.readouterr().out
+    assert [tried[unit] for tried in card["tried"]] == [0.1, 0.2]
+    shown = capsys.readouterr().out
+    assert f"The checkpoint now stores sigma {card['sigma']:.4g} (" in shown
+    assert card[unit] in {0.1, 0.2}
+    assert NoiseConfig.from_header(read_header(copy)) == NoiseConfig(**{unit: card[unit]})

@@ -6,7 +6,7 @@ import pytest
 
 from launching import by_two
 
-EVALUATE = ("evaluate", "--model", "resnet20-cni-w", "--data", "sample", "--steps", 1, "--sigma", "0.1,0.24")
+EVALUATE = ("evaluate", "--model", "resnet20-cni-w", "--data", "sample", "--steps", 1, "--sigma-normalized", "0.1,0.24")
 
 
 @pytest.mark.slow
@@ -15,13 +15,13 @@ def test_two_processes_give_the_rows_of_one(run, tmp_path, capsys, images):
     options = ["--images", images, "--num-samples", "1,5", "--precision", "float32"]
     if images == 1:
         options[-3] = "5"
-        options += ["--sigma", "0.24", "--runs", 1]
+        options += ["--sigma-normalized", "0.24", "--runs", 1]
     assert run(*EVALUATE, *options, "--json", tmp_path / "one.json") == 0
     table = capsys.readouterr().out
-    done = by_two(*EVALUATE, *options, "--json", tmp_path / "two.json", "--out", tmp_path / "records")
+    done = by_two(*EVALUATE, *options, "--json", tmp_path / "two.json", "--out", tmp_path / "resume")
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "two.json").read_text()) == json.loads((tmp_path / "one.json").read_text())
     assert len(table.splitlines()) == len(done.stdout.splitlines()) > 3  # one of them prints
     # What two have done, one needs not do again.
-    assert run(*EVALUATE, *options, "--json", tmp_path / "again.json", "--out", tmp_path / "records") == 0
+    assert run(*EVALUATE, *options, "--json", tmp_path / "again.json", "--out", tmp_path / "resume") == 0
     assert json.loads((tmp_path / "again.json").read_text()) == json.loads((tmp_path / "one.json").read_text())

@@ -43,16 +43,16 @@ def test_lists():
         ("0,1,2,4,..,16", [0, 1, 2, 4, 8, 16]),
         ("64,32,16,...,4", [64, 32, 16, 8, 4]),
         ("1,2,..,10", [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]),  # factors of 2 pass by 10
-        ("1,10,..,1000", "two go on"),  # by tens or by nines
-        ("1,2,..,8", "two go on by adding and by multiplying"),
-        ("1,2,4,8,..,20", "goes on by equal steps or factors"),
-        ("1,2,4,7,..,9", "goes on by equal steps or factors"),
-        ("5,..,9", "goes on by equal steps or factors"),
-        ("1,-2,4,..,16", "goes on by equal steps or factors"),
+        ("1,10,..,1000", "two numbers have"),  # by tens or by nines
+        ("1,2,..,8", "two numbers have both a sum and a factor that fit"),
+        ("1,2,4,8,..,20", "equal steps or factors reach the number after .."),
+        ("1,2,4,7,..,9", "equal steps or factors reach the number after .."),
+        ("5,..,9", "equal steps or factors reach the number after .."),
+        ("1,-2,4,..,16", "equal steps or factors reach the number after .."),
         ("1,2,4,..", "numbers separated by commas, got '1,2,4,..'"),
-        ("0:0.5:0.2", "a range whose steps reach its end, got '0:0.5:0.2'; its steps come to 0.4"),
-        ("0:1:-1", "a range whose steps reach its end, got '0:1:-1'; its step does not lead there"),
-        ("0:1:0", "does not lead there"),
+        ("0:0.5:0.2", "a range whose steps reach its end, got '0:0.5:0.2'; its steps reach 0.4"),
+        ("0:1:-1", "a range whose steps reach its end, got '0:1:-1'; its step leads away from the end"),
+        ("0:1:0", "leads away"),
         ("0:1", "a range FIRST:LAST:STEP such as"),
         ("0:1:1e-9", "at most 10000 values, got '0:1:1e-9'"),
         ("1e400", "numbers separated by commas"),
@@ -63,10 +63,10 @@ def test_lists():
 )
 def test_ranges_and_continuations(text, expected):
     if isinstance(expected, list):
-        assert numbers(text, "sigmas") == expected
+        assert numbers(text, "sigma") == expected
     else:
-        with pytest.raises(ArgumentError, match=f"^sigmas: expected .*{re.escape(expected)}"):
-            numbers(text, "sigmas")
+        with pytest.raises(ArgumentError, match=f"^sigma: expected .*{re.escape(expected)}"):
+            numbers(text, "sigma")
 
 
 def test_whole_numbers_have_ranges_too():

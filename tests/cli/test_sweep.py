@@ -12,7 +12,7 @@ from smoothed.checkpoint import describe, save
 from smoothed.injection import inject_preset
 from smoothed.models import build
 
-FEW = ["--images", 6, "--steps", 1, "--sigmas", "0:0.2:0.1", "--num-samples", "1,2,..,3"]
+FEW = ["--images", 6, "--steps", 1, "--sigma", "0:0.2:0.1", "--num-samples", "1,2,..,3"]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_a_grid_sentences_a_plot_and_cells(run, checkpoint, tmp_path, capsys):
     assert run("sweep", "--model", checkpoint, *FEW, "--json", path, "--plot", plot) == 0
     shown = capsys.readouterr()
     assert "accuracy in %, PGD at eps 8/255" in shown.out
-    assert "Best on these 6 images: sigma" in shown.out
+    assert "Best setting on these 6 images: sigma" in shown.out
     assert "can't tell which of the 3 sigmas is the best" in shown.out
     assert "warning: these are test images (cifar10 sample)" in shown.err
     assert f"plot written to {plot}" in shown.err
@@ -47,7 +47,7 @@ def test_a_grid_sentences_a_plot_and_cells(run, checkpoint, tmp_path, capsys):
     assert all(promised <= set(row) for row in rows)
 
 
-def test_clean_images_alone_and_a_folder_to_go_on_from(run, checkpoint, tmp_path, capsys):
+def test_clean_images_alone_and_a_folder_to_continue_from(run, checkpoint, tmp_path, capsys):
     options = ["sweep", "--model", checkpoint, *FEW, "--attack", "none", "--votes", "soft", "--out", tmp_path / "run"]
     assert run(*options, "--json", tmp_path / "first.json") == 0
     assert "soft vote: accuracy in %, clean images" in capsys.readouterr().out
@@ -57,21 +57,21 @@ def test_clean_images_alone_and_a_folder_to_go_on_from(run, checkpoint, tmp_path
     assert (tmp_path / "again.json").read_text() == (tmp_path / "first.json").read_text()
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()} == kept
     written = json.loads((tmp_path / "first.json").read_text())
-    assert written["judged_by"] == "clean"
+    assert written["criterion"] == "clean"
     assert all(row["attack"] == "none" and row["robust"] is None for row in written["rows"])
     capsys.readouterr()
     assert run(*options, "--seed", 1) == 2
-    assert "error: out: the evaluation there has seed = 0, this one 1" in capsys.readouterr().err
+    assert "error: out: expected an evaluation with seed = 1, got one with 0 in " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--model", "nowhere"], "error: model: expected a checkpoint file or a bundled name"),
-        (["--sigmas", "0:0.5:0.2"], "error: sigmas: expected a range whose steps reach its end"),
+        (["--sigma", "0:0.5:0.2"], "error: sigma: expected a range whose steps reach its end"),
         (["--sigma", "-0.1"], "error: sigma: expected a finite number of at least 0, got -0.1"),
-        (["--sigmas", "0.1,0.1"], "error: sigmas: expected each value once"),
-        (["--sigma-units", "mm"], "error: sigma_units: expected one of normalized, pixel"),
+        (["--sigma", "0.1,0.1"], "error: sigma: expected at least one value and no repeated ones, got [0.1, 0.1]"),
+        (["--sigma", "0.1", "--sigma-normalized", "0.1"], "error: sigma: expected either --sigma or --sigma-norm"),
         (["--num-samples", "1,2,..,8"], "error: num-samples: expected three numbers before .."),
         (["--num-samples", "0"], "error: num_samples: expected an integer of at least 1, got 0"),
         (["--votes", "hard"], "error: votes: expected all, or some of prediction, weighted, soft, got 'hard'"),
@@ -91,11 +91,11 @@ def test_the_example_of_the_docs_runs(capsys):
     text = Path(__file__).parents[2].joinpath("docs", "sweep.md").read_text()
     (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     exec(compile(example, "sweep.md", "exec"), {})  # noqa: S102
-    assert "Best on these 10 images" in capsys.readouterr().out
+    assert "Best setting on these 10 images" in capsys.readouterr().out
 
 
 def test_two_processes_give_the_sweep_of_one(run, tmp_path):
-    command = ["sweep", "--sigmas", "0,0.1,0.24", "--num-samples", "1,3", "--attack", "none", "--images", 4]
+    command = ["sweep", "--sigma-normalized", "0,0.1,0.24", "--num-samples", "1,3", "--attack", "none", "--images", 4]
     assert run(*command, "--json", tmp_path / "one.json") == 0
     done = by_two(*command, "--json", tmp_path / "two.json", "--out", tmp_path / "kept")
     assert done.returncode == 0, done.stderr

@@ -109,6 +109,32 @@ def test_options_override_the_recipe(run, pictures, tmp_path):
     assert card(tmp_path)["config"] == RECIPES["trades-6"].config(**expected).to_json()
 
 
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        (("--input-sigma", 0.1), {"input_sigma": 0.1, "input_sigma_normalized": 0.0}),
+        (("--input-sigma", 0), {"input_sigma": 0.0, "input_sigma_normalized": 0.0}),
+        (("--input-sigma-normalized", 0.3), {"input_sigma": 0.0, "input_sigma_normalized": 0.3}),
+    ],
+)
+@pytest.mark.parametrize("recipe", ["gaussian", "cni-i+w"])  # one in each unit
+def test_input_noise_in_one_unit_replaces_the_recipes_own_in_the_other(
+    monkeypatch, run, recipe, option, expected, tmp_path
+):
+    trained = []
+
+    def train(config, *_, **__):
+        trained.append(config)
+        raise KeyboardInterrupt
+
+    own = RECIPES[recipe].config()
+    assert (own.input_sigma, own.input_sigma_normalized) in {(0.25, 0.0), (0.0, 0.24)}
+    monkeypatch.setattr("smoothed.training.loop.train", train)
+    monkeypatch.setattr("smoothed.data.named.load_training", lambda data: (data, None, None))
+    assert run("train", "--out", tmp_path, "--recipe", recipe, *option) == 130
+    assert trained == [RECIPES[recipe].config(**expected)]
+
+
 def test_the_recipe_is_the_papers_where_none_is_named(run, pictures, tmp_path):
     assert run("train", "--data", pictures, "--out", tmp_path, *QUICK, "--steps", 1) == 0
     config = card(tmp_path)["config"]
@@ -130,17 +156,19 @@ def test_a_card_repeats_its_run_and_options_override_it(run, pictures, tmp_path)
     assert any(not torch.equal(tensor, weights(other)[name]) for name, tensor in weights(first).items())
 
 
-def test_a_run_is_gone_on_with_by_its_own_recipe_alone(run, fails, pictures, tmp_path, capsys):
+def test_a_run_continues_with_its_own_recipe_alone(run, fails, pictures, tmp_path, capsys):
     command = ["--data", pictures, "--out", tmp_path]
     assert run("train", *command, *FAST, "--time-limit", "0s") == 0
-    assert capsys.readouterr().out == "stopped at step 1 of 3; the same command goes on\n"
+    assert capsys.readouterr().out == "stopped at step 1 of 3; the same command continues the run\n"
     line = fails(*command, "--recipe", "nfgsm", *QUICK)
-    assert line.startswith("error: out: the run there has recipe = 'fgsm-rs', this one 'nfgsm'; give the same options")
+    assert line.startswith(
+        "error: out: expected recipe 'fgsm-rs' as in the run in this folder, got 'nfgsm'; pass the same options"
+    )
     assert run("train", *command, *FAST) == 0
     assert card(tmp_path)["epochs"][-1]["step"] == 3
 
 
-def test_an_unknown_recipe_is_told_the_nearest_ones(fails, tmp_path):
+def test_an_unknown_recipe_is_told_similar_ones(fails, tmp_path):
     line = fails("--out", tmp_path, "--recipe", "trade-6")
     assert line.startswith("error: recipe: expected one of natural, at, ")
     assert line.endswith(", got 'trade-6'; did you mean trades-6 or trades-1?")
@@ -155,14 +183,21 @@ def test_an_unknown_recipe_is_told_the_nearest_ones(fails, tmp_path):
         (["--time-limit", "soon"], "expected a time such as 90s, 25m or 1.5h, got soon"),
         (["--epochs", 0], "error: epochs: expected an integer of at least 1, got 0"),
         (["--attack", "pdg"], "got 'pdg'; did you mean pgd"),
+        (
+            ["--input-sigma", 0.1, "--input-sigma-normalized", 0.4],
+            "error: input_sigma: expected only one of input_sigma",
+        ),
         (["--norm", "l1"], "error: norm: expected one of linf, l2, got 'l1'"),
         (["--average", 2], "error: average: expected a number in [0, 1], got 2.0"),
-        (["--recipe", "free", "--norm", "l2"], "error: norm: expected linf with the attack free, got l2"),
-        (["--recipe", "mart", "--label-smoothing", 0.1], "error: label_smoothing: expected 0 with the loss mart"),
-        (["--architecture", "custom"], "error: network: expected a network with the architecture custom"),
+        (["--recipe", "free", "--norm", "l2"], "error: norm: expected linf with attack free, got l2"),
+        (["--recipe", "mart", "--label-smoothing", 0.1], "error: label_smoothing: expected 0 with loss mart"),
+        (
+            ["--architecture", "custom"],
+            "error: network: expected a network if, and only if, the architecture is custom",
+        ),
         (["--config", "card.json", "--recipe", "at"], "config: expected --config without --recipe, got --recipe at"),
         (["--from", "nowhere.safetensors"], "expected a checkpoint file or a bundled name"),
-        (["--batch-size", 3, "--accumulation", 4], "error: batch_size: expected at least 4, an image for each part"),
+        (["--batch-size", 3, "--accumulation", 4], "error: batch_size: expected at least 4, one image for each part"),
     ],
 )
 def test_bad_options_are_one_line(fails, pictures, tmp_path, arguments, message):
@@ -180,7 +215,7 @@ def test_a_run_that_diverges_says_so_in_a_line_under_its_bar(run, pictures, tmp_
 
 def test_no_folder_is_made_of_a_run_that_is_refused(fails, tmp_path, monkeypatch):
     monkeypatch.setenv("SMOOTHED_DATA", str(tmp_path))
-    assert "run `smoothed download cifar10`, or point --data" in fails("--out", tmp_path / "run")
+    assert "run `smoothed download cifar10`, or set --data or $SMOOTHED_DATA" in fails("--out", tmp_path / "run")
     assert "Missing option '--out'" in fails()
     assert not (tmp_path / "run").exists()
 
@@ -192,7 +227,7 @@ def test_a_checkpoint_of_another_architecture_names_what_does_not_fit(fails, pic
     line = fails(
         "--data", pictures, "--out", tmp_path / "run", *FAST, "--from", path, "--architecture", "wide_resnet28_10"
     )
-    assert line.startswith(f"error: {path}: expected architecture wide_resnet28_10, got resnet20; missing: ")
+    assert line.startswith(f"error: {path}: expected architecture wide_resnet28_10, got resnet20 (missing: ")
     assert "unexpected: " in line
     assert "of another shape: " in line
 
@@ -223,15 +258,15 @@ def foreign(path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("text.json", "config: expected a card in JSON, or a checkpoint, got {path} (Expecting value"),
-        ("bytes.json", "config: expected a card in JSON, or a checkpoint, got {path} ("),
+        ("text.json", "config: expected a model card in JSON or a checkpoint, got {path} (Expecting value"),
+        ("bytes.json", "config: expected a model card in JSON or a checkpoint, got {path} ("),
         ("list.json", "config: expected a training configuration in {path}, got none"),
         ("nothing.json", "config: expected a training configuration in {path}, got none"),
-        ("other.json", "config: expected names that this version knows, got colour"),
-        ("near.json", "config: expected names that this version knows, got epoch; did you mean epochs"),
+        ("other.json", "config: expected settings that this version knows, got colour"),
+        ("near.json", "config: expected settings that this version knows, got epoch; did you mean epochs"),
         ("type.json", "config: expected epochs of type int, got 'three'"),
         ("choice.json", "attack: expected one of"),
-        ("foreign.safetensors", "{path}: expected a safetensors file, got a truncated or foreign one"),
+        ("foreign.safetensors", "{path}: expected a safetensors file, got a truncated file or another format"),
         ("untrained.safetensors", "config: expected a training configuration in {path}, got none"),
     ],
 )
@@ -246,7 +281,7 @@ def test_a_missing_card_is_said_to_be(fails, tmp_path, name):
     line = fails("--out", tmp_path / "run", "--config", tmp_path / name)
     assert str(tmp_path / name) in line
     assert "No such file" in line or "no such file" in line
-    assert "config: expected a card in JSON" in fails("--out", tmp_path / "run", "--config", tmp_path)
+    assert "config: expected a model card in JSON" in fails("--out", tmp_path / "run", "--config", tmp_path)
 
 
 def test_one_of_several_processes_prints(pictures, tmp_path):
@@ -271,7 +306,7 @@ def test_ctrl_c_stops_all_processes_with_the_state_saved(pictures, tmp_path):
     launcher.send_signal(signal.SIGINT)
     shown, told = launcher.communicate(timeout=60)
     assert not shown
-    assert told.count("stopped; the same command goes on from the last state saved in") == 1
+    assert told.count("stopped; the same command continues from the last state saved in") == 1
     (state,) = (tmp_path / "state").iterdir()
     assert json.loads((state / "meta.json").read_text())["step"] == int(state.name.removeprefix("step-"))
 
@@ -283,5 +318,7 @@ def test_it_trains_on_real_images(run, fails, full_data, tmp_path, capsys):
     outcome = json.loads((tmp_path / "outcome.json").read_text())
     assert outcome["finished"] is False
     assert 0 < outcome["step"] < outcome["total_steps"] == 175
-    assert "the same command goes on" in capsys.readouterr().out
-    assert "the run there has lr = 0.1, this one 0.3" in fails(*command, "--time-limit", "1s", "--lr", "0.3")
+    assert "the same command continues the run" in capsys.readouterr().out
+    assert "error: out: expected lr 0.1 as in the run in this folder, got 0.3" in fails(
+        *command, "--time-limit", "1s", "--lr", "0.3"
+    )

@@ -82,7 +82,7 @@ def test_a_missing_folder(tmp_path, name):
 def test_a_missing_file(tmp_path, write_cifar, file):
     write_cifar(tmp_path, "cifar10")
     (tmp_path / "cifar-10-batches-py" / file).unlink()
-    with pytest.raises(DataError, match=f"{file}: expected a file of CIFAR's python version, found none"):
+    with pytest.raises(DataError, match=f"{file}: expected a file of CIFAR's Python version, found none"):
         load_cifar("cifar10", "train", tmp_path)
 
 
@@ -144,7 +144,9 @@ def test_a_label_that_is_no_class(tmp_path, write_cifar, dump_python2, name, wro
     labels = [0, cifar.num_classes if wrong == "K" else wrong, 1, 2]
     content = part(name, **{cifar.label_key.decode(): labels})
     dump_python2(tmp_path / cifar.folder / cifar.files["test"][0], content)
-    with pytest.raises(DataError, match=rf"expected whole numbers in 0\.\.{cifar.num_classes - 1} as labels"):
+    with pytest.raises(
+        DataError, match=rf"expected integer labels in 0\.\.{cifar.num_classes - 1}; the file is damaged"
+    ):
         load_cifar(name, "test", tmp_path)
 
 
@@ -159,7 +161,7 @@ def test_class_names_of_another_number(tmp_path, write_cifar, dump_python2, name
 def test_cifar100_in_place_of_cifar10(tmp_path, write_cifar):
     write_cifar(tmp_path, "cifar100")
     (tmp_path / "cifar-100-python").rename(tmp_path / "cifar-10-batches-py")
-    with pytest.raises(DataError, match="test_batch: expected a file of CIFAR's python version, found none"):
+    with pytest.raises(DataError, match="test_batch: expected a file of CIFAR's Python version, found none"):
         load_cifar("cifar10", "test", tmp_path)
 
 

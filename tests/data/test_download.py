@@ -184,7 +184,9 @@ def test_a_server_without_ranges_sends_all_of_it(server, cifar10, root, part):
 
 def test_a_connection_that_breaks_leaves_what_came(server, cifar10, root):
     server.breaks_after = 300_000
-    with pytest.raises(DataError, match=rf"expected {len(cifar10)} bytes, got 300000; run the command again to go on"):
+    with pytest.raises(
+        DataError, match=rf"expected {len(cifar10)} bytes, got 300000; run the command again to continue"
+    ):
         download_cifar("cifar10", root, url=server.url)
     assert (root / f"{ARCHIVE}.part").read_bytes() == cifar10[:300_000]
     server.breaks_after = None
@@ -228,7 +230,7 @@ def test_a_wrong_md5_is_refused_and_deleted(server, cifar10, root, name):
     root.mkdir()
     (root / name).write_bytes(b"x" * len(cifar10))
     with pytest.raises(
-        DataError, match=rf"{name}: expected md5 [0-9a-f]{{32}}, got [0-9a-f]{{32}}; the file is deleted"
+        DataError, match=rf"{name}: expected MD5 sum [0-9a-f]{{32}}, got [0-9a-f]{{32}}; the file was deleted"
     ):
         download_cifar("cifar10", root, url=server.url)
     assert names_in(root) == []
@@ -245,7 +247,7 @@ def test_the_official_md5s():
 @pytest.mark.parametrize("status", [404, 500])
 def test_a_server_that_refuses(server, root, status):
     server.status = status
-    with pytest.raises(DataError, match=f"{server.url}: expected the archive, got {status} "):
+    with pytest.raises(DataError, match=f"{server.url}: expected the archive, got HTTP status {status} "):
         download_cifar("cifar10", root, url=server.url)
     assert names_in(root) == []
 
@@ -255,7 +257,7 @@ def test_no_server(root, monkeypatch):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, but nobody listens
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/{ARCHIVE}"
-        with pytest.raises(DataError, match=r"no connection \(.*refused.*\); run the command again to go on"):
+        with pytest.raises(DataError, match=r"no connection \(.*refused.*\); run the command again to continue"):
             download_cifar("cifar10", root, url=url)
 
 
@@ -310,14 +312,14 @@ def everything_in(folder):
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_hostile_archive_writes_nothing(server, publish, root, tmp_path, kind):
     publish(tar_of((f"{FOLDER}/test_batch", b"x"), HOSTILE[kind]))
-    with pytest.raises(DataError, match=rf"{ARCHIVE}: expected files in {FOLDER} alone, got .*; not unpacked"):
+    with pytest.raises(DataError, match=rf"{ARCHIVE}: expected only files in {FOLDER}, got .*; nothing was unpacked"):
         download_cifar("cifar10", root, url=server.url)
     assert everything_in(tmp_path) == ["sets", f"sets/{ARCHIVE}"]
 
 
 def test_an_absolute_path_writes_nothing(server, publish, root, tmp_path):
     publish(tar_of((f"{FOLDER}/test_batch", b"x"), (str(tmp_path / "evil"), b"x")))
-    with pytest.raises(DataError, match=rf"expected files in {FOLDER} alone, got /.*evil; not unpacked"):
+    with pytest.raises(DataError, match=rf"expected only files in {FOLDER}, got /.*evil; nothing was unpacked"):
         download_cifar("cifar10", root, url=server.url)
     assert everything_in(tmp_path) == ["sets", f"sets/{ARCHIVE}"]
 

@@ -55,7 +55,7 @@ def in_memory(files, seeds=None):
     return ImageSet("some test", torch.stack(pixels), torch.tensor(LABELS), ("a", "b", "c"))
 
 
-def joined(batches):
+def concatenated(batches):
     images, labels = zip(*batches, strict=True)
     return torch.cat(images), torch.cat(labels)
 
@@ -79,7 +79,7 @@ def test_batches_are_all_images_in_order(make, files, workers, size):
     expected = in_memory(files)
     batches = list(make(workers).batches(size))
     assert [len(labels) for _, labels in batches] == [min(size, COUNT - start) for start in range(0, COUNT, size)]
-    images, labels = joined(batches)
+    images, labels = concatenated(batches)
     assert images.dtype == torch.float32
     np.testing.assert_array_equal(images.numpy(), expected.images.numpy().astype(np.float32) / np.float32(255))
     assert labels.tolist() == LABELS
@@ -106,24 +106,24 @@ def test_random_parts_are_a_function_of_seed_and_place_alone(make, files):
     order = torch.randperm(COUNT, generator=torch.Generator().manual_seed(0))
     for workers in (0, 2):
         for size in (1, 3, COUNT):
-            images, labels = joined(make(workers).load(order.split(size), 7))
+            images, labels = concatenated(make(workers).load(order.split(size), 7))
             assert torch.equal(images, expected[order])
             assert labels.tolist() == [LABELS[i] for i in order]
 
 
 def test_another_seed_another_place_another_part(make):
     images = make()
-    first, again, other, central = (joined(images.load(index([0, 1, 2, 3]), seed))[0] for seed in (1, 1, 2, None))
+    first, again, other, central = (concatenated(images.load(index([0, 1, 2, 3]), seed))[0] for seed in (1, 1, 2, None))
     assert torch.equal(first, again)
     assert all(not torch.equal(a, b) for a, b in zip(first, other, strict=True))
     assert all(not torch.equal(a, b) for a, b in zip(first, central, strict=True))
     twice = images.subset(torch.tensor([4, 4]))
-    one, two = joined(twice.load(index([0, 1]), 1))[0]
+    one, two = concatenated(twice.load(index([0, 1]), 1))[0]
     assert not torch.equal(one, two)
 
 
 def test_a_large_seed(make):
-    images, _ = joined(make().load(index([0]), 2**63 - 1))
+    images, _ = concatenated(make().load(index([0]), 2**63 - 1))
     assert images.shape == (1, 3, SIZE, SIZE)
 
 
@@ -146,7 +146,7 @@ def test_subset_by_index_mask_and_slice(make, files):
         part, theirs = images.subset(chosen, "part"), expected.subset(chosen)
         assert (part.name, part.classes, part.image_size, part.workers) == ("part", images.classes, SIZE, 0)
         assert part.labels.tolist() == theirs.labels.tolist()
-        assert torch.equal(joined(part.load([torch.arange(len(part))]))[0], theirs.images)
+        assert torch.equal(concatenated(part.load([torch.arange(len(part))]))[0], theirs.images)
     assert images.subset(slice(3)).name == "some test"
     assert len(images) == COUNT
 
@@ -217,7 +217,9 @@ def test_a_damaged_file_is_named_in_one_line_wherever_it_is_read(make, files, wo
     if damage != "missing":
         path.write_bytes(content[: len(content) // 2] if damage == "truncated" else b"text")
     got = []
-    with pytest.raises(DataError, match=r"06\.png: could not be read as an image \(.+\); mend or remove it$") as error:
+    with pytest.raises(
+        DataError, match=r"06\.png: could not be read as an image \(.+\); repair or remove it$"
+    ) as error:
         got.extend(labels for _, labels in make(workers).batches(2))
     assert torch.cat(got).tolist() == LABELS[:6]
     assert "\n" not in str(error.value)
@@ -226,18 +228,18 @@ def test_a_damaged_file_is_named_in_one_line_wherever_it_is_read(make, files, wo
 
 @pytest.mark.parametrize("size", [0, -1, 4097, 1.5, "8", None, True])
 def test_an_image_size_that_is_none(make, size):
-    with pytest.raises(ArgumentError, match=r"image_size: expected a whole number of pixels in 1\.\.4096, got"):
+    with pytest.raises(ArgumentError, match=r"image_size: expected an integer in 1\.\.4096 \(pixels\), got"):
         make(image_size=size)
 
 
 @pytest.mark.parametrize("workers", [-1, 1.5, None, True])
 def test_a_number_of_workers_that_is_none(make, workers):
-    with pytest.raises(ArgumentError, match="workers: expected a whole number of at least 0, got"):
+    with pytest.raises(ArgumentError, match="workers: expected an integer of at least 0, got"):
         make(workers=workers)
 
 
 def test_labels_that_do_not_fit(files):
-    with pytest.raises(DataError, match="some: expected a label an image, got 11 and 10"):
+    with pytest.raises(DataError, match="some: expected one label per image, got 11 images and 10 labels"):
         FolderSet("some", files, torch.tensor(LABELS[1:]), ("a", "b", "c"))
     with pytest.raises(DataError, match=r"some: expected labels in 0\.\.1, got 2"):
         FolderSet("some", files, torch.tensor(LABELS), ("a", "b"))

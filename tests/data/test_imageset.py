@@ -92,7 +92,7 @@ def test_to_moves_both_tensors(small, device):
 
 
 def test_a_label_short(pixels):
-    with pytest.raises(DataError, match="small: expected a label an image, got 7 and 6"):
+    with pytest.raises(DataError, match="small: expected one label per image, got 7 images and 6 labels"):
         ImageSet("small", pixels, torch.zeros(6, dtype=torch.int64), ("a",))
 
 

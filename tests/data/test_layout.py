@@ -70,7 +70,9 @@ def test_a_lone_val_is_the_test_split_and_never_the_validation_split(tmp_path, w
 def test_classes_alone_have_no_test_split(tmp_path, write_folder):
     write_folder(tmp_path, {"cat": 20, "dog": 10})
     assert held_out_of(tmp_path, "", 30).labels.bincount().tolist() == [2, 1]
-    with pytest.raises(DataError, match=f"{tmp_path.name}: expected a test split in test or val, found neither"):
+    with pytest.raises(
+        DataError, match=f"{tmp_path.name}: expected a test split in the folder test or val, found neither"
+    ):
         load_folder(tmp_path)
 
 
@@ -78,7 +80,7 @@ def test_a_test_split_alone(tmp_path, write_folder):
     write_folder(tmp_path, sizes(val=3))
     assert len(load_folder(tmp_path)) == 6
     for split in ("train", "validation"):
-        with pytest.raises(DataError, match=f"{tmp_path.name}: expected the folder train in it, found none"):
+        with pytest.raises(DataError, match=f"{tmp_path.name}: expected it to contain the folder train, found none"):
             load_folder(tmp_path, split)
 
 
@@ -165,32 +167,34 @@ def test_no_folder(tmp_path, load):
     (tmp_path / "file").touch()
     for name in ("none", "file"):
         with pytest.raises(
-            DataError, match=f"{name}: expected a folder that holds a folder of images per class, found"
+            DataError, match=f"{name}: expected a folder that contains one folder of images per class, found"
         ):
             load(tmp_path / name)
 
 
 def test_no_class_folders(tmp_path):
     with pytest.raises(
-        DataError, match=f"{tmp_path.name}: expected a folder per class in it, at least two, found none"
+        DataError, match=f"{tmp_path.name}: expected it to contain one folder per class, at least two, found none"
     ):
         load_folder(tmp_path)
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "a.jpg").touch()
-    with pytest.raises(DataError, match="train: expected a folder per class in it, at least two, found none"):
+    with pytest.raises(DataError, match="train: expected it to contain one folder per class, at least two, found none"):
         load_folder(tmp_path, "train")
 
 
 def test_one_class(tmp_path):
     write_names(tmp_path, {"train/cat": 3})
-    with pytest.raises(DataError, match="train: expected a folder per class in it, at least two, found only cat"):
+    with pytest.raises(
+        DataError, match="train: expected it to contain one folder per class, at least two, found only cat"
+    ):
         load_folder(tmp_path, "train")
 
 
 def test_a_class_without_images(tmp_path):
     write_names(tmp_path, {"train/cat": 3, "train/dog": 0, "test/cat": 1, "test/dog": 1})
     (tmp_path / "train" / "dog" / "notes.txt").touch()
-    with pytest.raises(DataError, match=r"train/dog: expected images \(\.jpg, .*\.tiff\) in it, found none"):
+    with pytest.raises(DataError, match=r"train/dog: expected it to contain images \(\.jpg, .*\.tiff\), found none"):
         load_folder(tmp_path, "train")
     assert len(load_folder(tmp_path, "test")) == 2
 
@@ -199,13 +203,17 @@ def test_a_class_without_images(tmp_path):
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_classes_that_differ_between_splits(tmp_path, other, split):
     write_names(tmp_path, {"train/cat": 3, "train/dog": 3, **other})
-    with pytest.raises(DataError, match=r"test: expected the class folders of .*train, got others: \d are in one of"):
+    with pytest.raises(
+        DataError, match=r"test: expected the same class folders as in .*train, got others: \d exist in only one of"
+    ):
         load_folder(tmp_path, split)
 
 
 def test_both_names_of_a_validation_split(tmp_path):
     write_names(tmp_path, sizes(train=3, val=1, validation=1))
-    with pytest.raises(DataError, match=f"{tmp_path.name}: expected val or validation in it, found both; leave one"):
+    with pytest.raises(
+        DataError, match=f"{tmp_path.name}: expected a folder val or validation, found both; remove one"
+    ):
         load_folder(tmp_path, "train")
 
 

@@ -66,7 +66,7 @@ def test_what_is_no_data_set(tmp_path, load):
         str(tmp_path / "file"),
         str(tmp_path / FOLDERS["cifar10"]),
     ):
-        expected = "data: expected sample, cifar10, cifar100, or a folder with cifar-10-batches-py or cifar-100-python"
+        expected = "sample, cifar10, cifar100, or a folder that contains cifar-10-batches-py or cifar-100-python"
         with pytest.raises(DataError, match=expected):
             load(data)
 
@@ -74,7 +74,9 @@ def test_what_is_no_data_set(tmp_path, load):
 def test_a_folder_with_both(tmp_path, write_cifar):
     for name in FOLDERS:
         write_cifar(tmp_path, name)
-    with pytest.raises(DataError, match=r"data: expected one data set in .*, found both; name the inner folder"):
+    with pytest.raises(
+        DataError, match=r"data: expected one data set in .*, found both; pass the folder of one of them"
+    ):
         load_images(str(tmp_path))
     for name, folder in FOLDERS.items():
         assert load_images(str(tmp_path / folder)).name == f"{name} test"
@@ -152,5 +154,7 @@ def test_no_path(data):
 
 
 def test_a_folder_without_its_prefix_is_told_of_it(flowers):
-    with pytest.raises(DataError, match=r"or imagefolder:PATH\[@SIZE\] with a folder of images per class in PATH, got"):
+    with pytest.raises(
+        DataError, match=r"or imagefolder:PATH\[@SIZE\] with one folder of images per class in PATH, got"
+    ):
         load_images(str(flowers))

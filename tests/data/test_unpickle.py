@@ -188,7 +188,7 @@ def test_no_dict(path, value):
 
 
 def test_a_missing_file(path):
-    with pytest.raises(DataError, match="data_batch_1: expected a file of CIFAR's python version, found none"):
+    with pytest.raises(DataError, match="data_batch_1: expected a file of CIFAR's Python version, found none"):
         read_pickle(path)
 
 

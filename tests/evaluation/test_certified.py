@@ -17,7 +17,7 @@ from smoothed import Gaussian, Smoothed, inject, noiseless
 from smoothed.data.imageset import ImageSet
 from smoothed.errors import ArgumentError, CheckpointError
 from smoothed.evaluation import certified
-from smoothed.evaluation.certified import DRAWS, CertificationProtocol, evaluate_certified
+from smoothed.evaluation.certified import DRAWS_PER_STEP, CertificationProtocol, evaluate_certified
 from smoothed.injection import PNI
 from smoothed.rng.seeds import mix, seeded
 from smoothed.smoothing.certification import (
@@ -26,6 +26,7 @@ from smoothed.smoothing.certification import (
     draw_counts,
     predict_from_counts,
 )
+from smoothed.smoothing.config import NoiseConfig
 from smoothed.utils.intervals import interval
 
 PIXELS = 3 * 4 * 4
@@ -50,8 +51,8 @@ def distances(data):
 
 
 def measure(data, model=None, sigmas=(0.25,), **options):
-    protocol = CertificationProtocol(sigma_units="pixel", **options)
-    return evaluate_certified(model or Brightness(), data, protocol, sigmas=sigmas, name="b")
+    noises = [NoiseConfig(sigma) for sigma in sigmas]
+    return evaluate_certified(model or Brightness(), data, CertificationProtocol(**options), noises=noises, name="b")
 
 
 def test_certified_accuracy_is_close_to_the_true_one_and_below_it():
@@ -96,13 +97,13 @@ def test_rows_are_the_naive_count(network, monkeypatch):
     with torch.no_grad(), noiseless(network):
         labels = network(images / 255).argmax(1)
     data = ImageSet("random", images, labels, ("a", "b", "c", "d"))
-    options = {"alpha": 0.05, "selection_samples": 2, "num_samples": DRAWS + 3}
+    options = {"alpha": 0.05, "selection_samples": 2, "num_samples": DRAWS_PER_STEP + 3}
     seen = []
     rows = evaluate_certified(
         network,
         data,
-        CertificationProtocol(radii=(0.0, 0.01), sigma_units="pixel", seed=7, **options),
-        sigmas=[0.02, 0.05],
+        CertificationProtocol(radii=(0.0, 0.01), seed=7, **options),
+        noises=[NoiseConfig(0.02), NoiseConfig(0.05)],
         name="n",
         chunk_size=9,
         on_progress=lambda done, total: seen.append((done, total)),
@@ -120,7 +121,7 @@ def test_rows_are_the_naive_count(network, monkeypatch):
                 seed = mix(mix(mix(7, number), group), start)
                 return draw_counts(model, inputs, [draws], generator=seeded(seed))[0]
 
-            estimation = counted(1, 0, DRAWS) + counted(1, DRAWS, 3)
+            estimation = counted(1, 0, DRAWS_PER_STEP) + counted(1, DRAWS_PER_STEP, 3)
             for label, selected, estimated in zip(own, counted(0, 0, 2), estimation, strict=True):
                 certificate = certificate_from_counts(
                     selected[None], estimated[None], sigma=row.sigma, alpha=options["alpha"]
@@ -138,13 +139,13 @@ def test_rows_are_the_naive_count(network, monkeypatch):
     assert 0 < rows[1].certified < rows[0].certified < 1
 
 
-LONG = CertificationProtocol(radii=(0.0, 0.1), sigma_units="pixel", selection_samples=5, num_samples=60)
+LONG = CertificationProtocol(radii=(0.0, 0.1), selection_samples=5, num_samples=60)
 
 
 def measure_long(out=None, on_progress=lambda *_: None, protocol=LONG, count=600):
     """Two sigmas on three batches, of 250, 250 and 100 images."""
     data = gray(torch.linspace(-0.2, 0.2, count))
-    options = {"sigmas": [0.25, 0.5], "name": "b", "out": out, "on_progress": on_progress}
+    options = {"noises": [NoiseConfig(0.25), NoiseConfig(0.5)], "name": "b", "out": out, "on_progress": on_progress}
     return evaluate_certified(Brightness(), data, protocol, **options)
 
 
@@ -169,24 +170,24 @@ def test_radii_and_alpha_are_read_off_and_anything_else_is_refused(tmp_path):
     assert measure_long(tmp_path, lambda *progress: seen.append(progress), other) == measure_long(protocol=other)
     assert len(seen) == 6  # no draws, but a word for each batch
     for options, message in (
-        ({"seed": 1}, "seed = 0, this one 1"),
-        ({"num_samples": 61}, "num_samples = 60, this one 61"),
-        ({"selection_samples": 6}, "selection_samples = 5, this one 6"),
+        ({"seed": 1}, "seed = 1, got one with 0"),
+        ({"num_samples": 61}, "num_samples = 61, got one with 60"),
+        ({"selection_samples": 6}, "selection_samples = 6, got one with 5"),
     ):
-        with pytest.raises(CheckpointError, match=f"out: the evaluation there has {message}"):
+        with pytest.raises(CheckpointError, match=f"out: expected an evaluation with {message}"):
             measure_long(tmp_path, protocol=replace(LONG, **options))
-    with pytest.raises(CheckpointError, match="images = 600, this one 599"):
+    with pytest.raises(CheckpointError, match="images = 599, got one with 600"):
         measure_long(tmp_path, count=599)
 
 
 def test_rows_say_what_was_done():
     (row,) = measure(gray([0.2]), radii=(0.1,), alpha=0.01, selection_samples=5, num_samples=50, seed=3)
     written = row.to_json()
-    assert {name: written[name] for name in ("model", "sigma", "sigma_units", "sigma_pixel", "images")} == {
+    assert {name: written[name] for name in ("model", "sigma", "sigma_normalized", "sigma_smallest", "images")} == {
         "model": "b",
         "sigma": 0.25,
-        "sigma_units": "pixel",
-        "sigma_pixel": 0.25,
+        "sigma_normalized": None,
+        "sigma_smallest": 0.25,
         "images": 1,
     }
     assert (row.alpha, row.selection_samples, row.num_samples, row.seed) == (0.01, 5, 50, 3)
@@ -197,10 +198,10 @@ def test_normalized_sigma_is_measured_by_its_smallest_channel():
     model = Brightness()
     model.normalize = nn.Module()
     model.normalize.std = torch.tensor([0.5, 0.25, 1.0]).view(3, 1, 1)
-    (row,) = evaluate_certified(
-        model, gray([0.2]), CertificationProtocol(radii=(0.0,), num_samples=50), sigmas=[0.4], name="b"
-    )
-    assert (row.sigma, row.sigma_units, row.sigma_pixel) == (0.4, "normalized", 0.1)
+    protocol, noise = CertificationProtocol(radii=(0.0,), num_samples=50), NoiseConfig(sigma_normalized=0.4)
+    (row,) = evaluate_certified(model, gray([0.2]), protocol, noises=[noise], name="b")
+    assert row.sigma == pytest.approx(0.4 * (0.5 + 0.25 + 1.0) / 3)
+    assert (row.sigma_normalized, row.sigma_smallest) == (0.4, 0.1)
 
 
 def test_too_few_draws_are_told_of_once(monkeypatch):
@@ -218,22 +219,21 @@ def test_bad_protocols():
             ({"alpha": 0.7}, "alpha: expected a number in"),
             ({"selection_samples": 0}, "selection_samples: expected an integer of at least 1, got 0"),
             ({"num_samples": 0}, "num_samples: expected an integer of at least 1, got 0"),
-            ({"sigma_units": "mm"}, "sigma_units: expected one of normalized, pixel"),
             ({"radii": (0.1, -0.1)}, "radii: expected a finite number of at least 0, got -0.1"),
-            ({"radii": (0.1, 0.1)}, "radii: expected each radius once, and at least one"),
-            ({"radii": ()}, "radii: expected each radius once, and at least one"),
+            ({"radii": (0.1, 0.1)}, "radii: expected at least one radius and no repeated ones"),
+            ({"radii": ()}, "radii: expected at least one radius and no repeated ones"),
         ],
     )
 
 
 def test_a_sigma_of_zero_is_refused_before_any_draw():
     seen = []
-    with pytest.raises(ArgumentError, match="sigma: expected a deviation above 0"):
+    with pytest.raises(ArgumentError, match="sigma: expected a standard deviation above 0"):
         evaluate_certified(
             Brightness(),
             gray([0.2]),
-            CertificationProtocol(sigma_units="pixel"),
-            sigmas=[0.1, 0.0],
+            CertificationProtocol(),
+            noises=[NoiseConfig(0.1), NoiseConfig(0.0)],
             name="b",
             on_progress=lambda *done: seen.append(done),
         )

@@ -9,13 +9,13 @@ from scipy.stats import binom
 
 import known
 from smoothed import Smoothed, Uniform
-from smoothed.evaluation.fresh_votes import Votes, all_right, vote_afresh
+from smoothed.evaluation.fresh_votes import VoteCounts, probability_all_correct, take_votes
 
 
 def votes_on(x, images, count, *, num_samples=1, vote="prediction", alpha=None, seed=0):
     smoothed = Smoothed(known.Threshold(), Uniform(known.SIGMA), vote=vote, num_samples=num_samples)
     labels = torch.zeros(images, dtype=torch.int64)
-    return vote_afresh(smoothed, torch.full((images, 1, 1, 1), x), labels, count, seed=seed, alpha=alpha)
+    return take_votes(smoothed, torch.full((images, 1, 1, 1), x), labels, count, seed=seed, alpha=alpha)
 
 
 def near(measured, probability, trials):
@@ -64,7 +64,7 @@ def test_resubmission_is_the_share_of_choices_that_are_right_every_time():
     for count, right, times in [(5, 3, 2), (5, 5, 3), (6, 2, 3), (4, 0, 1), (4, 4, 4), (7, 6, 7)]:
         won = [1] * right + [0] * (count - right)
         expected = [all(choice) for choice in itertools.combinations(won, times)]
-        estimate = all_right(torch.tensor([right]), torch.tensor([count]), times)
+        estimate = probability_all_correct(torch.tensor([right]), torch.tensor([count]), times)
         assert float(estimate) == pytest.approx(sum(expected) / len(expected))
 
 
@@ -73,13 +73,13 @@ def test_resubmission_is_unbiased_for_a_power_of_the_probability(times):
     p, count = 0.8, 10
     right = torch.arange(count + 1)
     weights = torch.tensor(binom.pmf(right.numpy(), count, p))
-    estimate = all_right(right, torch.full_like(right, count), times)
+    estimate = probability_all_correct(right, torch.full_like(right, count), times)
     assert float((weights * estimate).sum()) == pytest.approx(p**times)
 
 
 def votes(right, count, right_draws, draws):
     zeros = [0] * len(right)
-    return Votes(*(torch.tensor(values) for values in (count, right, draws, right_draws, zeros, zeros)))
+    return VoteCounts(*(torch.tensor(values) for values in (count, right, draws, right_draws, zeros, zeros)))
 
 
 def test_the_worse_example_has_fewer_right_votes_and_then_fewer_right_draws():
@@ -93,6 +93,6 @@ def test_rows_are_taken_replaced_and_joined():
     changed = all_.replaced(torch.tensor([1]), one)
     assert (changed.right.tolist(), changed.count.tolist()) == ([1, 9, 3], [4, 10, 4])
     assert changed.at(torch.tensor([2, 0])).right.tolist() == [3, 1]
-    assert Votes.joined([one, all_]).right.tolist() == [9, 1, 2, 3]
+    assert VoteCounts.concatenated([one, all_]).right.tolist() == [9, 1, 2, 3]
     assert one.times(3).count.tolist() == [30]
-    assert torch.equal(Votes.from_tensors(all_.to_tensors() | {"other": torch.zeros(1)}).right, all_.right)
+    assert torch.equal(VoteCounts.from_tensors(all_.to_tensors() | {"other": torch.zeros(1)}).right, all_.right)

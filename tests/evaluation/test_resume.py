@@ -10,10 +10,10 @@ import known
 from launching import Started, run_script
 from smoothed.data.imageset import ImageSet
 from smoothed.errors import CheckpointError
-from smoothed.evaluation.resume import Records, circumstances
+from smoothed.evaluation.resume import ResumeFolder, fingerprints
 
 
-@pytest.mark.parametrize(("protocol", "steps"), [("strong", 14), ("paper", 2)])
+@pytest.mark.parametrize(("protocol", "steps"), [("worst-case", 14), ("paper", 2)])
 def test_a_killed_evaluation_goes_on_and_ends_with_the_same_numbers(protocol, steps, tmp_path):
     assert Started(run_script, known.__file__, protocol, str(tmp_path), str(steps)).end().returncode == -signal.SIGKILL
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")}
@@ -31,47 +31,52 @@ def test_a_step_is_computed_once(tmp_path):
         calls.append(1)
         return {"numbers": torch.arange(3), "nothing": torch.zeros(0, 1, 2, 2), "whether": torch.tensor([True, False])}
 
-    first = Records(tmp_path, {"seed": 0}).once("step", compute)
-    again = Records(tmp_path, {"seed": 0}).once("step", compute)
+    first = ResumeFolder(tmp_path, {"seed": 0}).compute_once("step", compute)
+    again = ResumeFolder(tmp_path, {"seed": 0}).compute_once("step", compute)
     assert len(calls) == 1
     assert all(torch.equal(tensor, again[name]) and tensor.dtype == again[name].dtype for name, tensor in first.items())
-    nowhere = Records(None, {})
-    assert torch.equal(nowhere.once("step", compute)["numbers"], nowhere.once("step", compute)["numbers"])
+    nowhere = ResumeFolder(None, {})
+    assert torch.equal(
+        nowhere.compute_once("step", compute)["numbers"], nowhere.compute_once("step", compute)["numbers"]
+    )
     assert len(calls) == 3
 
 
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"seed": 1, "eps": 0.1, "draws": [1, 4]}, "out: the evaluation there has seed = 0, this one 1; give the same"),
-        ({"seed": 0, "eps": 0.1, "draws": (1, 8)}, r"has draws = \[1, 4\], this one \[1, 8\]"),
-        ({"seed": 0, "eps": 0.1}, r"has draws = \[1, 4\], this one None"),
+        (
+            {"seed": 1, "eps": 0.1, "draws": [1, 4]},
+            "out: expected an evaluation with seed = 1, got one with 0 in .*; use the same",
+        ),
+        ({"seed": 0, "eps": 0.1, "draws": (1, 8)}, r"with draws = \[1, 8\], got one with \[1, 4\]"),
+        ({"seed": 0, "eps": 0.1}, r"with draws = None, got one with \[1, 4\]"),
     ],
 )
 def test_another_configuration_is_refused(other, message, tmp_path):
-    Records(tmp_path, {"seed": 0, "eps": 0.1, "draws": (1, 4)})
-    Records(tmp_path, {"seed": 0, "eps": 0.1, "draws": (1, 4)})
+    ResumeFolder(tmp_path, {"seed": 0, "eps": 0.1, "draws": (1, 4)})
+    ResumeFolder(tmp_path, {"seed": 0, "eps": 0.1, "draws": (1, 4)})
     with pytest.raises(CheckpointError, match=message):
-        Records(tmp_path, other)
+        ResumeFolder(tmp_path, other)
 
 
 @pytest.mark.parametrize("content", ["not JSON", "[1]"])
 def test_a_foreign_configuration_is_refused(content, tmp_path):
     (tmp_path / "configuration.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"expected the configuration of an evaluation"):
-        Records(tmp_path, {})
+        ResumeFolder(tmp_path, {})
 
 
 def test_a_damaged_step_is_said_to_be(tmp_path):
     (tmp_path / "step.safetensors").write_bytes(b"half")
-    with pytest.raises(CheckpointError, match="truncated or foreign"):
-        Records(tmp_path, {}).once("step", lambda: {})
+    with pytest.raises(CheckpointError, match="got a truncated file or another format"):
+        ResumeFolder(tmp_path, {}).compute_once("step", lambda: {})
 
 
-def test_circumstances_tell_networks_and_images_apart(network):
+def test_fingerprints_tell_networks_and_images_apart(network):
     def told(images=1, label=0):
         data = ImageSet("set", torch.full((3, 3, 8, 8), images, dtype=torch.uint8), torch.full((3,), label), ("a", "b"))
-        return circumstances(network, data)
+        return fingerprints(network, data)
 
     first = told()
     assert json.loads(json.dumps(first)) == first == told()

@@ -9,7 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from smoothed.errors import ArgumentError
-from smoothed.injection import Additive, drawing, frozen, inject, noise_layers, noiseless, reinject
+from smoothed.injection import Additive, frozen, inject, noise_from, noise_layers, noiseless, reinject
 from smoothed.rng.seeds import seeded
 from smoothed.rng.sources import Fresh, Keyed
 
@@ -108,9 +108,9 @@ def test_noise_is_fresh_each_images_own_and_can_be_switched_off():
 
 def test_noise_follows_the_image_and_not_its_batch():
     conv, images = scaling(0.3), numbers(6, 3, 2, 2)
-    with drawing(conv, Keyed(9, 2, range(10, 16))):
+    with noise_from(conv, Keyed(9, 2, range(10, 16))):
         whole = conv(images)
-    with drawing(conv, Keyed(9, 2, [13, 10])):
+    with noise_from(conv, Keyed(9, 2, [13, 10])):
         assert torch.equal(conv(images[[3, 0]]), whole[[3, 0]])
 
 
@@ -118,7 +118,7 @@ def test_a_generator_decides():
     conv, images = scaling(0.3), numbers(6, 3, 2, 2)
     ends = []
     for _ in range(2):
-        with drawing(conv, Fresh(seeded(4))):
+        with noise_from(conv, Fresh(seeded(4))):
             ends.append(conv(images))
     assert torch.equal(*ends)
 
@@ -149,7 +149,7 @@ def test_other_layers(site, layer, shape):
 
 def test_errors():
     layer = nn.Linear(2, 2)
-    with pytest.raises(ArgumentError, match="weights: expected PNI or CNI, got Additive; use it for activations"):
+    with pytest.raises(ArgumentError, match="weights: expected PNI or CNI, got Additive; pass it as activations="):
         inject(layer, weights=Additive(), activations=Additive())
     assert type(layer) is nn.Linear
     assert not noise_layers(layer)

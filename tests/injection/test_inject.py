@@ -11,7 +11,17 @@ from torch.nn.utils import parametrizations, parametrize
 from torch.testing import assert_close
 
 from smoothed.errors import ArgumentError, CheckpointError
-from smoothed.injection import CNI, PNI, drawing, frozen, inject, noise_layers, noiseless, reinject, weight_normals
+from smoothed.injection import (
+    CNI,
+    PNI,
+    count_weight_normals,
+    frozen,
+    inject,
+    noise_from,
+    noise_layers,
+    noiseless,
+    reinject,
+)
 from smoothed.injection.cni import CNILayer
 from smoothed.injection.pni import PNILayer
 from smoothed.rng.sources import Fresh
@@ -117,7 +127,7 @@ def test_report_and_sizes(network):
     sizes = [6 * 162, 6 * 324, 864]
     assert [change.parameters for change in injection.changes] == sizes
     lines = str(injection).splitlines()
-    assert lines[0] == f"noise in 3 places, {sum(sizes):,} parameters"
+    assert lines[0] == f"noise on 3 weights and activations, {sum(sizes):,} parameters"
     assert lines[2].startswith("  4.weight: CNI(rank=5")
     assert lines[2].endswith("1,944 parameters")
     learned = [parameter for layer in noise_layers(network) for parameter in layer.parameters()]
@@ -125,7 +135,7 @@ def test_report_and_sizes(network):
     assert all(parameter.requires_grad for parameter in learned)
 
 
-LAWS = {
+NOISE_LAWS = {
     "weights": {"weights": CNI()},
     "inputs": {"activations": CNI()},
     "outputs": {"activations": PNI("channel", site="output")},
@@ -133,7 +143,7 @@ LAWS = {
 }
 
 
-@pytest.mark.parametrize("laws", LAWS.values(), ids=LAWS)
+@pytest.mark.parametrize("laws", NOISE_LAWS.values(), ids=NOISE_LAWS)
 class TestUndo:
     def test_nothing_is_left(self, laws, mixed, signals):
         clean, parameters, buffers = mixed(signals), list(mixed.parameters()), list(mixed.buffers())
@@ -236,7 +246,7 @@ def test_injections_add_up(mixed, signals):
     third = inject(mixed, weights=CNI(), layers=["along"])
     both = third + first + second
     assert places(both) == [("along", "weight"), ("up", "weight"), ("head", "weight"), ("head", "activation")]
-    assert str(both).startswith("noise in 4 places, ")
+    assert str(both).startswith("noise on 4 weights and activations, ")
     assert [change["layer"] for change in both.to_json()] == ["along", "up", "head", "head"]
     both.undo()
     assert not noise_layers(mixed)
@@ -264,13 +274,13 @@ class Counting(Fresh):
     ],
 )
 def test_weight_normals_is_what_a_pass_draws(laws, mixed, signals):
-    assert weight_normals(mixed) == 0
+    assert count_weight_normals(mixed) == 0
     inject(mixed, **laws)
     parametrize.register_parametrization(mixed.up, "bias", nn.Identity())
     source = Counting()
-    with drawing(mixed, source):
+    with noise_from(mixed, source):
         mixed(signals)
-    assert weight_normals(mixed) == source.count
+    assert count_weight_normals(mixed) == source.count
     assert (source.count > 0) == ("weights" in laws)
 
 
@@ -285,10 +295,13 @@ class TestErrors:
     def test_twice(self, mixed):
         inject(mixed, weights=PNI(), layers=["up"])
         before = list(mixed.state_dict())
-        with pytest.raises(ArgumentError, match=r"layers without noise, got up\.weight, which has some; undo it first"):
+        with pytest.raises(
+            ArgumentError,
+            match=r"layers without noise, got up\.weight, which already has noise; undo its injection first",
+        ):
             inject(mixed, weights=CNI())
         inject(mixed, activations=PNI(), layers=["up"])
-        with pytest.raises(ArgumentError, match=r"got up\.activation, which has some"):
+        with pytest.raises(ArgumentError, match=r"got up\.activation, which already has noise"):
             inject(mixed, activations=CNI())
         assert [name for name in mixed.state_dict() if not name.startswith("up.activation")] == before
 
@@ -299,7 +312,9 @@ class TestErrors:
         assert not noise_layers(mixed)
 
     def test_no_law(self, mixed):
-        with pytest.raises(ArgumentError, match="weights: expected a law for weights or for activations, got neither"):
+        with pytest.raises(
+            ArgumentError, match="weights: expected a noise law for weights or for activations, got neither"
+        ):
             inject(mixed)
 
     @pytest.mark.parametrize(
@@ -328,7 +343,7 @@ class TestErrors:
         assert not noise_layers(mixed)
 
 
-@pytest.mark.parametrize("laws", LAWS.values(), ids=LAWS)
+@pytest.mark.parametrize("laws", NOISE_LAWS.values(), ids=NOISE_LAWS)
 def test_channels_last(laws, network, images):
     inject(network, **laws)
     network.to(memory_format=torch.channels_last)
@@ -354,7 +369,7 @@ def test_the_channels_of_a_transposed_convolution_are_its_outputs():
 
 def test_what_can_not_take_noise_is_said_before_anything_changes():
     lazy = nn.Sequential(nn.Linear(2, 2), nn.LazyLinear(2))
-    with pytest.raises(ArgumentError, match="expected layers that know their size, got 1, a lazy one"):
+    with pytest.raises(ArgumentError, match="expected initialised layers, got 1, a lazy layer"):
         inject(lazy, weights=PNI())
     assert not noise_layers(lazy)
 

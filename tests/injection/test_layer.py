@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from smoothed.injection import CNI, PNI, drawing, frozen, inject, noise_layers, noiseless
+from smoothed.injection import CNI, PNI, frozen, inject, noise_from, noise_layers, noiseless
 from smoothed.rng.seeds import seeded
 from smoothed.rng.sources import Fresh, Keyed
-from smoothed.utils.modes import evaluating
+from smoothed.utils.modes import eval_mode
 
 WEIGHTS = {"weights": CNI()}
 ACTIVATIONS = {"activations": CNI()}
@@ -66,10 +66,10 @@ class TestSwitches:
             outer, once = sources(network), network(images)
             with noiseless(network):
                 assert sources(network) == [None] * len(before)
-                with pytest.raises(ZeroDivisionError), drawing(network, Fresh(seeded(1))):
+                with pytest.raises(ZeroDivisionError), noise_from(network, Fresh(seeded(1))):
                     raise ZeroDivisionError
                 assert sources(network) == [None] * len(before)
-                with drawing(network, Fresh(seeded(1))):
+                with noise_from(network, Fresh(seeded(1))):
                     assert (network(images) - once).abs().max() > 1e-3
             assert sources(network) == outer
             assert torch.equal(network(images), once)
@@ -80,7 +80,7 @@ class TestSwitches:
         state = torch.get_rng_state()
         outputs = []
         for _ in range(2):
-            with drawing(network, Fresh(seeded(5))):
+            with noise_from(network, Fresh(seeded(5))):
                 outputs.append((network(images), network(images)))
         assert torch.equal(outputs[0][0], outputs[1][0])
         assert torch.equal(outputs[0][1], outputs[1][1])
@@ -110,7 +110,7 @@ class TestSwitches:
     def test_mode_switches_do_not_touch_noise(self, laws, network, images):
         inject(network, **laws)
         before = sources(network)
-        with evaluating(network):
+        with eval_mode(network):
             assert (network(images) - network(images)).abs().max() > 1e-3
         assert sources(network) == before
 
@@ -135,14 +135,14 @@ def test_activation_noise_is_each_images_own(network, images, law):
 def test_an_images_activation_noise_does_not_depend_on_its_batch(network, images, law):
     inject(network, activations=law)
     draws, numbers = [i % 3 for i in range(16)], [40 + i for i in range(16)]
-    with drawing(network, Keyed(9, draws, numbers)):
+    with noise_from(network, Keyed(9, draws, numbers)):
         whole = network(images)
     order = [12, 3, 7]
-    with drawing(network, Keyed(9, [draws[i] for i in order], [numbers[i] for i in order])):
+    with noise_from(network, Keyed(9, [draws[i] for i in order], [numbers[i] for i in order])):
         assert_close(network(images[order]), whole[order], rtol=1e-5, atol=1e-5)
-    with drawing(network, Keyed(9, draws[3], numbers[3:4])):
+    with noise_from(network, Keyed(9, draws[3], numbers[3:4])):
         assert_close(network(images[3:4]), whole[3:4], rtol=1e-5, atol=1e-5)
-    with drawing(network, Keyed(9, draws[3], [0])):
+    with noise_from(network, Keyed(9, draws[3], [0])):
         assert (network(images[3:4]) - whole[3:4]).abs().max() > 1e-3
 
 
@@ -158,7 +158,7 @@ def test_layers_have_different_noise_under_one_key():
 
 def test_a_plain_function_has_no_noise_to_switch():
     assert noise_layers(torch.sin) == []
-    with noiseless(torch.sin), frozen(torch.sin), drawing(torch.sin, None):
+    with noiseless(torch.sin), frozen(torch.sin), noise_from(torch.sin, None):
         pass
 
 

@@ -12,7 +12,7 @@ from smoothed.rng.sources import Fresh, Keyed
 DRAWS = 5000
 # An entry of an empirical covariance, over sqrt(C_ii C_jj), has a deviation of at most sqrt(2 / DRAWS) = 0.02.
 TOLERANCE = 0.1
-LAWS = {
+NOISE_LAWS = {
     "pni-layer": PNI("layer"),
     "pni-channel": PNI("channel"),
     "pni-element": PNI("element"),
@@ -35,11 +35,11 @@ def learned(law, weight):
     return layer
 
 
-@pytest.fixture(params=LAWS)
+@pytest.fixture(params=NOISE_LAWS)
 def noise(request):
     """A law's layer for a weight of eight elements, and the weight."""
     weight = numbers(2, 2, 1, 2, seed=8)
-    return learned(LAWS[request.param], weight), weight
+    return learned(NOISE_LAWS[request.param], weight), weight
 
 
 def covariance(layer, weight):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import smoothed
-from smoothed.attacks import LOSSES, one_draw
+from smoothed.attacks import LOSSES, one_draw_loss
 from smoothed.attacks.max_loss.apgd import apgd, apgd_targeted
 from smoothed.data.imageset import to_float
 from smoothed.data.sample import load_sample
@@ -43,8 +43,8 @@ def test_one_loss(name, network):
     inputs, labels = images_of(200)
     theirs = peer.APGDAttack(network, n_iter=20, norm="Linf", eps=EPS, loss=name, device="cpu", seed=0)
     expected = right(network, theirs.perturb(inputs, labels), labels)
-    attack = partial(apgd, objective=one_draw(LOSSES[name]))
-    attacked = attack(network, inputs, labels, eps=EPS, steps=20, stop=True, generator=seeded(0))
+    attack = partial(apgd, objective=one_draw_loss(LOSSES[name]))
+    attacked = attack(network, inputs, labels, eps=EPS, steps=20, early_stop=True, generator=seeded(0))
     assert (attacked - inputs).abs().max() <= EPS + 1e-6
     assert right(network, attacked, labels) <= expected + 1
     assert expected < right(network, inputs, labels) - 40
@@ -54,7 +54,9 @@ def test_targeted(network):
     inputs, labels = images_of(100)
     options = {"n_iter": 10, "n_target_classes": 3, "norm": "Linf", "eps": EPS, "device": "cpu", "seed": 0}
     expected = right(network, peer.APGDAttack_targeted(network, **options).perturb(inputs, labels), labels)
-    attacked = apgd_targeted(network, inputs, labels, eps=EPS, steps=10, num_targets=3, stop=True, generator=seeded(0))
+    attacked = apgd_targeted(
+        network, inputs, labels, eps=EPS, steps=10, num_targets=3, early_stop=True, generator=seeded(0)
+    )
     assert (attacked - inputs).abs().max() <= EPS + 1e-6
     assert right(network, attacked, labels) <= expected
     assert expected < right(network, inputs, labels) - 20

@@ -1,6 +1,6 @@
 """The whole of AutoAttack, `standard` and `rand`, beside our own suite on the bundled network, at eps 8/255.
 
-An image that a suite breaks is broken for good: its adversarial example is there to be judged. So nothing is gained by
+An image that a suite breaks is broken for good: its adversarial example is there to be evaluated. So nothing is gained by
 setting AutoAttack on images that ours broke already: our robust accuracy is above theirs by those that they break of
 the ones that ours left standing. This is what is run, with every step and query of theirs.
 """
@@ -12,17 +12,16 @@ import torch
 
 import smoothed
 from smoothed.acceleration.fusing import fuse
-from smoothed.checkpoint import locate, own_sigma
+from smoothed.checkpoint import locate, read_header
 from smoothed.data.sample import load_sample
-from smoothed.evaluation.paper_protocol.evaluate import Protocol
-from smoothed.evaluation.worst_case.batch import Defence, attack_batch
-from smoothed.evaluation.worst_case.protocol import StrongProtocol
+from smoothed.evaluation.worst_case.batch import AttackTarget, attack_batch
+from smoothed.evaluation.worst_case.protocol import WorstCaseProtocol
 from smoothed.evaluation.worst_case.suite import deterministic_suite, expectation_suite
-from smoothed.injection import drawing, noiseless
+from smoothed.injection import noise_from, noiseless
 from smoothed.rng.seeds import mix, seeded
 from smoothed.rng.sources import Fresh
-from smoothed.smoothing.classifier import Smoothed
-from smoothed.smoothing.noisy_classifier import OneDraw
+from smoothed.smoothing.config import NoiseConfig, SmoothingConfig
+from smoothed.smoothing.noisy_classifier import NoisyClassifier
 
 pyautoattack = pytest.importorskip("pyautoattack")
 MODEL, EPS, CLASSES = "resnet20-cni-w", 8 / 255, 10
@@ -39,15 +38,15 @@ def images_of(count):
     return sample.images / 255, sample.labels
 
 
-def our_worst(defence, suite, inputs, labels):
-    """The worst examples of the suite (N, C, H, W), from the steps that an evaluation keeps."""
+def our_worst(target, suite, inputs, labels):
+    """The worst examples of the suite (N, C, H, W), from the steps that an evaluation stores."""
     steps = {}
 
-    def once(name, compute):
+    def compute_once(name, compute):
         steps[name] = compute()
         return steps[name]
 
-    attack_batch(defence, suite, inputs, labels, seed=0, once=once)
+    attack_batch(target, suite, inputs, labels, seed=0, compute_once=compute_once)
     worst, standing = inputs.clone(), steps["clean"]["right"] > 0
     for entry in suite:
         if entry.name in steps:
@@ -66,16 +65,16 @@ def assert_in_the_ball(attacked, inputs):
 class TestStandard:
     """100 images, and the mean network: all noise off. One more in 200 would be half an image here: none is allowed.
 
-    Ours is the suite of the strong protocol for a network without noise, from one start of each attack instead of its
+    Ours is the suite of the worst-case evaluation for a network without noise, from one start of each attack instead of its
     two, which can only leave more to theirs. Each image that stands takes 1,900 gradients and 5,000 queries of theirs.
     """
 
     @pytest.mark.timeout(3600)
     def test_breaks_no_more(self, network, caplog):
-        (inputs, labels), protocol = images_of(100), StrongProtocol(sigma=0, eps=EPS, restarts=1)
-        model = fuse(network)
-        defence = Defence(Smoothed(network, num_samples=1), model, silent=True, protocol=protocol)
-        attacked = our_worst(defence, deterministic_suite(protocol, CLASSES), inputs, labels)
+        (inputs, labels), smoothing = images_of(100), SmoothingConfig(num_samples=1)
+        protocol, model = WorstCaseProtocol(smoothing, eps=EPS, restarts=1), fuse(network)
+        target = AttackTarget(smoothing.smooth(network), model, noise_off=True, protocol=protocol)
+        attacked = our_worst(target, deterministic_suite(protocol, CLASSES), inputs, labels)
         with noiseless(network), torch.random.fork_rng(), caplog.at_level(logging.DEBUG, "auto-attack"):
             assert_in_the_ball(attacked, inputs)
             standing, right = (network(images).argmax(1) == labels for images in (attacked, inputs))
@@ -98,25 +97,26 @@ class TestStandard:
 class TestRand:
     """The bundled model with all its noise, M = 64. 32 images, for each takes 4,000 gradients of either side.
 
-    Ours is of the strong protocol's suite what `rand` is made of: Auto-PGD on the cross-entropy and on DLR, 100 steps
-    of 20 draws from one start. Both sides' images are judged by the same votes, of draws that no attack has seen.
+    Ours is of the worst-case evaluation's suite what `rand` is made of: Auto-PGD on the cross-entropy and on DLR, 100 steps
+    of 20 draws from one start. Both sides' images are evaluated by the same votes, of draws that no attack has seen.
     """
 
     @pytest.mark.timeout(3600)
     def test_leaves_no_more_accuracy(self, network, caplog, monkeypatch):
-        (inputs, labels), (sigma, units) = images_of(32), own_sigma(locate(MODEL))
-        protocol = StrongProtocol(
-            sigma=sigma, sigma_units=units, eps=EPS, restarts=1, draws=(DRAWS,), selection_votes=4, resubmissions=(1,)
+        (inputs, labels), config = images_of(32), NoiseConfig.from_header(read_header(locate(MODEL)))
+        smoothing = SmoothingConfig(config, num_samples=64)
+        protocol = WorstCaseProtocol(
+            smoothing, eps=EPS, restarts=1, eot_samples=(DRAWS,), selection_votes=4, resubmissions=(1,)
         )
-        noise, fused = Protocol(sigma_units=units).input_noise(network, sigma), fuse(network)
-        defence = Defence(Smoothed(network, noise, num_samples=64), fused, silent=False, protocol=protocol)
+        noise, fused = config.for_model(network), fuse(network)
+        target = AttackTarget(smoothing.smooth(network), fused, noise_off=False, protocol=protocol)
         suite = [entry for entry in expectation_suite(protocol, DRAWS, CLASSES) if entry.name.startswith("apgd")]
         assert [entry.name for entry in suite] == ["apgd-ce", "apgd-dlr"]
-        attacked = our_worst(defence, suite, inputs, labels)
+        attacked = our_worst(target, suite, inputs, labels)
         assert_in_the_ball(attacked, inputs)
 
         def votes(images):
-            return defence.vote(images, labels, 10, seed=mix(1, 2))
+            return target.vote(images, labels, 10, seed=mix(1, 2))
 
         ours, clean = votes(attacked).shares, votes(inputs)
         rows = (ours > 0).nonzero()[:, 0]  # no one can lower the others
@@ -136,10 +136,10 @@ def theirs_of(network, noise, inputs, labels, caplog, monkeypatch):
     """What AutoAttack's `rand` makes of the inputs, and each of its attempts.
 
     It takes one draw's word for a success and gives the clean image where that was right: what an attempt ended with
-    is judged as well.
+    is evaluated as well.
     """
     generator, attempts = seeded(5), []
-    draw = OneDraw(network, noise, generator=generator)
+    draw = NoisyClassifier(network, noise, generator=generator)
     theirs = pyautoattack.AutoAttack(draw, eps=EPS, version="rand", seed=0)
     assert theirs.attacks_to_run == ["apgd-ce", "apgd-dlr"]
     assert (theirs.apgd.n_iter, theirs.apgd.eot_iter, theirs.apgd.n_restarts) == (100, DRAWS, 1)
@@ -152,6 +152,6 @@ def theirs_of(network, noise, inputs, labels, caplog, monkeypatch):
         return found
 
     monkeypatch.setattr(theirs.apgd, "attack_single_run", kept)
-    with drawing(draw, Fresh(generator)), torch.random.fork_rng(), caplog.at_level(logging.DEBUG, "auto-attack"):
+    with noise_from(draw, Fresh(generator)), torch.random.fork_rng(), caplog.at_level(logging.DEBUG, "auto-attack"):
         ends, _ = theirs.run_standard_evaluation(inputs, labels)
     return [ends, *attempts]

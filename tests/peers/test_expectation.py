@@ -1,12 +1,12 @@
-"""`Expectation` as the model of torchattacks' and foolbox's PGD, against this package's PGD with the same draws."""
+"""`EOT` as the model of torchattacks' and foolbox's PGD, against this package's PGD with the same draws."""
 
 import pytest
 import torch
 from torch.testing import assert_close
 
 from smoothed.attacks import expected_probabilities, pgd
-from smoothed.attacks.eot import Expectation
-from smoothed.injection import CNI, drawing, inject
+from smoothed.attacks.eot import EOT
+from smoothed.injection import CNI, inject, noise_from
 from smoothed.rng.seeds import seeded
 from smoothed.rng.sources import Fresh
 
@@ -22,7 +22,7 @@ def noisy(network):
 @pytest.fixture
 def expected(noisy, images, labels):
     """EPGD (eq. 25) from the inputs themselves, whose draws the peers are to meet."""
-    with drawing(noisy, Fresh(seeded(3))):
+    with noise_from(noisy, Fresh(seeded(3))):
         objective = expected_probabilities(DRAWS)
         options = {"eps": EPS, "step_size": STEP, "steps": STEPS, "random_start": False}
         return pgd(noisy, images, labels, objective=objective, **options)
@@ -31,8 +31,8 @@ def expected(noisy, images, labels):
 @pytest.mark.parametrize("held", [1, DRAWS], ids=["replayed", "held"])
 def test_torchattacks(held, noisy, images, labels, expected):
     torchattacks = pytest.importorskip("torchattacks")
-    attack = torchattacks.PGD(Expectation(noisy, DRAWS, held=held), EPS, STEP, STEPS, random_start=False)
-    with drawing(noisy, Fresh(seeded(3))):
+    attack = torchattacks.PGD(EOT(noisy, DRAWS, max_stored_draws=held), EPS, STEP, STEPS, random_start=False)
+    with noise_from(noisy, Fresh(seeded(3))):
         attacked = attack(images, labels)
     _close(attacked, expected)
 
@@ -40,9 +40,9 @@ def test_torchattacks(held, noisy, images, labels, expected):
 @pytest.mark.parametrize("held", [1, DRAWS], ids=["replayed", "held"])
 def test_foolbox(held, noisy, images, labels, expected):
     foolbox = pytest.importorskip("foolbox")
-    model = foolbox.PyTorchModel(Expectation(noisy, DRAWS, held=held), bounds=(0, 1))
+    model = foolbox.PyTorchModel(EOT(noisy, DRAWS, max_stored_draws=held), bounds=(0, 1))
     attack = foolbox.attacks.LinfProjectedGradientDescentAttack(abs_stepsize=STEP, steps=STEPS, random_start=False)
-    with drawing(noisy, Fresh(seeded(3))):
+    with noise_from(noisy, Fresh(seeded(3))):
         attacked = attack.run(model, images, foolbox.criteria.Misclassification(labels), epsilon=EPS)
     _close(attacked, expected)
 

@@ -105,7 +105,7 @@ def test_carlini_wagner_l2(network, batch, foolbox):
     bounded = foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu")
     peer = foolbox.attacks.L2CarliniWagnerAttack(binary_search_steps=3, steps=25, stepsize=0.02, initial_const=1.0)
     theirs = peer.run(bounded, batch[0], foolbox.criteria.Misclassification(batch[1]))
-    ours = carlini_wagner_l2(network, *batch, search_steps=3, steps=25, step_size=0.02, initial_c=1.0)
+    ours = carlini_wagner_l2(network, *batch, binary_search_steps=3, steps=25, step_size=0.02, initial_const=1.0)
     compare(network, *batch, "l2", ours, theirs)
 
 
@@ -135,7 +135,7 @@ def test_carlini_wagner_l0(network, batch, toolbox):
     peer = attacks.CarliniL0Method(view(counted), **options, batch_size=FEW, verbose=False)
     theirs = torch.from_numpy(peer.generate(inputs.numpy(), labels.numpy()))
     steps, counted.gradients = counted.gradients // 2, 0
-    options = {"steps": 6, "search_steps": 10, "step_size": 0.2, "initial_c": 1.0, "largest_c": 1e3}
+    options = {"steps": 6, "search_steps": 10, "step_size": 0.2, "initial_const": 1.0, "largest_const": 1e3}
     ours = carlini_wagner_l0(counted, inputs, labels, **options)
     assert counted.gradients <= steps
     compare(network, inputs, labels, "l0", ours, theirs)

@@ -10,7 +10,7 @@ from smoothed.acceleration.fusing import fuse
 from smoothed.attacks import Queries, pgd
 from smoothed.attacks.query_based.nattack import nattack
 from smoothed.data.sample import load_sample
-from smoothed.injection import drawing
+from smoothed.injection import noise_from
 from smoothed.rng.seeds import seeded
 from smoothed.rng.sources import Fresh
 
@@ -28,7 +28,7 @@ def test_success_rises_and_stays_below_the_white_box(random):
     sample, network = load_sample(), smoothed.load("resnet20-cni-w").eval()
     inputs, labels = sample.images[:IMAGES] / 255, sample.labels[:IMAGES]
     model, draws = fuse(network), DRAWS if random else 1
-    with drawing(network, Fresh(seeded(0))), nullcontext() if random else smoothed.noiseless(network):
+    with noise_from(network, Fresh(seeded(0))), nullcontext() if random else smoothed.noiseless(network):
         rates = [success(model, inputs, labels, draws)]
         for max_queries in (50, 400):
             queries = Queries(model, max_queries=max_queries)

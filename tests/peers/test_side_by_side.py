@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from smoothed.attacks import expected_logits, expected_loss, fgsm, one_draw, pgd
-from smoothed.injection import PNI, drawing, inject
+from smoothed.attacks import expected_logits, expected_loss, fgsm, one_draw_loss, pgd
+from smoothed.injection import PNI, inject, noise_from
 from smoothed.rng.seeds import seeded
 from smoothed.rng.sources import Fresh
 
@@ -82,18 +82,18 @@ class TestEOTPGD:
         inject(network, weights=PNI(initial=1.0))
         return network
 
-    def theirs(self, noisy, images, labels, num_samples, *, targeted):
+    def theirs(self, noisy, images, labels, eot_samples, *, targeted):
         attack = torchattacks.EOTPGD(
-            noisy, eps=EPS["linf"], alpha=EPS["linf"] / 4, steps=STEPS, eot_iter=num_samples, random_start=False
+            noisy, eps=EPS["linf"], alpha=EPS["linf"] / 4, steps=STEPS, eot_iter=eot_samples, random_start=False
         )
         if targeted:
             attack.set_mode_targeted_by_label(quiet=True)
-        with drawing(noisy, Fresh(seeded(9))):
+        with noise_from(noisy, Fresh(seeded(9))):
             return attack(images, labels)
 
     def ours(self, noisy, images, labels, objective, *, targeted):
         options = {"eps": EPS["linf"], "steps": STEPS, "random_start": False, "targeted": targeted}
-        with drawing(noisy, Fresh(seeded(9))):
+        with noise_from(noisy, Fresh(seeded(9))):
             return pgd(noisy, images, labels, objective=objective, **options)
 
     def test_averages_the_loss(self, targeted, noisy, images, labels):
@@ -101,12 +101,12 @@ class TestEOTPGD:
         attacked = self.ours(noisy, images, labels, expected_loss(6), targeted=targeted)
         assert_close(attacked, expected, rtol=0, atol=1e-6)
         # Averages of logits, or fewer draws, are other attacks.
-        for other in (expected_logits(6), expected_loss(5), one_draw()):
+        for other in (expected_logits(6), expected_loss(5), one_draw_loss()):
             attacked = self.ours(noisy, images, labels, other, targeted=targeted)
             assert (attacked - expected).abs().max() > EPS["linf"] / 4
 
     def test_one_draw_is_the_same_under_every_expectation(self, targeted, noisy, images, labels):
         expected = self.theirs(noisy, images, labels, 1, targeted=targeted)
-        for objective in (one_draw(), expected_loss(1), expected_logits(1)):
+        for objective in (one_draw_loss(), expected_loss(1), expected_logits(1)):
             attacked = self.ours(noisy, images, labels, objective, targeted=targeted)
             assert_close(attacked, expected, rtol=0, atol=1e-6)

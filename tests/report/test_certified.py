@@ -12,7 +12,7 @@ from smoothed.utils.intervals import interval
 
 def row(sigma, radius, certified):
     return CertifiedRow(
-        model="toy", sigma=sigma, sigma_units="normalized", sigma_pixel=sigma / 4, radius=radius, dimensions=3072,
+        model="toy", sigma=sigma, sigma_normalized=4 * sigma, sigma_smallest=sigma, radius=radius, dimensions=3072,
         linf_eps=radius / 3072**0.5, certified=certified / 200, certified_interval=interval(certified, 200),
         clean=0.6, clean_interval=interval(120, 200), predict_abstained=0.05,
         predict_abstained_interval=interval(10, 200), abstained=0.1, abstained_interval=interval(20, 200),
@@ -38,8 +38,9 @@ def test_the_table_shows_every_row(shown):
 
 
 def test_the_sentences():
-    assert certified_sentence(row(0.24, 0.0, 90)) == (
-        "At sigma 0.24 (normalized; 0.06 in pixels): PREDICT is right on 60.0% (53.1-66.5) and abstains on "
-        "5.0% (2.7-9.0), CERTIFY abstains on 10.0% (6.6-14.9); the mean radius is 0.0712."
+    assert certified_sentence(row(0.06, 0.0, 90)) == (
+        "At sigma 0.06 (0.24 normalized): PREDICT is correct on 60.0% (53.1-66.5) of the images and abstains on "
+        "5.0% (2.7-9.0); CERTIFY abstains on 10.0% (6.6-14.9). The mean certified L2 radius is 0.0712, where wrong "
+        "and abstained images count as 0."
     )
-    assert "r / sqrt(3072): eps = 8/255 would take r = 1.74." in linf_sentence(row(0.24, 0.0, 90))
+    assert "r / sqrt(3072): eps = 8/255 requires r = 1.74." in linf_sentence(row(0.24, 0.0, 90))

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from smoothed.evaluation.gradient_masking import Figure, Finding
-from smoothed.report.gradient_masking import findings_table
+from smoothed.report.gradient_masking import gradient_masking_table
 
 FINDINGS = [
     Finding("one", (Figure("white", "percent", 0.412), Figure("ahead", "points", -0.2, (-0.3, -0.1))), "Good.", "pass"),
@@ -18,7 +18,7 @@ FINDINGS = [
 @pytest.mark.parametrize("width", [60, 120])
 def test_everything_is_shown(width):
     console = Console(width=width, file=io.StringIO(), soft_wrap=True)
-    console.print(findings_table(FINDINGS, "a title"))
+    console.print(gradient_masking_table(FINDINGS, "a title"))
     shown = console.file.getvalue()
     assert max(map(len, shown.splitlines())) <= width
     words = " ".join(shown.replace("│", " ").split())

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.image import imread
 from rich.console import Console
 
@@ -13,11 +14,11 @@ from smoothed.report.table import gain_sentence, rows_table
 from smoothed.utils.files import write_json
 
 
-def row(vote, count, clean, robust, sigma=0.1):
+def row(vote, count, clean, robust, sigma=0.1, **attack):
+    attack = {"attack": "pgd", "steps": 7, "eps": 8 / 255, **attack}
     return Row.from_counts(
         clean=clean, robust=robust, images=200, model="toy", vote=vote, num_samples=count, sigma=sigma,
-        sigma_units="normalized", noise="gaussian",
-        attack="pgd", steps=7, attack_samples=1, precision="float32", seed=0, eps=8 / 255,
+        sigma_normalized=4 * sigma, noise="gaussian", eot_samples=1, precision="float32", seed=0, **attack,
     )  # fmt: skip
 
 
@@ -47,9 +48,25 @@ def test_deviations_are_shown_where_there_are_runs():
     assert "75.50 ± 0.71" in text(rows_table([row("soft", 8, [150, 152], [90, 90])]))
 
 
+@pytest.mark.parametrize(
+    ("attack", "shown"),
+    [
+        ({"attack": "cw-l0", "steps": 30, "eps": 12, "norm": "l0"}, "CW-L0-30{} eps 12 pixels"),
+        ({"norm": "l2", "eps": 128 / 255}, "PGD-7{} eps 128/255"),
+    ],
+)
+def test_eps_is_shown_in_the_unit_of_its_norm(attack, shown, monkeypatch, tmp_path):
+    rows = [row(ONE_DRAW, 1, [150], [90], sigma=0.0, **attack), row("soft", 8, [150], [90], **attack)]
+    assert shown.format(" at") in text(rows_table(rows)).splitlines()[0]
+    titles = []
+    monkeypatch.setattr(Axes, "set_title", lambda _axes, title, **_: titles.append(title))
+    plot_accuracy(rows, tmp_path / "plot.png")
+    assert titles == ["Clean images", shown.format(",")]
+
+
 def test_the_sentence_says_what_was_gained_or_lost(rows):
     sentence = gain_sentence(rows)
-    assert "8 draws, sigma 0.1 normalized" in sentence
+    assert "8 draws, sigma 0.1 (0.4 normalized)" in sentence
     assert "gained 4.0 points of accuracy (45.0% -> 49.0%) under PGD-7" in sentence
     assert "gained 4.0 points of accuracy (75.0% -> 79.0%) on clean images" in sentence
     worse = [rows[0], row("prediction", 8, [140], [90])]

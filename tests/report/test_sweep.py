@@ -7,7 +7,16 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from smoothed.report.sweep import LINES, SweepReport, caution, peaks_table, spans, sweep_grid, sweep_sentences, thinned
+from smoothed.report.sweep import (
+    LINES,
+    SweepReport,
+    format_ranges,
+    peaks_table,
+    selection_warning,
+    sweep_grid,
+    sweep_sentences,
+    thinned,
+)
 from sweeps import ROBUST, SETTING, made
 
 
@@ -59,47 +68,48 @@ def test_each_vote_at_its_peak(report):
     assert rows["PGD-7 %"] == ["62.0", "58.0"]
     assert rows["may be the best"] == ["0.1-0.3", "0.1-0.2"]
     assert " ".join(rows["gain over sigma 0"]) == "+21.0 (p < 0.001) +18.0 (p < 0.001)"
-    assert " ".join(rows["over the one below"]) == "+2.0 (p = 0.5) +3.0 (p = 0.25)"  # 2 / 2^2, 2 / 2^3
+    assert " ".join(rows["gain over next lower"]) == "+2.0 (p = 0.5) +3.0 (p = 0.25)"  # 2 / 2^2, 2 / 2^3
 
 
 def test_the_sentences(report):
     assert sweep_sentences(report) == [
-        "Best on these 100 images: sigma 0.2 (normalized), prediction vote, M = 8: 62.0 % (52.2-70.9) under PGD-7, "
-        "100.0 % (96.3-100.0) on clean images.",
-        "The best sigma is one of 0.1-0.3 (3 of 4; 95 % confidence).",
-        "Its points over other sigmas, on the same images: +21.0 over 0 (p < 0.001), +2.0 over 0.1 (p = 0.5), +1.0 "
-        "over 0.3 (p = 1): only what it gains over 0 is more than chance.",
-        "Fewer draws are worse there.",
-        "The soft vote can't be told from the prediction vote there.",
+        "Best setting on these 100 images: sigma 0.2, prediction vote, M = 8, with 62.0 % (52.2-70.9) under PGD-7, "
+        "100.0 % (96.3-100.0) on clean images (95 % intervals).",
+        "The best sigma is one of 0.1-0.3 (3 of 4; 95 % confidence); these images can't tell them apart.",
+        "Gains over other sigmas on the same images, in points: +21.0 over 0 (p < 0.001), +2.0 over 0.1 (p = 0.5), "
+        "+1.0 over 0.3 (p = 1). Only the gain over 0 is significant.",
+        "At this sigma and vote, fewer draws are significantly worse.",
+        "At this sigma and M, the soft vote is not significantly worse than the prediction vote.",
     ]
 
 
 def test_the_sentences_where_nothing_can_be_told():
     said = sweep_sentences(SweepReport.of(made([[[50, 51], [50, 50]]] * 4)))
-    assert "These images can't tell which of the 4 sigmas is the best: take more images." in said
-    assert said[2].endswith("+0.0 over 0.1 (p = 1): none of that can be told from chance.")
-    assert "Fewer draws may do: M = 1 can't be told from M = 8 there." in said
+    assert "These images can't tell which of the 4 sigmas is the best; use more images." in said
+    assert said[2].endswith("+0.0 over 0.1 (p = 1). No gain is significant.")
+    assert "At this sigma and vote, M = 1 is not significantly worse than M = 8: fewer draws may suffice." in said
 
 
 def test_the_sentences_where_all_is_plain():
     robust = [[[10, 20], [1, 1]], [[10, 90], [1, 1]], [[10, 50], [1, 1]], [[10, 50], [1, 1]]]
     said = sweep_sentences(SweepReport.of(made(robust)))
     assert said[1:] == [
-        "Every other sigma is beaten by another one (95 % confidence).",
-        "Its points over other sigmas, on the same images: +70.0 over 0 (p < 0.001), +40.0 over 0.2 (p < 0.001): "
-        "that is more than chance.",
-        "Fewer draws are worse there.",
-        "The other votes are worse there.",
+        "No other sigma can be the best (95 % confidence).",
+        "Gains over other sigmas on the same images, in points: +70.0 over 0 (p < 0.001), +40.0 over 0.2 (p < 0.001). "
+        "Every gain is significant.",
+        "At this sigma and vote, fewer draws are significantly worse.",
+        "At this sigma and M, the other votes are significantly worse.",
     ]
 
 
 def test_one_cell_on_clean_images():
-    sweep = made([[[62]]], (0.1,), (1,), ("soft",))
+    sweep = made([[[62]]], (0.1,), (1,), ("soft",), normalized=(0.4,))
     clean = replace(sweep, right=sweep.right[1:], setting={**SETTING, "attack": "none", "steps": None, "eps": None})
     said = sweep_sentences(SweepReport.of(clean))
     assert said == [
-        "Best on these 100 images: sigma 0.1 (normalized), soft vote, M = 1: 62.0 % (52.2-70.9) on clean images.",
-        "One sigma was measured: there is nothing to compare it with.",
+        "Best setting on these 100 images: sigma 0.1 (0.4 normalized), soft vote, M = 1, with 62.0 % (52.2-70.9) on "
+        "clean images (95 % intervals).",
+        "Only one sigma was measured, so there is nothing to compare it with.",
     ]
     shown = text(sweep_grid(SweepReport.of(clean)))
     assert "soft vote: accuracy in %, clean images" in shown
@@ -108,7 +118,7 @@ def test_one_cell_on_clean_images():
 
 def test_json_has_every_cell_and_what_was_concluded(report):
     written = json.loads(json.dumps(report.to_json()))
-    assert (written["judged_by"], written["data"]) == ("robust", "toy validation")
+    assert (written["criterion"], written["data"]) == ("robust", "toy validation")
     assert len(written["rows"]) == 16
     assert len(written["peaks"]) == 4
     (row,) = [row for row in written["rows"] if (row["vote"], row["num_samples"], row["sigma"]) == ("soft", 8, 0.3)]
@@ -121,5 +131,7 @@ def test_json_has_every_cell_and_what_was_concluded(report):
 
 
 def test_words():
-    assert spans([1, 2, 4, 7, 8, 9], range(10)) == "1-2, 4, 7-9"
-    assert "test images (cifar10 test): choose on others (--split validation)" in caution("cifar10 test")
+    assert format_ranges([1, 2, 4, 7, 8, 9], range(10)) == "1-2, 4, 7-9"
+    assert "test images (cifar10 test); select sigma and M on other images (--split validation)" in selection_warning(
+        "cifar10 test"
+    )

@@ -1,4 +1,4 @@
-"""Certified lines under the strong table: each number in the column of its meaning."""
+"""Certified lines under the worst-case table: each number in the column of its meaning."""
 
 from dataclasses import replace
 
@@ -7,16 +7,16 @@ from rich.console import Console
 
 import known
 from smoothed.evaluation.certified import CertifiedRow
-from smoothed.evaluation.fresh_votes import Votes
-from smoothed.evaluation.worst_case.rows import StrongRow
-from smoothed.report.table import strong_table
+from smoothed.evaluation.fresh_votes import VoteCounts
+from smoothed.evaluation.worst_case.rows import WorstCaseRow
+from smoothed.report.table import worst_case_table
 from smoothed.report.worst_case_certified import add_certified
 from smoothed.utils.intervals import interval
 
 
 def certified(radius, count):
     return CertifiedRow(
-        model="toy", sigma=0.24, sigma_units="normalized", sigma_pixel=0.06, radius=radius, dimensions=3072,
+        model="toy", sigma=0.06, sigma_normalized=0.24, sigma_smallest=0.06, radius=radius, dimensions=3072,
         linf_eps=radius / 3072**0.5, certified=count / 200, certified_interval=interval(count, 200),
         clean=0.6, clean_interval=(0.5, 0.7), predict_abstained=0.05, predict_abstained_interval=(0.0, 0.1),
         abstained=0.125, abstained_interval=(0.1, 0.2), mean_radius=0.07, images=200, alpha=0.001,
@@ -27,15 +27,16 @@ def certified(radius, count):
 def worst_case(**settings):
     """Of two images, 9 and 5 of 10 votes are right."""
     count, zeros = torch.tensor([10, 10]), torch.tensor([0, 0])
-    votes = Votes(count, torch.tensor([9, 5]), count, torch.tensor([9, 5]), zeros, zeros)
+    votes = VoteCounts(count, torch.tensor([9, 5]), count, torch.tensor([9, 5]), zeros, zeros)
     protocol = replace(known.QUICK, **settings)
-    names = {"model": "toy", "network": "smoothed", "attack": "worst case", "attacked": 2.0, "attack_samples": 4}
-    return StrongRow.from_votes(protocol, [votes], [votes], **names)
+    noise = known.UNIFORM.to_json(known.Threshold())
+    names = {"model": "toy", "network": "smoothed", "attack": "worst case", "attacked": 2.0, "eot_samples": 4}
+    return WorstCaseRow.from_votes(protocol, [votes], [votes], **names, **noise)
 
 
 def lines(rows, **settings):
     console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
-    console.print(add_certified(strong_table([worst_case(**settings)]), rows))
+    console.print(add_certified(worst_case_table([worst_case(**settings)]), rows))
     console.file.close()
     return [line.split() for line in console.export_text().splitlines()]
 

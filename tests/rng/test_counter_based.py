@@ -18,8 +18,8 @@ from smoothed.rng.counter_based import (
     normal,
     normals,
     numbers,
-    places,
-    places_channels_last,
+    positions,
+    positions_channels_last,
     splitmix64,
     uniform,
 )
@@ -90,7 +90,7 @@ def test_splitmix64_is_that_of_integers():
 def test_it_is_the_published_sequence():
     # The first outputs for the seed 1234567, as given with the algorithm's reference programs.
     expected = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
-    assert [int(bits) % WORD for bits in splitmix64(1234567 + places(4, CPU))] == expected
+    assert [int(bits) % WORD for bits in splitmix64(1234567 + positions(4, CPU))] == expected
 
 
 @laws
@@ -100,7 +100,7 @@ def test_it_is_the_published_sequence():
     [(torch.float64, 1e-9), (torch.float32, 2e-6), (torch.bfloat16, 0.02), (torch.float16, 2e-3)],
 )
 def test_each_number_is_a_function_of_key_and_place(law, dtype, error):
-    keys, spots = some_keys(3), places(50, CPU)
+    keys, spots = some_keys(3), positions(50, CPU)
     drawn = numbers(law, keys, spots, dtype)
     assert drawn.dtype == dtype
     expected = [[ORACLES[law](splitmix64_of(int(key + place) % WORD)) for place in spots] for key in keys]
@@ -121,7 +121,7 @@ def test_places_may_be_what_floats_are_not(law, rows):
 
 @pytest.mark.usefixtures("maker")
 def test_normals_are_the_numbers_of_the_normal_law():
-    keys, spots = some_keys(3), places(50, CPU)
+    keys, spots = some_keys(3), positions(50, CPU)
     assert torch.equal(normals(keys, spots), numbers(normal, keys, spots))
 
 
@@ -130,7 +130,7 @@ def test_normals_are_the_numbers_of_the_normal_law():
 @pytest.mark.parametrize("rows", [0, 1, 3, 700])
 @pytest.mark.parametrize("count", [0, 1, 2, 1001])
 def test_rows_and_places_may_be_taken_apart(law, rows, count):
-    keys, spots = some_keys(rows), places(count, CPU)
+    keys, spots = some_keys(rows), positions(count, CPU)
     drawn = numbers(law, keys, spots)
     assert drawn.shape == (rows, count)
     for row in range(0, rows, 97):
@@ -140,16 +140,16 @@ def test_rows_and_places_may_be_taken_apart(law, rows, count):
 
 @laws
 def test_a_part_is_no_larger_than_what_is_made_at_a_time(monkeypatch, law):
-    keys, spots = some_keys(5), places(70, CPU)
+    keys, spots = some_keys(5), positions(70, CPU)
     whole = numbers(law, keys, spots)
     for most in (1, 16, 70, 150):
-        monkeypatch.setitem(counter_based._AT_A_TIME, "cpu", most)
+        monkeypatch.setitem(counter_based._CHUNK_SIZES, "cpu", most)
         assert_close(numbers(law, keys, spots), whole, rtol=0, atol=2e-6)
 
 
 @pytest.mark.usefixtures("maker")
 def test_affine_is_applied_to_every_row():
-    keys, spots = some_keys(3), places(40, CPU)
+    keys, spots = some_keys(3), positions(40, CPU)
     scale, shift = torch.linspace(0, 2, 40), torch.linspace(-5, 5, 40)
     assert_close(normals(keys, spots, affine=(scale, shift)), normals(keys, spots) * scale + shift)
 
@@ -157,9 +157,9 @@ def test_affine_is_applied_to_every_row():
 @pytest.mark.usefixtures("maker")
 @pytest.mark.parametrize("rows", [1, 5])
 def test_what_is_added_may_be_another_for_each_row(monkeypatch, rows):
-    monkeypatch.setattr(counter_based, "_AT_A_TIME", {"cpu": 64})  # in parts, of several rows or of less than one
+    monkeypatch.setattr(counter_based, "_CHUNK_SIZES", {"cpu": 64})  # in parts, of several rows or of less than one
     for count in (20, 150):
-        keys, spots = some_keys(rows), places(count, CPU)
+        keys, spots = some_keys(rows), positions(count, CPU)
         scale, added = torch.linspace(0, 2, count), torch.randn(rows, count)
         expected = normals(keys, spots, torch.float64) * scale.double() + added.double()
         for dtype, error in ((torch.float64, 1e-12), (torch.float32, 2e-6), (torch.bfloat16, 2**-7)):
@@ -170,15 +170,15 @@ def test_what_is_added_may_be_another_for_each_row(monkeypatch, rows):
 
 
 def test_places_of_images_with_their_channels_last():
-    spots = places_channels_last(3, 20, CPU).view(4, 5, 3)
-    assert torch.equal(spots.permute(2, 0, 1), places(60, CPU).view(3, 4, 5))
+    spots = positions_channels_last(3, 20, CPU).view(4, 5, 3)
+    assert torch.equal(spots.permute(2, 0, 1), positions(60, CPU).view(3, 4, 5))
 
 
 @pytest.mark.usefixtures("maker")
 @pytest.mark.parametrize(("law", "biased"), [(normal, 1.005), (uniform, 1.005), (laplace, 1.01)])
 def test_law(law, biased):
     # Seed fixed; two million numbers: a deviation of so much more fails.
-    drawn = numbers(law, some_keys(1000), places(2000, CPU), torch.float64)
+    drawn = numbers(law, some_keys(1000), positions(2000, CPU), torch.float64)
     assert stats.kstest(drawn.flatten().numpy(), DISTRIBUTIONS[law].cdf).pvalue > 1e-3
     assert stats.kstest(biased * drawn.flatten().numpy(), DISTRIBUTIONS[law].cdf).pvalue < 1e-3
     # Five deviations of the mean and of the variance.
@@ -200,11 +200,11 @@ def test_tails_are_those_of_the_law(law, edges):
     expected = [4e7 * DISTRIBUTIONS[law].sf(edge) for edge in edges]
     beyond = [0, 0]
     for block in range(10):
-        drawn = numbers(law, some_keys(1000) + block, places(2000, CPU)).abs()
+        drawn = numbers(law, some_keys(1000) + block, positions(2000, CPU)).abs()
         beyond = [count + int((drawn > edge).sum()) for count, edge in zip(beyond, edges, strict=True)]
     assert abs(beyond[0] - expected[0]) < 5 * expected[0] ** 0.5
     assert 0 < beyond[1] < expected[1] + 5 * expected[1] ** 0.5
-    assert numbers(law, some_keys(1), places(10, CPU)).isfinite().all()
+    assert numbers(law, some_keys(1), positions(10, CPU)).isfinite().all()
 
 
 def test_the_extremes_are_finite():
@@ -272,7 +272,7 @@ class TestUniform:
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
     def test_rounded_to_fewer_digits_none_is_beyond_the_rounded_end(self, dtype):
-        drawn = numbers(uniform, some_keys(100), places(1000, CPU), dtype)
+        drawn = numbers(uniform, some_keys(100), positions(1000, CPU), dtype)
         assert drawn.abs().max() == torch.tensor(math.sqrt(3), dtype=dtype)
 
 
@@ -298,7 +298,7 @@ class TestLaplace:
 
     @pytest.mark.usefixtures("maker")
     def test_sign_and_size_are_independent(self):
-        drawn = numbers(laplace, some_keys(1000), places(2000, CPU), torch.float64).flatten()
+        drawn = numbers(laplace, some_keys(1000), positions(2000, CPU), torch.float64).flatten()
         # Two million: five deviations of the share of a sign, and of the mean of a product.
         assert abs(float(drawn.sign().mean())) < 5 / 2e6**0.5
         size = drawn.abs() * math.sqrt(2)
@@ -320,23 +320,23 @@ class TestCompiling:
     def test_only_once_it_is_asked_for(self, monkeypatch):
         asked = []
         monkeypatch.setattr(torch, "compile", lambda function, **_: asked.append(function) or function)
-        normals(some_keys(2), places(10, CPU))
+        normals(some_keys(2), positions(10, CPU))
         assert not asked
         compile_numbers()
         for _ in range(2):
-            normals(some_keys(2), places(10, CPU))
+            normals(some_keys(2), positions(10, CPU))
         assert [function.__name__ for function in asked] == ["normal"]
-        numbers(laplace, some_keys(2), places(10, CPU))
+        numbers(laplace, some_keys(2), positions(10, CPU))
         assert [function.__name__ for function in asked] == ["normal", "laplace"]
         assert asked[0].__code__ is not asked[1].__code__
         compile_numbers(on=False)
-        numbers(uniform, some_keys(2), places(10, CPU))
+        numbers(uniform, some_keys(2), positions(10, CPU))
         assert len(asked) == 2
 
     @laws
     @pytest.mark.parametrize("flaw", ["raises", "other numbers"])
     def test_without_a_compiler_that_works_numbers_are_the_same(self, monkeypatch, law, flaw):
-        keys, spots = some_keys(3), places(30, CPU)
+        keys, spots = some_keys(3), positions(30, CPU)
         expected = numbers(law, keys, spots)
 
         def compiler(function, **_):
@@ -351,7 +351,7 @@ class TestCompiling:
     @pytest.mark.usefixtures("maker")
     def test_compiled_numbers_take_part_in_no_graph(self):
         scale = torch.ones(4, requires_grad=True)
-        assert not normals(some_keys(2), places(4, CPU), affine=(scale, scale)).requires_grad
+        assert not normals(some_keys(2), positions(4, CPU), affine=(scale, scale)).requires_grad
 
     @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
     def test_all_laws_compile_in_one_program(self):
@@ -369,7 +369,7 @@ def numbers(on, *arguments):
     made.compile_numbers(on=on)
     return made.numbers(*arguments)
 
-where = made.places(3000, torch.device("cpu"))
+where = made.positions(3000, torch.device("cpu"))
 scale, shift = torch.rand(3000), torch.rand(3000)
 for law in (made.normal, made.uniform, made.laplace):
     for dtype in (torch.float32, torch.float64):

@@ -9,10 +9,10 @@ from torch.testing import assert_close
 
 from smoothed.errors import ArgumentError
 from smoothed.rng import counter_based
-from smoothed.rng.counter_based import normals, numbers, places
-from smoothed.rng.rows import Rows, normal_, uniform_
-from smoothed.rng.seeds import mix, mixed, seed_from, seeded
-from smoothed.rng.sources import Fresh, InBatch, Keyed, Pool, shared_at, where
+from smoothed.rng.counter_based import normals, numbers, positions
+from smoothed.rng.rows import RowGenerator, normal_, uniform_
+from smoothed.rng.seeds import mix, mix_rows, seed_from, seeded
+from smoothed.rng.sources import Fresh, Keyed, Pool, ShardSource, shared_at, shared_positions
 
 laws = pytest.mark.parametrize("law", [counter_based.normal, counter_based.uniform, counter_based.laplace])
 
@@ -40,11 +40,11 @@ class TestMix:
         for bit in range(63):
             assert abs(sum(seed >> bit & 1 for seed in seeds) / len(seeds) - 0.5) < 0.021
 
-    def test_mixed_is_the_same_of_many_with_all_bits(self):
+    def test_mix_rows_is_mix_of_each_row_with_all_bits(self):
         keys = [(-5, 2**63 + 1, 7), (3, 1, -1), (0, 2**62, 2)]
         for one in keys:
-            assert (int(mixed(*one)) & 2**64 - 1) >> 1 == mix(*one)
-        many = mixed(6, [3, 4, 5], 2, torch.tensor([8, 8, -9]))
+            assert (int(mix_rows(*one)) & 2**64 - 1) >> 1 == mix(*one)
+        many = mix_rows(6, [3, 4, 5], 2, torch.tensor([8, 8, -9]))
         assert [(int(state) & 2**64 - 1) >> 1 for state in many] == [mix(6, 3, 2, 8), mix(6, 4, 2, 8), mix(6, 5, 2, -9)]
 
     def test_seed_from_follows_its_generator_and_advances_it(self, generator):
@@ -58,7 +58,7 @@ class TestKeyed:
         draws, images = [3, 3, 8, 8, 3, 1], [5, 6, 5, 6, 5, 0]
         drawn = Keyed(11, draws, images).rows(4, (6, 7), torch.empty(0))
         for row, draw, image in zip(drawn, draws, images, strict=True):
-            assert_close(row, normals(mixed(11, draw, 4, image), places(7, row.device))[0], rtol=0, atol=0)
+            assert_close(row, normals(mix_rows(11, draw, 4, image), positions(7, row.device))[0], rtol=0, atol=0)
 
     @laws
     def test_rows_may_be_of_another_law(self, law):
@@ -66,7 +66,7 @@ class TestKeyed:
         drawn = Keyed(11, [3, 8], [5, 6]).rows(4, (2, 3, 7), like, law)
         assert drawn.dtype == torch.float64
         for row, draw, image in zip(drawn, [3, 8], [5, 6], strict=True):
-            expected = numbers(law, mixed(11, draw, 4, image), places(21, like.device), torch.float64)
+            expected = numbers(law, mix_rows(11, draw, 4, image), positions(21, like.device), torch.float64)
             assert_close(row.flatten(), expected[0], rtol=0, atol=1e-12)
 
     @laws
@@ -77,11 +77,13 @@ class TestKeyed:
         assert torch.equal(first, key.rows(1, (2, 50), like, law))
         assert torch.equal(elsewhere, key.rows(2, (2, 50), like, law))
         assert (first - second).abs().max() > 0.1
-        assert_close(second, numbers(law, mixed(mixed(3, 2, 1, [4, 5]), 1), places(50, like.device)), rtol=0, atol=2e-6)
+        assert_close(
+            second, numbers(law, mix_rows(mix_rows(3, 2, 1, [4, 5]), 1), positions(50, like.device)), rtol=0, atol=2e-6
+        )
 
     @laws
     def test_rows_have_the_batch_first(self, law):
-        with pytest.raises(ArgumentError, match="first dimension is the batch's, 2, got 6 rows in noise layer 1"):
+        with pytest.raises(ArgumentError, match="first dimension is the batch of 2 rows, got 6 rows in noise layer 1"):
             Keyed(3, 2, [4, 5]).rows(1, (6, 3), torch.empty(0), law)
 
     def test_generators_are_of_the_same_keys(self):
@@ -99,7 +101,9 @@ class TestKeyed:
 
     def test_shared_at_is_shared_at_those_places_of_those_layers(self):
         keys, like = [Keyed(1, 2), Keyed(1, 5), Keyed(8, 2)], torch.empty(0)
-        spots = torch.cat([where(3, places(10, like.device)[4:7]), where(1, places(2, like.device))])
+        spots = torch.cat(
+            [shared_positions(3, positions(10, like.device)[4:7]), shared_positions(1, positions(2, like.device))]
+        )
         drawn = shared_at(keys, spots, like)
         for key, row in zip(keys, drawn, strict=True):
             assert_close(row, torch.cat([key.shared(3, (2, 5), like).flatten()[4:7], key.shared(1, (2,), like)]))
@@ -197,43 +201,43 @@ class TestRows:
     @pytest.mark.parametrize("shape", [(), (1,), (3,), (3, 2, 5)])
     @pytest.mark.parametrize("cuts", [[1], [64], [63, 65], [10, 64, 65, 100, 128, 149]])
     def test_rows_are_the_same_wherever_the_batch_is_cut(self, draw, shape, cuts):
-        whole = Rows(5)
+        whole = RowGenerator(5)
         expected = [draw((150, *shape), whole) for _ in range(3)]
         for start, stop in itertools.pairwise([0, *cuts, 150]):
-            part = Rows(5, start)
+            part = RowGenerator(5, start)
             for request in range(3):
                 assert torch.equal(draw((stop - start, *shape), part), expected[request][start:stop])
 
     def test_a_part_may_be_far_from_the_start(self, draw):
-        first = Rows(1, 10**9 + 7)
-        assert torch.equal(draw((80, 3), first)[40:], draw((40, 3), Rows(1, 10**9 + 47)))
+        first = RowGenerator(1, 10**9 + 7)
+        assert torch.equal(draw((80, 3), first)[40:], draw((40, 3), RowGenerator(1, 10**9 + 47)))
 
     def test_seed_request_and_row_all_count(self, draw):
-        rows = torch.cat([draw((130, 4), Rows(seed)) for seed in (0, 1)])
-        first = Rows(0)
+        rows = torch.cat([draw((130, 4), RowGenerator(seed)) for seed in (0, 1)])
+        first = RowGenerator(0)
         draw((2, 4), first)
         rows = torch.cat([rows, draw((130, 4), first)])
         assert len(rows.unique(dim=0)) == 390
-        assert torch.equal(draw((130, 4), Rows(0)), rows[:130])
+        assert torch.equal(draw((130, 4), RowGenerator(0)), rows[:130])
 
     @pytest.mark.parametrize("first", [0, 30, 64])
     @pytest.mark.parametrize("shape", [(0,), (0, 3), (5, 0), (1, 2, 0)])
     def test_nothing_to_draw(self, draw, shape, first):
-        rows = Rows(3, first)
+        rows = RowGenerator(3, first)
         assert draw(shape, rows).shape == shape
         assert rows.requests == 1  # of a process without rows, too
 
     @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
     def test_dtype_and_the_global_generator(self, draw, dtype):
         before = torch.get_rng_state()
-        numbers = draw((70, 3), Rows(0), dtype)
+        numbers = draw((70, 3), RowGenerator(0), dtype)
         assert numbers.dtype == dtype
         assert len(numbers.unique()) > 50
         assert torch.equal(torch.get_rng_state(), before)
 
     def test_law(self, draw):
         """KS at 1e-3, seed fixed; rows, blocks and requests are independent: five deviations of a mean of products."""
-        rows = Rows(11)
+        rows = RowGenerator(11)
         numbers = torch.stack([draw((2000, 50), rows, torch.float64) for _ in range(2)])
         law = stats.norm if draw is normal else stats.uniform(-2, 5)
         assert stats.kstest(numbers.flatten().numpy(), law.cdf).pvalue > 1e-3
@@ -249,9 +253,9 @@ class TestRows:
             assert abs((one * other).mean()) < 5 / one.numel() ** 0.5, name
 
     def test_rows_can_be_taken_back(self, draw):
-        rows = Rows(2)
+        rows = RowGenerator(2)
         draw((3,), rows)
-        back = rows.remember()
+        back = rows.snapshot()
         first = draw((3,), rows)
         back()
         assert torch.equal(draw((3,), rows), first)
@@ -271,7 +275,7 @@ class TestFilling:
         assert torch.equal(numbers, draw((7, 2), seeded(4)))
 
     @draws
-    @pytest.mark.parametrize("randomness", [lambda: None, lambda: seeded(1), lambda: Rows(1)])
+    @pytest.mark.parametrize("randomness", [lambda: None, lambda: seeded(1), lambda: RowGenerator(1)])
     def test_in_place(self, draw, randomness):
         fill = uniform_ if draw is uniform else normal_
         bounds = (0, 1) if draw is uniform else ()
@@ -343,7 +347,7 @@ class TestPool:
     def test_it_can_be_taken_back(self):
         pool, like = Pool(Fresh(seeded(1)), 5), torch.empty(0)
         pool.shared(1, (2,), like)
-        back = pool.remember()
+        back = pool.snapshot()
         first = [pool.shared(1, (2,), like) for _ in range(4)]
         back()
         assert all(torch.equal(pool.shared(1, (2,), like), each) for each in first)
@@ -354,7 +358,7 @@ class TestInBatch:
         like = torch.empty(0, dtype=torch.float64)
 
         def part(first, rows):
-            source = InBatch(seeded(3), Rows(4, first))
+            source = ShardSource(seeded(3), RowGenerator(4, first))
             return [
                 source.shared(1, (5,), like),
                 source.rows(1, (rows, 3), like),
@@ -373,13 +377,13 @@ class TestInBatch:
         assert not torch.equal(whole[1][:, :2], whole[2][:, 0])
 
     def test_it_can_be_taken_back(self):
-        source, like = InBatch(seeded(3), Rows(4)), torch.empty(0)
+        source, like = ShardSource(seeded(3), RowGenerator(4)), torch.empty(0)
 
         def numbers():
             return torch.cat([source.shared(1, (3,), like), source.rows(1, (3,), like)])
 
         numbers()
-        back = source.remember()
+        back = source.snapshot()
         first = numbers()
         back()
         assert torch.equal(numbers(), first)

@@ -326,7 +326,7 @@ class TestWarnings:
 
     def test_predict_warns_where_alpha_is_out_of_reach(self):
         image = at_distance([0.5])
-        with pytest.warns(TooFewSamplesWarning, match="take 11 or more"):
+        with pytest.warns(TooFewSamplesWarning, match="use 11 or more"):
             assert predict_or_abstain(smoothed(seed=0), image, num_samples=10).tolist() == [ABSTAIN]
         assert predict_or_abstain(smoothed(noise=Gaussian(0.01)), image, num_samples=11).tolist() == [1]
 
@@ -340,10 +340,10 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("noise", "match"),
         [
-            (Laplace(0.1), "noise: expected Gaussian, for which alone the radius holds, got Laplace"),
+            (Laplace(0.1), "noise: expected Gaussian noise on the input, got Laplace"),
             (lambda inputs, generator: inputs, "noise: expected Gaussian"),  # noqa: ARG005
-            (Gaussian(0.0), "sigma: expected a deviation above 0 on every channel, got 0.0"),
-            (Gaussian((0.1, 0.0, 0.1)), "sigma: expected a deviation above 0 on every channel"),
+            (Gaussian(0.0), "sigma: expected a standard deviation above 0 on every channel, got 0.0"),
+            (Gaussian((0.1, 0.0, 0.1)), "sigma: expected a standard deviation above 0 on every channel"),
         ],
     )
     def test_noise(self, noise, match):
@@ -351,11 +351,11 @@ class TestErrors:
             certify(smoothed(noise=noise), at_distance([0.1]))
 
     def test_no_noise(self):
-        with pytest.raises(ArgumentError, match=r"noise: expected Gaussian, .*, got None"):
+        with pytest.raises(ArgumentError, match=r"noise: expected Gaussian noise on the input, got None"):
             certify(Smoothed(Halfspace()), at_distance([0.1]))
 
     def test_noise_at_a_hidden_layer(self, network, images):
-        with pytest.raises(ArgumentError, match=r"layer: expected noise on the input, .* got noise at layer '4'"):
+        with pytest.raises(ArgumentError, match=r"layer: expected None \(noise on the input\), got noise at layer '4'"):
             certify(Smoothed(network, Gaussian(0.1), layer="4"), images)
 
     @pytest.mark.parametrize("alpha", [0.0, 0.5, 1e-13, -0.1, float("nan"), 1, "0.1"])
@@ -368,7 +368,7 @@ class TestErrors:
     def test_draws(self, option):
         with pytest.raises(ArgumentError, match="num_samples: expected an integer of at least 1, got 0"):
             certify(smoothed(), at_distance([0.1]), **{option: 0})
-        with pytest.raises(ArgumentError, match="num_samples: expected at most 16777216 draws in all, got 1677"):
+        with pytest.raises(ArgumentError, match="num_samples: expected at most 16777216 draws in total, got 1677"):
             certify(smoothed(), at_distance([0.1]), **{option: 2**24 + 1})
 
     def test_images(self):
@@ -380,14 +380,14 @@ class TestErrors:
         for bad, match in [
             (good.float(), r"expected int64 counts of shape \(N, K\), K >= 2, got torch.float32"),
             (counts([3]), "counts: expected int64 counts"),
-            (counts([0, 0]), "expected counts of at least one draw an image"),
-            (counts([3, -1]), "expected counts of at least one draw an image"),
+            (counts([0, 0]), "expected counts of at least one draw per image"),
+            (counts([3, -1]), "expected counts of at least one draw per image"),
         ]:
             with pytest.raises(ArgumentError, match=match):
                 predict_from_counts(bad, 0.01)
         with pytest.raises(ArgumentError, match="selection: expected counts of at least one draw"):
             certificate_from_counts(counts([0, 0]), good, sigma=1.0, alpha=0.01)
-        with pytest.raises(ArgumentError, match=r"estimation: expected shape \(1, 2\), as selection, got \(2, 2\)"):
+        with pytest.raises(ArgumentError, match=r"estimation: expected the shape of selection, \(1, 2\), got \(2, 2\)"):
             certificate_from_counts(good, counts([3, 4], [3, 4]), sigma=1.0, alpha=0.01)
-        with pytest.raises(ArgumentError, match=r"sigma: expected a deviation above 0, got 0.0"):
+        with pytest.raises(ArgumentError, match=r"sigma: expected a finite standard deviation above 0, got 0.0"):
             certificate_from_counts(good, good, sigma=0.0, alpha=0.01)

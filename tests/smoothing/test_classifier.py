@@ -12,9 +12,9 @@ from scipy.stats import norm
 from torch import nn
 from torch.testing import assert_close
 
-from smoothed import CNI, PNI, Gaussian, OneDraw, Smoothed, attacks, inject, noiseless, votes
+from smoothed import CNI, PNI, Gaussian, NoisyClassifier, Smoothed, attacks, inject, noiseless, votes
 from smoothed.errors import ArgumentError
-from smoothed.injection import drawing
+from smoothed.injection import noise_from
 from smoothed.injection.additive import AdditiveLayer
 from smoothed.rng.seeds import seed_from
 from smoothed.rng.sources import Keyed
@@ -73,11 +73,11 @@ def noisy_network(network):
 
 def literal(model, noise, inputs, vote, draws, seed):
     """Eq. 8 as a loop over draws, with the same keys."""
-    draw = OneDraw(model, noise)
+    draw = NoisyClassifier(model, noise)
     total = 0
     for number in range(draws):
         with torch.no_grad():
-            total = total + vote(draw.keyed(inputs, Keyed(seed, number)))
+            total = total + vote(draw.with_key(inputs, Keyed(seed, number)))
     return total
 
 
@@ -103,7 +103,7 @@ def test_same_seed_same_votes_for_any_chunk(network, images, kind, chunk_size):
     counts = []
     for size in (16, chunk_size):
         smoothed = Smoothed(network, Gaussian(0.2), num_samples=9, chunk_size=size, seed=3)
-        counts.append(smoothed.tally(images, at=[1, 4, 9]))
+        counts.append(smoothed.tally(images, num_samples=[1, 4, 9]))
     for vote in votes.VOTES:
         for count in (1, 4, 9):
             assert torch.allclose(counts[0][vote][count].scores, counts[1][vote][count].scores, atol=1e-4)
@@ -123,7 +123,7 @@ def test_images_tallied_one_by_one_get_the_votes_of_the_batch(noisy_network, ima
 
 def test_a_tally_at_m_is_of_the_first_m_draws(noisy_network, images):
     def at(counts):
-        return Smoothed(noisy_network, Gaussian(0.2), seed=2).tally(images, at=counts)["weighted"]
+        return Smoothed(noisy_network, Gaussian(0.2), seed=2).tally(images, num_samples=counts)["weighted"]
 
     several = at([8, 1, 64])
     assert sorted(several) == [1, 8, 64]
@@ -155,6 +155,7 @@ def test_the_global_generator_is_not_touched(noisy_network, images):
     assert torch.equal(before, torch.random.get_rng_state())
 
 
+@pytest.mark.slow
 def test_no_two_votes_of_an_image_share_weight_noise(network, images):
     """At M draws of weight noise alone, the soft vote's variance over calls falls as 1 / M."""
     inject(network, weights=PNI())
@@ -169,7 +170,7 @@ def test_no_two_votes_of_an_image_share_weight_noise(network, images):
 def test_without_any_noise_one_draw_decides(network, images):
     smoothed = Smoothed(network, None, num_samples=3)
     assert torch.equal(smoothed.predict(images), network(images).argmax(1))
-    assert Smoothed(network, Gaussian(0.0), num_samples=1).one_draw.is_silent
+    assert Smoothed(network, Gaussian(0.0), num_samples=1).noisy_classifier.has_no_noise
 
 
 def test_sigma_zero_votes_over_the_networks_own_noise(noisy_network, images):
@@ -268,9 +269,11 @@ def test_a_plain_function_and_ones_own_noise_and_vote_work(images):
 
 
 def test_one_draw_takes_its_noise_from_its_generator(network, images):
-    draws = [OneDraw(network, Gaussian(0.2), generator=torch.Generator().manual_seed(0))(images) for _ in range(2)]
+    draws = [
+        NoisyClassifier(network, Gaussian(0.2), generator=torch.Generator().manual_seed(0))(images) for _ in range(2)
+    ]
     assert torch.equal(*draws)
-    with drawing(network, None):
+    with noise_from(network, None):
         expected = network(images + Gaussian(0.2)(images, torch.Generator().manual_seed(0)))
     assert torch.equal(draws[0], expected)
 
@@ -327,8 +330,8 @@ def test_bad_calls(network, images):
     ]:
         with pytest.raises(ArgumentError, match=message):
             smoothed.predict(inputs)
-    with pytest.raises(ArgumentError, match="at: expected an integer of at least 1, got 0"):
-        smoothed.tally(images, at=[0])
+    with pytest.raises(ArgumentError, match="num_samples: expected an integer of at least 1, got 0"):
+        smoothed.tally(images, num_samples=[0])
     with pytest.raises(ArgumentError, match="model: expected float logits of shape"):
         Smoothed(lambda inputs: inputs, num_samples=1).predict(images)
     with pytest.raises(ArgumentError, match="noise: expected noise of shape"):
@@ -362,7 +365,7 @@ def test_the_members_of_an_ensemble_have_their_own_noise():
     second.load_state_dict(first.state_dict())
     inject(first, weights=PNI()), inject(second, weights=PNI())
     both = nn.ModuleList([first, second])
-    with drawing(both, Keyed(0)):
+    with noise_from(both, Keyed(0)):
         assert not torch.equal(first[0].weight, second[0].weight)
 
 
@@ -377,7 +380,9 @@ def test_activation_noise_needs_the_batch_first(images):
 
     folded = Folded()
     inject(folded, activations=PNI())
-    with pytest.raises(ArgumentError, match="whose first dimension is the batch's, 16, got 384 rows in noise layer 1"):
+    with pytest.raises(
+        ArgumentError, match="whose first dimension is the batch of 16 rows, got 384 rows in noise layer 1"
+    ):
         Smoothed(folded, num_samples=1, chunk_size=16).predict(images)
 
 
@@ -388,7 +393,7 @@ def test_logits_that_are_not_finite_are_refused(images):
 
 def test_a_wrong_number_of_channels_names_the_argument(network, images, labels):
     gray = images[:, :1]
-    message = r"inputs: expected the channels that the model takes, got shape \(16, 1, 8, 8\)"
+    message = r"inputs: expected the number of channels that the model accepts, got shape \(16, 1, 8, 8\)"
     with pytest.raises(ArgumentError, match=message):
         Smoothed(network, Gaussian(0.1), num_samples=1, chunk_size=16).predict(gray)
     with pytest.raises(ArgumentError, match=message):
@@ -412,7 +417,7 @@ def test_neither_images_nor_noise_of_ones_own_are_written_to(network, images):
     for noise in (Gaussian(0.1), Gaussian((0.1, 0.2, 0.3)), lambda features, _: kept.expand_as(features)):
         Smoothed(network, noise, num_samples=3, seed=0).predict(images)
         with torch.no_grad():
-            OneDraw(network, noise)(images)
+            NoisyClassifier(network, noise)(images)
     assert torch.equal(images, before)
     assert torch.equal(kept, torch.full_like(kept, 0.1))
 
@@ -430,11 +435,11 @@ class Again(nn.Module):
 
 
 def test_activation_noise_that_is_called_twice_in_a_pass_is_two_noises(images):
-    draw, key = OneDraw(Again()), Keyed(3, 2, range(len(images)))
-    first, second = draw.keyed(images, key).chunk(2, 1)
+    draw, key = NoisyClassifier(Again()), Keyed(3, 2, range(len(images)))
+    first, second = draw.with_key(images, key).chunk(2, 1)
     assert torch.equal(first, key.rows(1, first.shape, first))
     assert abs(float((first * second).mean())) < 5 / first.numel() ** 0.5  # independent
-    again = draw.keyed(images[1:], Keyed(3, 2, range(1, len(images))))  # each pass, and however it is cut
+    again = draw.with_key(images[1:], Keyed(3, 2, range(1, len(images))))  # each pass, and however it is cut
     assert_close(again, torch.cat([first, second], 1)[1:])
 
 
@@ -460,5 +465,8 @@ def test_noise_at_a_layer_needs_the_batch_first(images):
         def forward(self, inputs):
             return self.layer(inputs.flatten(2).movedim(2, 0)).mean(0)
 
-    with pytest.raises(ArgumentError, match="layer: expected a layer whose input has the batch first, 16 rows, got 64"):
+    with pytest.raises(
+        ArgumentError,
+        match="layer: expected a layer whose input has the batch of 16 rows as its first dimension, got 64",
+    ):
         Smoothed(Sequence(), Gaussian(0.5), layer="layer", num_samples=1).predict(images)

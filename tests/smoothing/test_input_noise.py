@@ -8,19 +8,19 @@ from scipy import stats
 from torch import nn
 from torch.testing import assert_close
 
-from smoothed import OneDraw, Smoothed, votes
+from smoothed import NoisyClassifier, Smoothed, votes
 from smoothed.errors import ArgumentError
 from smoothed.models import CIFAR10_STD
 from smoothed.rng.seeds import mix, seeded
 from smoothed.rng.sources import Keyed
 from smoothed.smoothing.input_noise import NOISES, Gaussian, Laplace, ScaledNoise, Uniform
 
-LAWS = {
+NOISE_LAWS = {
     Gaussian: lambda sigma: stats.norm(scale=sigma),
     Uniform: lambda sigma: stats.uniform(-math.sqrt(3) * sigma, 2 * math.sqrt(3) * sigma),
     Laplace: lambda sigma: stats.laplace(scale=sigma / math.sqrt(2)),
 }
-noises = pytest.mark.parametrize("noise", LAWS)
+noises = pytest.mark.parametrize("noise", NOISE_LAWS)
 
 
 @noises
@@ -34,7 +34,7 @@ class TestLaw:
     def test_law(self, noise, generator):
         # KS at 1e-3, seed fixed. The last lines show its power: a bias of 3 % of sigma would fail.
         values = noise(0.1)(torch.zeros(1000, 3, 10, 10, dtype=torch.float64), generator).flatten().numpy()
-        law = LAWS[noise](0.1).cdf
+        law = NOISE_LAWS[noise](0.1).cdf
         assert stats.kstest(values, law).pvalue > 1e-3
         for biased in (1.03 * values, 0.97 * values, values + 0.003):
             assert stats.kstest(biased, law).pvalue < 1e-4
@@ -48,7 +48,7 @@ class TestLaw:
         sigmas = (0.02, 0.2, 0.5)
         values = noise(sigmas)(torch.zeros(1000, 3, 10, 10, dtype=torch.float64), generator)
         for channel, sigma in enumerate(sigmas):
-            assert stats.kstest(values[:, channel].flatten().numpy(), LAWS[noise](sigma).cdf).pvalue > 1e-3
+            assert stats.kstest(values[:, channel].flatten().numpy(), NOISE_LAWS[noise](sigma).cdf).pvalue > 1e-3
 
     def test_normalized_is_the_papers_unit(self, noise, generator):
         values = noise.normalized(0.24, CIFAR10_STD)(torch.zeros(1000, 3, 10, 10), generator)
@@ -104,7 +104,8 @@ class TestLaw:
 
     def test_wrong_number_of_channels(self, noise):
         with pytest.raises(
-            ArgumentError, match=r"sigma: expected one number a channel of \(2, 1, 4, 4\), got 3 numbers"
+            ArgumentError,
+            match=r"sigma: expected one number per channel of inputs of shape \(2, 1, 4, 4\), got 3 numbers",
         ):
             noise((0.1, 0.1, 0.1))(torch.zeros(2, 1, 4, 4))
 
@@ -121,8 +122,8 @@ class TestKeyed:
         # KS at 1e-3, seed fixed; five deviations of the mean and of the variance, whose kurtosis is 6 at most.
         like = torch.empty(2000, 3, 8, 8)
         drawn = noise(0.1).unit_rows(Keyed(5, range(2000), [7] * 2000), 0, like).double()
-        assert stats.kstest(drawn.flatten().numpy(), LAWS[noise](1).cdf).pvalue > 1e-3
-        assert stats.kstest(drawn[:, 1, 2, 3].numpy(), LAWS[noise](1).cdf).pvalue > 1e-3
+        assert stats.kstest(drawn.flatten().numpy(), NOISE_LAWS[noise](1).cdf).pvalue > 1e-3
+        assert stats.kstest(drawn[:, 1, 2, 3].numpy(), NOISE_LAWS[noise](1).cdf).pvalue > 1e-3
         assert abs(drawn.mean()) < 5 / drawn.numel() ** 0.5
         assert abs(drawn.square().mean() - 1) < 5 * (5 / drawn.numel()) ** 0.5
         for one, other in ((drawn[1:], drawn[:-1]), (drawn[:, 1:], drawn[:, :-1]), (drawn[..., 1:], drawn[..., :-1])):
@@ -172,10 +173,10 @@ class TestKeyed:
 
         inputs, key = torch.full((3, 2, 4, 4), 0.5), Keyed(5, 2, [7, 3, 1])
         for law in (Clipped(0.5), Positive(0.5)):
-            draw = OneDraw(nn.Identity(), law)
+            draw = NoisyClassifier(nn.Identity(), law)
             with torch.no_grad():
-                quick = draw.keyed(inputs, key)
-            assert_close(quick, draw.keyed(inputs, key))
+                quick = draw.with_key(inputs, key)
+            assert_close(quick, draw.with_key(inputs, key))
             assert quick.min() >= 0.45
 
     def test_noisy_rows_of_a_part_of_features_of_any_shape(self, noise):
@@ -189,7 +190,7 @@ class TestKeyed:
         counts = []
         for size in (16, chunk_size):
             smoothed = Smoothed(network, noise((0.1, 0.3, 0.2)), num_samples=9, chunk_size=size, seed=3)
-            counts.append(smoothed.tally(images, at=[1, 4, 9]))
+            counts.append(smoothed.tally(images, num_samples=[1, 4, 9]))
         for vote in votes.VOTES:
             for count in (1, 4, 9):
                 assert_close(counts[0][vote][count].scores, counts[1][vote][count].scores, rtol=0, atol=1e-4)
@@ -241,7 +242,7 @@ def test_noise_that_is_a_module_is_in_eval_mode_for_a_vote(network, images):
 
 
 def test_every_noise_has_a_name_and_a_law():
-    assert set(NOISES.values()) == set(LAWS)
+    assert set(NOISES.values()) == set(NOISE_LAWS)
 
 
 def test_a_law_of_a_mixin_is_also_that_of_keyed_rows():

@@ -41,10 +41,12 @@ def linear(inputs):
     return torch.stack([torch.zeros_like(margin), margin, -margin], 1)
 
 
-def tally(images, processes=None, stop=None, at=(1, 5, 40)):
+def tally(images, processes=None, stop=None, num_samples=(1, 5, 40)):
     smoothed = Smoothed(linear, Gaussian(0.6), chunk_size=4)
     shared = {} if processes is None else {"processes": processes}
-    return smoothed.tally(images, at, stop=stop, generator=torch.Generator().manual_seed(3), first_image=7, **shared)
+    return smoothed.tally(
+        images, num_samples, stop=stop, generator=torch.Generator().manual_seed(3), first_image=7, **shared
+    )
 
 
 @pytest.mark.parametrize("stop", [None, "exact"])

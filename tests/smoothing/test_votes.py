@@ -77,7 +77,7 @@ BOUNDED = {**votes.VOTES, "top two": votes.top_two(0.25), "by rank": votes.by_ra
 def test_no_draw_moves_two_classes_by_more_than_the_spread(vote, data):
     k = data.draw(st.integers(2, 7))
     logits = torch.tensor([data.draw(st.lists(st.floats(-60, 60, width=32), min_size=k, max_size=k))])
-    scores, bound = BOUNDED[vote](logits)[0], votes.bound_of(BOUNDED[vote], k)
+    scores, bound = BOUNDED[vote](logits)[0], votes.vote_bound(BOUNDED[vote], k)
     assert votes.spread(BOUNDED[vote], k) == bound.spread
     assert scores.max() - scores.min() <= bound.spread
     assert scores.abs().max() <= bound.largest
@@ -97,18 +97,18 @@ def test_spreads_by_hand():
     assert votes.spread(votes.by_rank([3, 1, 0.5]), 2) == 2
     assert votes.spread(votes.by_rank([3, 1, 0.5]), 4) == 3
     assert votes.spread(lambda logits: logits, 3) == math.inf
-    assert votes.bound_of(votes.by_rank([1]), 3).counts
-    assert not votes.bound_of(votes.by_rank([0.5, 0.5]), 3).counts
+    assert votes.vote_bound(votes.by_rank([1]), 3).counts
+    assert not votes.vote_bound(votes.by_rank([0.5, 0.5]), 3).counts
 
 
 def test_a_vote_of_your_own_with_its_bound():
-    own = votes.bounded(lambda logits: logits.sigmoid() - 0.25, spread=1, largest=0.75)
+    own = votes.with_bound(lambda logits: logits.sigmoid() - 0.25, spread=1, largest=0.75)
     assert torch.equal(own(torch.zeros(2, 3)), torch.full((2, 3), 0.25))
-    assert votes.bound_of(own, 3) == votes.Bound(1.0, 0.75)
-    assert votes.bound_of(votes.bounded(votes.soft, spread=1), 3).largest == 1
+    assert votes.vote_bound(own, 3) == votes.VoteBound(1.0, 0.75)
+    assert votes.vote_bound(votes.with_bound(votes.soft, spread=1), 3).largest == 1
     for options in ({"spread": -1}, {"spread": math.inf}, {"spread": 1, "largest": -1}):
         with pytest.raises(ArgumentError, match="expected a finite number of at least 0"):
-            votes.bounded(votes.soft, **options)
+            votes.with_bound(votes.soft, **options)
 
 
 @pytest.mark.parametrize("weights", [[], [1, -1], [float("nan")], [float("inf")]])

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from smoothed.data.imageset import ImageSet
-from smoothed.rng.rows import Rows
+from smoothed.rng.rows import RowGenerator
 from smoothed.training.batch import Part
 from smoothed.training.config import TrainingConfig
 from smoothed.training.run import Run
@@ -47,20 +47,20 @@ def make_part():
     """A function (images, labels, ...) that gives a part as a step hands it out."""
 
     def make(clean, labels, *, index=None, first=0, total=None, epoch=0, progress=0.0, seed=0):
-        places = torch.arange(first, first + len(clean))
-        index = places if index is None else index
+        positions = torch.arange(first, first + len(clean))
+        index = positions if index is None else index
         total = first + len(clean) if total is None else total
-        return Part(clean, labels, index, places, total, epoch, progress, Rows(seed, first))
+        return Part(clean, labels, index, positions, total, epoch, progress, RowGenerator(seed, first))
 
     return make
 
 
 @pytest.fixture
 def in_processes():
-    """A function that runs `work(process, together)` twice at once; `together` gathers the rows of both, in order."""
+    """A function that runs `work(process, gather)` twice at once; `gather` collects the rows of both, in order."""
     barrier, rows = threading.Barrier(2, timeout=60), {}
 
-    def gather(process, own):
+    def exchange(process, own):
         rows[process] = own
         barrier.wait()
         gathered = torch.cat([rows[0], rows[1]])
@@ -69,7 +69,7 @@ def in_processes():
 
     def run(work):
         with ThreadPoolExecutor(2) as pool:
-            running = [pool.submit(work, p, lambda own, p=p: gather(p, own)) for p in range(2)]
+            running = [pool.submit(work, p, lambda own, p=p: exchange(p, own)) for p in range(2)]
             return [future.result() for future in running]
 
     return run

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from smoothed.errors import ArgumentError
-from smoothed.rng.rows import Rows, normal_
+from smoothed.rng.rows import RowGenerator, normal_
 from smoothed.training.batch import Plan, Share
 
 DIVISIONS = [(1, 1), (1, 3), (2, 1), (2, 2), (3, 5)]
@@ -19,34 +19,34 @@ def shares(processes, parts):
 
 @pytest.mark.parametrize(("processes", "parts"), DIVISIONS)
 @pytest.mark.parametrize("total", [15, 16, 100, 256])
-def test_cuts(total, processes, parts):
+def test_pieces(total, processes, parts):
     """In order, without gap or overlap, as evenly as whole numbers allow, and the same for every process."""
-    cuts = shares(processes, parts)[0].cuts(total)
-    assert all(share.cuts(total) == cuts for share in shares(processes, parts))
-    assert len(cuts) == processes * parts
-    assert [row for cut in cuts for row in cut] == list(range(total))
-    sizes = [len(cut) for cut in cuts]
+    pieces = shares(processes, parts)[0].pieces(total)
+    assert all(share.pieces(total) == pieces for share in shares(processes, parts))
+    assert len(pieces) == processes * parts
+    assert [row for piece in pieces for row in piece] == list(range(total))
+    sizes = [len(piece) for piece in pieces]
     assert max(sizes) - min(sizes) <= 1
 
 
 @pytest.mark.parametrize(("processes", "parts"), DIVISIONS)
 def test_whose_the_pieces_are(processes, parts):
     """The p-th process has the p-th run of `parts` pieces, and all take their own in turn."""
-    cuts = list(Share(0, processes, parts).cuts(101))
-    owners = [piece // parts for piece in range(len(cuts))]
+    pieces = list(Share(0, processes, parts).pieces(101))
+    owners = [piece // parts for piece in range(len(pieces))]
     for process, share in enumerate(shares(processes, parts)):
-        own = [cut for cut, owner in zip(cuts, owners, strict=True) if owner == process]
-        assert share.own(101) == own
+        own = [piece for piece, owner in zip(pieces, owners, strict=True) if owner == process]
+        assert share.own_pieces(101) == own
         for part in range(parts):
-            at_once = [other.own(101)[part] for other in shares(processes, parts)]
-            assert share.beside(101, part) == at_once
+            at_once = [other.own_pieces(101)[part] for other in shares(processes, parts)]
+            assert share.concurrent_pieces(101, part) == at_once
 
 
 def test_a_batch_too_small_to_cut():
-    assert [len(cut) for cut in Share(0, 2, 3).cuts(6)] == [1] * 6
-    message = "batch_size: expected at least 6, an image for each part of each process, got 5"
+    assert [len(piece) for piece in Share(0, 2, 3).pieces(6)] == [1] * 6
+    message = "batch_size: expected at least 6, one image for each part of each process, got 5"
     with pytest.raises(ArgumentError, match=message):
-        Share(0, 2, 3).cuts(5)
+        Share(0, 2, 3).pieces(5)
 
 
 def test_a_run_whose_batch_is_too_small_is_refused_before_its_first_step(image_set, make_run, network):
@@ -147,13 +147,13 @@ def test_cut_batches_give_each_image_what_the_whole_one_does(image_set, processe
             part for share, own in zip(shares(processes, parts), cut, strict=True) for part in own[step].parts(share, 6)
         ]
         assert len(found) == processes * parts
-        for name in ("clean", "labels", "index", "places"):
+        for name in ("clean", "labels", "index", "positions"):
             pieces = torch.cat([getattr(part, name) for part in found])
             assert torch.equal(pieces, getattr(expected, name)), name
-        assert expected.places.tolist() == list(range(70))
+        assert expected.positions.tolist() == list(range(70))
         for _ in range(2):
-            normals = [normal_(torch.empty(len(part.labels), 5), part.rows) for part in found]
-            assert torch.equal(torch.cat(normals), normal_(torch.empty(70, 5), expected.rows))
+            normals = [normal_(torch.empty(len(part.labels), 5), part.row_generator) for part in found]
+            assert torch.equal(torch.cat(normals), normal_(torch.empty(70, 5), expected.row_generator))
         for part in found:
             assert (part.total, part.epoch, part.progress) == (70, batch.epoch, batch.progress)
             assert part.clean.is_contiguous(memory_format=torch.channels_last)
@@ -185,7 +185,7 @@ def test_crops_are_one_batchs_and_rows_one_steps(image_set):
     assert all(torch.equal(part.clean, parts[0].clean) for part in parts[:3])
     order = [part.index.argsort() for part in (parts[0], parts[3])]
     assert not torch.equal(parts[0].clean[order[0]], parts[3].clean[order[1]])
-    normals = [normal_(torch.empty(20, 5), part.rows) for part in parts]
+    normals = [normal_(torch.empty(20, 5), part.row_generator) for part in parts]
     assert all(not torch.equal(normals[i], normals[j]) for i in range(6) for j in range(i))
 
 
@@ -199,7 +199,7 @@ def test_another_seed_other_crops(image_set):
 def test_batches_and_parts_are_values(image_set):
     (batch,) = batches(Plan(4, 4, 1, 1, seed=0), image_set(4))
     (part,) = batch.parts(Share(), 0)
-    assert isinstance(part.rows, Rows)
+    assert isinstance(part.row_generator, RowGenerator)
     for value in (batch, part):
         with pytest.raises(dataclasses.FrozenInstanceError):
             value.total = 5

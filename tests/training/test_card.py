@@ -66,7 +66,7 @@ def test_what_a_run_writes_is_read_back(tmp_path, image_set, make_run, network):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "config: expected a card in JSON, or a checkpoint, got .*Expecting"),
+        ("{", "config: expected a model card in JSON or a checkpoint, got .*Expecting"),
         ("[1, 2]", "config: expected a training configuration in .*, got none"),
         ("{}", "config: expected a training configuration in .*, got none"),
         ('{"config": "cni-w"}', "config: expected a training configuration in .*, got none"),
@@ -80,10 +80,10 @@ def test_files_without_a_configuration(tmp_path, content, message):
 
 def test_files_that_are_not_there_or_not_text(tmp_path):
     for path in (tmp_path / "nowhere.json", tmp_path):
-        with pytest.raises(CheckpointError, match="config: expected a card in JSON, or a checkpoint, got"):
+        with pytest.raises(CheckpointError, match="config: expected a model card in JSON or a checkpoint, got"):
             read_config(path)
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(CheckpointError, match="config: expected a card in JSON"):
+    with pytest.raises(CheckpointError, match="config: expected a model card in JSON"):
         read_config(tmp_path / "bytes.json")
     with pytest.raises(CheckpointError, match="expected a checkpoint, found no such file"):
         read_config(tmp_path / "nowhere.safetensors")
@@ -97,7 +97,7 @@ def test_a_checkpoint_without_a_configuration(tmp_path, training):
 
 def test_settings_that_this_version_does_not_know(tmp_path):
     card = {"config": {**CONFIG.to_json(), "learning_rate": 0.1}}
-    with pytest.raises(ArgumentError, match="config: expected names that this version knows, got learning_rate"):
+    with pytest.raises(ArgumentError, match="config: expected settings that this version knows, got learning_rate"):
         read_config(written(tmp_path / CARD, card))
     with pytest.raises(ArgumentError, match="config: expected epochs of type"):
         read_config(written(tmp_path / CARD, {"config": {"epochs": "many"}}))

@@ -19,7 +19,7 @@ def test_the_defaults_are_the_papers():
         "pgd",
         7,
     )
-    assert (config.eps, config.attack_step, config.adversarial_weight) == (8 / 255, 1 / 4, 0.5)
+    assert (config.eps, config.relative_step_size, config.adversarial_weight) == (8 / 255, 1 / 4, 0.5)
     assert (config.lr, config.momentum, config.weight_decay) == (0.1, 0.9, 1e-4)
     assert (config.batch_size, config.epochs, config.schedule) == (256, 400, "steps")
 
@@ -45,7 +45,7 @@ def test_it_is_a_value():
 
 def test_json_of_another_kind():
     cases = [
-        ({"colour": 1}, "config: expected names that this version knows, got colour"),
+        ({"colour": 1}, "config: expected settings that this version knows, got colour"),
         ({"attack_stepz": 1}, "got attack_stepz; did you mean .*attack_steps"),
         ({"epochs": 1.5}, "config: expected epochs of type .*int.*, got 1.5"),
         ({"epochs": "4"}, "config: expected epochs of type .*int.*, got '4'"),
@@ -67,7 +67,6 @@ def test_bad_choices():
             ({"architecture": "vgg"}, "architecture: expected one of resnet20"),
             ({"architecture": "resnet21"}, "got 'resnet21'; did you mean .*resnet20"),
             ({"injection": "x"}, "injection: expected one of none"),
-            ({"input_sigma_units": "px"}, "input_sigma_units: expected one of normalized, pixel"),
             ({"input_draws": "x"}, "input_draws: expected one of fresh, fixed"),
             ({"attack": "x"}, "attack: expected one of fgsm.*none, free, iaat"),
             ({"norm": "l1"}, "norm: expected one of linf, l2"),
@@ -75,12 +74,16 @@ def test_bad_choices():
             ({"schedule": "x"}, "schedule: expected one of steps, onecycle"),
             ({"precision": "fp8"}, "precision: expected one of auto, float32, bf16, got 'fp8'"),
             ({"keep": "all"}, "keep: expected one of best, extremes"),
-            ({"loss": "mart", "label_smoothing": 0.1}, "label_smoothing: expected 0 with the loss mart.*got 0.1"),
+            ({"loss": "mart", "label_smoothing": 0.1}, "label_smoothing: expected 0 with loss mart.*got 0.1"),
+            (
+                {"input_sigma": 0.1, "input_sigma_normalized": 0.2},
+                "input_sigma: expected only one of input_sigma and input_sigma_normalized above 0, got both",
+            ),
         ],
     )
 
 
-COUNTS = ["attack_steps", "attack_samples", "loss_samples", "replays", "epochs", "batch_size", "accumulation"]
+COUNTS = ["attack_steps", "eot_samples", "loss_samples", "replays", "epochs", "batch_size", "accumulation"]
 SHARES = ["adversarial_weight", "label_smoothing", "average", "eps_warmup", "steps_warmup"]
 AMOUNTS = sorted(name for name, value in DEFAULTS.items() if type(value) is float and name not in SHARES)
 

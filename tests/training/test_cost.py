@@ -61,7 +61,7 @@ def small(recipe, **settings):
     whole = recipe.config()
     capped = {
         "attack_steps": min(whole.attack_steps, 3),
-        "attack_samples": min(whole.attack_samples, 2),
+        "eot_samples": min(whole.eot_samples, 2),
         "loss_samples": min(whole.loss_samples, 2),
         "replays": min(whole.replays, 3),
     }
@@ -88,7 +88,7 @@ def test_a_step_of_each_recipe_costs_what_is_said(name, image_set, make_run):
         ("mart", {"beta": 0.0}),
         ("iaat", {"attack_steps": 1, "loss_samples": 2}),
         ("fgsm-rs", {"attack": "fgsm", "attack_steps": 3}),
-        ("smoothadv", {"attack_samples": 9, "attack_steps": 1}),
+        ("smoothadv", {"eot_samples": 9, "attack_steps": 1}),
         ("smoothadv-l2", {"loss": "bernoulli", "adversarial_weight": 0.5}),
     ],
 )
@@ -104,7 +104,7 @@ def test_settings_that_change_the_cost(name, settings, image_set, make_run):
         ({"attack": "none", "adversarial_weight": 0.0}, 3),
         ({"attack": "pgd", "attack_steps": 7}, 7 * 2 + 2 * 3),
         ({"attack": "pgd", "attack_steps": 56}, 56 * 2 + 2 * 3),
-        ({"attack": "epgd", "attack_steps": 7, "attack_samples": 8}, 7 * 8 * 2 + 2 * 3),
+        ({"attack": "epgd", "attack_steps": 7, "eot_samples": 8}, 7 * 8 * 2 + 2 * 3),
         ({"attack": "kl", "loss": "trades", "attack_steps": 10}, 1 + 10 * 2 + 2 * 3),
         ({"attack": "free", "replays": 8, "adversarial_weight": 1.0}, 8 * 3),
     ],

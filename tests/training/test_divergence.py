@@ -57,7 +57,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_is_named(tmp_path, save_ever
     with pytest.raises(DivergedError, match="training diverged: the loss of step 5 of 6 is nan") as error:
         run(tmp_path, attack=poisoned(5), save_every=save_every)
     assert "\n" not in str(error.value)
-    assert f"the last epoch's network is in {tmp_path / 'last.safetensors'}: go on from it" in str(error.value)
+    assert f"continue from the last epoch (--from {tmp_path / 'last.safetensors'}) in a new folder" in str(error.value)
     assert load_state(tmp_path / "state")[1]["step"] == (4 if save_every == 0 else 3)
     assert all_finite(tmp_path)
 
@@ -88,5 +88,5 @@ def test_weights_that_are_no_numbers_are_not_saved_though_the_loss_is_one(tmp_pa
     with pytest.raises(DivergedError, match=r"diverged: after step 1 of 6, \S+ \(weights\) is not finite") as error:
         run(tmp_path, lr=3e38, weight_decay=1e3, on_step=lambda progress: losses.append(progress.loss))
     assert torch.tensor(losses).isfinite().all()
-    assert "start in a new folder with a lower --lr" in str(error.value)
+    assert "start again in a new folder with a lower --lr" in str(error.value)
     assert not saved(tmp_path)

@@ -6,7 +6,7 @@ from torch import nn
 
 from smoothed.checkpoint import describe, load, read_header, read_tensors, save
 from smoothed.errors import ArgumentError, CheckpointError
-from smoothed.injection import frozen, inject_preset, noise_layers
+from smoothed.injection import CNI, frozen, inject, inject_preset, noise_layers
 from smoothed.models import CIFAR10_STD, CIFAR100_MEAN, CIFAR100_STD, build
 from smoothed.training.config import TrainingConfig
 from smoothed.training.initial import initial_network
@@ -126,18 +126,36 @@ def test_fine_tuning_can_start_from_weaker_noise(tmp_path, data, injection):
     assert torch.allclose(noises[1], noises[0] / 2, atol=1e-6)
 
 
-@pytest.mark.parametrize(("there", "asked"), [("cni-w", "pni-w"), ("pni-w-layer", "pni-w"), ("cni-w", "none")])
-def test_a_checkpoint_with_another_noise(tmp_path, data, there, asked):
+@pytest.mark.parametrize(
+    ("there", "recipe", "asked", "message"),
+    [
+        ("cni-w", "cni-w", "pni-w", "already has CNI noise; --injection pni-w expects other noise. Pass .* cni-w to"),
+        ("pni-w-layer", "cni-w", "pni-w", "has PNI noise; --injection pni-w expects other .* pni-w-layer to keep it$"),
+        ("cni-w", "cni-w", "none", "has CNI noise; --injection none expects none. Pass --injection cni-w to keep it$"),
+        ("cni-w", "pni-w", "pni-w", "CNI noise; recipe pni-w expects only pni-w. Pass --injection cni-w to keep it$"),
+        ("cni-w", "at", "none", "CNI noise; recipe at expects none. Pass --injection cni-w to keep it$"),
+    ],
+)
+def test_a_checkpoint_with_another_noise(tmp_path, data, there, recipe, asked, message):
     path = checkpoint(tmp_path / "noisy.safetensors", there)
-    law = {"cni-w": "CNI", "pni-w-layer": "PNI"}[there]
-    message = f"expected a network with {asked}, part of it or no noise, got {law} on conv1.weight"
-    with pytest.raises(CheckpointError, match=message):
-        initial_network(TrainingConfig(start=path, injection=asked), data)
+    with pytest.raises(CheckpointError, match=message) as error:
+        initial_network(TrainingConfig(recipe=recipe, start=path, injection=asked), data)
+    assert str(error.value).startswith(f"{path} already has ")
+
+
+def test_a_checkpoint_whose_noise_is_no_presets(tmp_path, data):
+    """There is no injection to recommend then."""
+    model = build("resnet20", num_classes=len(CLASSES))
+    changes = inject(model, weights=CNI(rank=2)).to_json()
+    path = save(tmp_path / "noisy.safetensors", model, describe("resnet20", model, changes, CLASSES))
+    with pytest.raises(CheckpointError, match=r"has CNI noise; --injection pni-w expects other noise$"):
+        initial_network(TrainingConfig(start=str(path), injection="pni-w"), data)
 
 
 def test_a_checkpoint_that_does_not_fit(tmp_path, data, image_set):
     path = checkpoint(tmp_path / "noisy.safetensors", "cni-w")
-    with pytest.raises(CheckpointError, match=r"expected architecture resnet32, got resnet20; missing: layer1\.3"):
+    message = r"expected architecture resnet32, got resnet20 \(missing: layer1\.3.*; pass --architecture resnet20 to"
+    with pytest.raises(CheckpointError, match=message):
         initial_network(TrainingConfig(start=path, architecture="resnet32"), data)
     with pytest.raises(CheckpointError, match=r"expected classes \['a', 'b', 'c', 'd'\], got \['a', 'b', 'c'\]"):
         initial_network(TrainingConfig(start=path), image_set(12, classes=4))
@@ -166,11 +184,13 @@ def test_ones_own_network_gets_the_noise(data, network):
 )
 def test_ones_own_network_and_the_name_custom_go_together(data, architecture, own, got):
     config = TrainingConfig(architecture=architecture, injection="none")
-    with pytest.raises(ArgumentError, match=f"network: expected a network with the architecture custom.*got {got}"):
+    message = f"network: expected a network if, and only if, the architecture is custom, got {got}"
+    with pytest.raises(ArgumentError, match=message):
         initial_network(config, data, nn.Flatten() if own else None)
 
 
 def test_ones_own_network_is_loaded_by_its_owner(data, network):
     config = TrainingConfig(architecture="custom", start="resnet20-cni-w")
-    with pytest.raises(ArgumentError, match=r"start: expected none with a network of your own.*load its weights first"):
+    message = "start: expected none with a network of your own, got .*; load its weights yourself"
+    with pytest.raises(ArgumentError, match=message):
         initial_network(config, data, network)

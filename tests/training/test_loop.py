@@ -16,7 +16,7 @@ import smoothed
 from launching import Started
 from smoothed.checkpoint import load, read_header, read_tensors
 from smoothed.errors import CheckpointError, OutputError
-from smoothed.evaluation.accuracy import one_draw_accuracy
+from smoothed.evaluation.correctness import single_draw_accuracy
 from smoothed.injection import noise_layers
 from smoothed.training.card import read_config
 from smoothed.training.config import TrainingConfig
@@ -93,7 +93,7 @@ def test_it_learns_what_can_be_learned(tmp_path):
     )
     outcome = train(config, tiny_set(96, 0), tiny_set(16, 1), tmp_path)
     assert outcome.finished
-    assert one_draw_accuracy(load(tmp_path / "last.safetensors"), data) > 0.8  # chance is 1/3
+    assert single_draw_accuracy(load(tmp_path / "last.safetensors"), data) > 0.8  # chance is 1/3
 
 
 def test_the_card_says_where_the_model_comes_from(unkilled):
@@ -112,13 +112,15 @@ def test_the_card_says_where_the_model_comes_from(unkilled):
 
 def test_another_configuration_is_not_resumed(tmp_path):
     train(tiny_config(epochs=1), tiny_set(32, 0), tiny_set(16, 1), tmp_path)
-    with pytest.raises(CheckpointError, match=r"the run there has lr = 0\.1, this one 0\.2"):
+    with pytest.raises(CheckpointError, match=r"expected lr 0\.1 as in the run in this folder, got 0\.2"):
         train(tiny_config(epochs=1, lr=0.2), tiny_set(32, 0), tiny_set(16, 1), tmp_path)
 
 
 def test_another_recipe_is_not_resumed(tmp_path):
     run_small(tmp_path, recipe="at", epochs=1)
-    with pytest.raises(CheckpointError, match="the run there has recipe = 'at', this one 'at-full'; give the same"):
+    with pytest.raises(
+        CheckpointError, match="expected recipe 'at' as in the run in this folder, got 'at-full'; pass the same"
+    ):
         run_small(tmp_path, recipe="at-full", epochs=1, adversarial_weight=1.0)
 
 
@@ -171,7 +173,7 @@ def one_thread():
 
 @pytest.mark.usefixtures("one_thread")
 def test_the_card_holds_what_repeats_the_run_bit_by_bit(tmp_path):
-    settings = {"injection": "cni-w", "input_sigma": 0.1, "average": 0.5, "seed": 11}
+    settings = {"injection": "cni-w", "input_sigma_normalized": 0.1, "average": 0.5, "seed": 11}
     run_small(tmp_path / "first", command="smoothed train --seed 11", **settings)
     card = json.loads((tmp_path / "first" / "card.json").read_text())
     assert card["config"] == TrainingConfig(**{**SETTINGS, **settings}).to_json()
@@ -210,7 +212,7 @@ def test_ctrl_c_saves_the_state(tmp_path):
 
 def test_a_folder_that_can_not_be_made(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="could not be made"):
+    with pytest.raises(OutputError, match="could not be created"):
         train(tiny_config(), tiny_set(48, 0), tiny_set(16, 1), tmp_path / "file" / "run")
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from smoothed.rng.rows import Rows
+from smoothed.rng.rows import RowGenerator
 from smoothed.training.config import TrainingConfig
 from smoothed.training.losses import (
     LOSSES,
@@ -169,9 +169,9 @@ def test_the_expectation_over_the_coins_is_equation_6(model, batch, generator):
 def test_the_coins_follow_the_images(model):
     """Wherever a batch of 150 is cut, an image's coin is the one it has in the whole batch."""
     clean, labels = torch.zeros(150, 3, 2, 2, dtype=torch.float64), torch.zeros(150, dtype=torch.int64)
-    whole = attacked(model, clean, clean + 1, labels, 0.5, Rows(3))
+    whole = attacked(model, clean, clean + 1, labels, 0.5, RowGenerator(3))
     for cut in (1, 64, 97):
-        pieces = [(slice(None, cut), Rows(3)), (slice(cut, None), Rows(3, cut))]
+        pieces = [(slice(None, cut), RowGenerator(3)), (slice(cut, None), RowGenerator(3, cut))]
         coins = [attacked(model, clean[here], clean[here] + 1, labels[here], 0.5, rows) for here, rows in pieces]
         assert torch.equal(torch.cat(coins), whole)
     assert 40 < whole.sum() < 110
@@ -304,8 +304,8 @@ def test_a_configuration_settles_the_options(model, batch, name, options, formul
 def test_a_configuration_settles_the_coins(model, batch):
     clean, adversarial, labels = batch
     config = TrainingConfig(loss="bernoulli", adversarial_weight=0.6, label_smoothing=0.1)
-    found = LOSSES["bernoulli"](config)(model, *batch, Rows(8))
-    coins = attacked(model, clean.detach(), adversarial.detach(), labels, 0.6, Rows(8))
+    found = LOSSES["bernoulli"](config)(model, *batch, RowGenerator(8))
+    coins = attacked(model, clean.detach(), adversarial.detach(), labels, 0.6, RowGenerator(8))
     assert 0 < coins.sum() < IMAGES
     images = torch.where(coins.view(-1, 1, 1, 1), adversarial, clean)
     assert_same(model, batch, found, literal(eq_6(0.0, 0.1), model, images, images, labels))

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from smoothed.checkpoint import load, load_into, read_header, read_tensors
 from smoothed.errors import ArgumentError, CheckpointError
-from smoothed.evaluation.accuracy import one_draw_accuracy
+from smoothed.evaluation.correctness import single_draw_accuracy
 from smoothed.injection import frozen, noise_layers, noiseless
 from smoothed.training.config import TrainingConfig
 from smoothed.training.loop import train
@@ -40,8 +40,8 @@ def test_it_learns_and_its_checkpoint_is_loaded_into_another_like_it(tmp_path):
     assert header == read_header(path)
     assert (header["architecture"], header["classes"]) == ("custom", ["red", "green", "blue"])
     assert len(noise_layers(other)) == 3
-    assert one_draw_accuracy(other, tiny_set(96, 2)) > 0.8  # chance is 1/3
-    with pytest.raises(CheckpointError, match="got one's own; build it and use load_into"):
+    assert single_draw_accuracy(other, tiny_set(96, 2)) > 0.8  # chance is 1/3
+    with pytest.raises(CheckpointError, match="got a custom one; build it yourself and use load_into"):
         load(path)
 
 
@@ -62,7 +62,8 @@ def test_it_is_changed_in_place(tmp_path):
     [("resnet20", tiny_network(), "resnet20 and a network"), ("custom", None, "custom and no network")],
 )
 def test_a_network_goes_with_the_architecture_custom_alone(tmp_path, architecture, network, got):
-    with pytest.raises(ArgumentError, match=f"network: expected a network with the architecture custom.*, got {got}"):
+    message = f"network: expected a network if, and only if, the architecture is custom, got {got}"
+    with pytest.raises(ArgumentError, match=message):
         run(tmp_path, network, architecture=architecture)
 
 
@@ -80,7 +81,9 @@ class Untraceable(nn.Module):
 def test_what_can_not_be_traced_is_trained_all_the_same(tmp_path):
     outcome = run(tmp_path / "as-it-is", Untraceable())
     assert outcome.finished
-    assert outcome.fallback.startswith("attacks run on the network as it is (model: expected a network that torch.fx")
+    assert outcome.fallback.startswith(
+        "attacks use the network without fusing (model: expected a network that torch.fx"
+    )
     assert "\n" not in outcome.fallback
     run(tmp_path / "traced", tiny_network())
     plain, traced = last(tmp_path / "as-it-is"), last(tmp_path / "traced")
@@ -88,6 +91,7 @@ def test_what_can_not_be_traced_is_trained_all_the_same(tmp_path):
     assert run(tmp_path / "noiseless", Untraceable(), injection="none").finished
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiling_changes_weights_by_rounding_alone(tmp_path):
     outcome = run(tmp_path / "compiled", tiny_network(), compiled=True)

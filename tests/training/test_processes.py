@@ -20,8 +20,14 @@ pytestmark = pytest.mark.slow
 # Each must give the weights of one process. Steps are few, for a rounding grows where a gradient changes its sign.
 SAME = {
     "pni-w": {},
-    "input": {"injection": "cni-w", "input_sigma": 0.24, "loss": "bernoulli"},
-    "fixed": {"injection": "none", "input_sigma": 0.24, "input_draws": "fixed", "attack": "epgd", "loss_samples": 2},
+    "input": {"injection": "cni-w", "input_sigma_normalized": 0.24, "loss": "bernoulli"},
+    "fixed": {
+        "injection": "none",
+        "input_sigma_normalized": 0.24,
+        "input_draws": "fixed",
+        "attack": "epgd",
+        "loss_samples": 2,
+    },
     "activations": {"injection": "pni-a-a"},
     "trades": {"loss": "trades", "attack": "kl"},
     "free": {"attack": "free", "adversarial_weight": 1.0, "replays": 2, "batch_size": 15},
@@ -33,7 +39,7 @@ SAME = {
 }
 # Of a kill, a resumed run must show nothing: longer epochs, so that there are states inside them.
 LONG = {"images": 96, "batch_size": 4, "epochs": 4}
-RECORDED = {"records": True, "epochs": 1, "batch_size": 15, "injection": "cni-w"}
+RECORDED = {"record": True, "epochs": 1, "batch_size": 15, "injection": "cni-w"}
 TOLERANCE = 1e-5
 BF16_TOLERANCE = 1e-3
 # What a state is made of.
@@ -184,7 +190,7 @@ def test_a_batch_too_small_for_all_is_refused_by_all(folders):
     for rank in (0, 1):
         ended = json.loads((folders[1] / f"small.{rank}.json").read_text())
         assert ended == {
-            "error": "batch_size: expected at least 4, an image for each part of each process, got 3",
+            "error": "batch_size: expected at least 4, one image for each part of each process, got 3",
         }
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 from smoothed.injection import frozen, inject_preset
 from smoothed.training.batch import Share
 from smoothed.training.step import take_step
-from smoothed.training.weight_perturbation import perturbed, perturbed_weights
+from smoothed.training.weight_perturbation import perturb_weights, weights_to_perturb
 from smoothed.utils.modes import batch_statistics
 
 GAMMA = 0.01
@@ -45,7 +45,7 @@ def same(first, second):
 def test_weights_are_what_moves(noisy):
     """Not biases, not batch norm's, and no noise strength, of whatever shape: variance, factor, alpha."""
     names = {id(parameter): name for name, parameter in noisy.named_parameters()}
-    assert [names[id(weight)] for weight in perturbed_weights(noisy)] == [
+    assert [names[id(weight)] for weight in weights_to_perturb(noisy)] == [
         "0.parametrizations.weight.original",
         "4.parametrizations.weight.original",
         "7.parametrizations.weight.original",
@@ -55,10 +55,10 @@ def test_weights_are_what_moves(noisy):
 
 
 def test_each_layer_moves_by_gamma_of_its_norm_along_its_gradient(noisy, loss):
-    before, weights = values(noisy), perturbed_weights(noisy)
+    before, weights = values(noisy), weights_to_perturb(noisy)
     gradients = torch.autograd.grad(loss(), weights)
     moved = iter(gradients)
-    with perturbed(weights, loss, GAMMA):
+    with perturb_weights(weights, loss, GAMMA):
         for name, parameter in noisy.named_parameters():
             expected = before[name]
             if name.endswith("original"):
@@ -79,23 +79,23 @@ def test_the_weights_come_back_after_an_exception(noisy, loss):
         seen.append(values(noisy))
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), perturbed(perturbed_weights(noisy), loss, GAMMA):
+    with pytest.raises(KeyboardInterrupt), perturb_weights(weights_to_perturb(noisy), loss, GAMMA):
         stopped()
     assert not same(seen[0], before)
     assert same(values(noisy), before)
-    with pytest.raises(KeyboardInterrupt), perturbed(perturbed_weights(noisy), stopped, GAMMA):
+    with pytest.raises(KeyboardInterrupt), perturb_weights(weights_to_perturb(noisy), stopped, GAMMA):
         pass
     assert same(values(noisy), before)
 
 
 def test_the_loss_rises_by_what_its_slope_says(noisy, loss):
     """To first order by gamma times the sum over layers of |w| |g|."""
-    weights, start = perturbed_weights(noisy), loss().item()
+    weights, start = weights_to_perturb(noisy), loss().item()
     gradients = torch.autograd.grad(loss(), weights)
     slope = sum((w.norm() * g.norm()).item() for w, g in zip(weights, gradients, strict=True))
-    with perturbed(weights, loss, 1e-3):
+    with perturb_weights(weights, loss, 1e-3):
         assert loss().item() - start == pytest.approx(1e-3 * slope, rel=0.05)
-    with perturbed(weights, loss, 0.1):
+    with perturb_weights(weights, loss, 0.1):
         assert loss().item() > start + 0.05 * slope
     assert loss().item() == start
 
@@ -107,7 +107,7 @@ def test_a_layer_without_slope_stays():
     def loss():
         return (3 * used + 0 * flat).sum()
 
-    with perturbed([used, unused, flat], loss, 0.5):
+    with perturb_weights([used, unused, flat], loss, 0.5):
         assert torch.allclose(used, torch.full((2, 2), 1.5))
         assert torch.equal(unused, torch.ones(2, 2))
         assert torch.equal(flat, torch.ones(2, 2))
@@ -115,13 +115,13 @@ def test_a_layer_without_slope_stays():
 
 def test_gradients_are_averaged_before_their_norm_is_taken(noisy, loss):
     """With 3 for the mean over processes, the direction is that of the mean and the length is what it was."""
-    weights = perturbed_weights(noisy)
-    with perturbed(weights, loss, GAMMA):
+    weights = weights_to_perturb(noisy)
+    with perturb_weights(weights, loss, GAMMA):
         expected = [weight.detach().clone() for weight in weights]
-    with torch.no_grad(), perturbed(weights, loss, GAMMA, average=lambda gradient: 3 * gradient):
+    with torch.no_grad(), perturb_weights(weights, loss, GAMMA, average=lambda gradient: 3 * gradient):
         assert all(torch.allclose(w, e, rtol=1e-5, atol=1e-8) for w, e in zip(weights, expected, strict=True))
     before = [weight.detach().clone() for weight in weights]
-    with perturbed(weights, loss, GAMMA, average=torch.neg):
+    with perturb_weights(weights, loss, GAMMA, average=torch.neg):
         for weight, there, old in zip(weights, expected, before, strict=True):
             assert torch.allclose(weight, 2 * old - there, rtol=1e-5, atol=1e-7)
 

@@ -17,7 +17,7 @@ from smoothed.errors import SmoothedError
 from smoothed.rng.rows import uniform_
 from smoothed.training.config import TrainingConfig
 from smoothed.training.loop import train
-from smoothed.utils.distributed import parting
+from smoothed.utils.distributed import leaving_process_group
 
 SETTINGS = {
     "architecture": "custom",
@@ -59,10 +59,10 @@ class Recorder:
         save_file({name: tensor.detach().contiguous().clone() for name, tensor in flat.items()}, path)
 
 
-def perform(folder, name, *, images=48, limits=None, records=False, last=None, **settings):
+def perform(folder, name, *, images=48, limits=None, record=False, last=None, **settings):
     """One run, in `folder/name`; `limits` are the time limits of the processes. After step `last` it waits."""
     rank, network = int(os.environ.get("RANK", "0")), tiny_network()
-    recorder = Recorder(network) if records else None
+    recorder = Recorder(network) if record else None
     try:
         outcome = train(
             TrainingConfig(**{**SETTINGS, **settings}),
@@ -85,6 +85,6 @@ def perform(folder, name, *, images=48, limits=None, records=False, last=None, *
 
 def main(folder, runs):
     torch.set_num_threads(1)
-    with parting():
+    with leaving_process_group():
         for run in runs:
             perform(folder, **run)

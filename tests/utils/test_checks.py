@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smoothed import checks
 from smoothed.errors import ArgumentError, SmoothedError
+from smoothed.utils import checks
 
 
 def untyped(check):
@@ -50,7 +50,7 @@ def test_inputs_are_refused_exactly_beyond_the_tolerance(values):
 
 @pytest.mark.parametrize("values", [(-0.1, 0.5), (0.5, 1.1), (0.0, 255.0), (0.0, float("inf")), (-float("inf"), 1.0)])
 def test_inputs_out_of_range(values):
-    with pytest.raises(ArgumentError, match=r"in \[0, 1\], got values in .*; normalisation is the model's first layer"):
+    with pytest.raises(ArgumentError, match=r"in \[0, 1\], got values in .*; normalise inside the model"):
         checks.check_inputs(one_image(*values))
 
 
@@ -142,7 +142,7 @@ class TestClasses:
 
     @pytest.mark.parametrize(("values", "got"), [([0, 4], 4), ([-1, 9], -1), ([-100], -100)])
     def test_out_of_range(self, values, got):
-        with pytest.raises(ArgumentError, match=rf"targets: expected classes in 0\.\.3, the model's, got {got}$"):
+        with pytest.raises(ArgumentError, match=rf"targets: expected classes in 0\.\.3 of the model, got {got}$"):
             checks.check_classes(torch.tensor(values), 4, "targets")
 
     def test_a_tensors_bounds_are_read_once(self, monkeypatch):
@@ -153,7 +153,7 @@ class TestClasses:
         for _ in range(3):
             checks.check_classes(labels, 4)
         assert len(read) == 1
-        with pytest.raises(ArgumentError, match=r"0\.\.2, the model's, got 3"):
+        with pytest.raises(ArgumentError, match=r"0\.\.2 of the model, got 3"):
             checks.check_classes(labels, 3)  # for another network
         assert len(read) == 1
         checks.check_classes(labels.clone(), 4)
@@ -235,12 +235,12 @@ def test_no_choice(value):
     ("value", "hint"),
     [("sfot", "; did you mean soft?"), ("softer", "; did you mean soft?"), ("hart", "; did you mean hard?"), ("x", "")],
 )
-def test_no_choice_names_the_nearest(value, hint):
+def test_no_choice_names_similar_ones(value, hint):
     with pytest.raises(ArgumentError) as caught:
         checks.check_choice(value, ["soft", "hard"], "vote")
     assert str(caught.value) == f"vote: expected one of soft, hard, got {value!r}{hint}"
 
 
-def test_no_choice_names_all_that_are_near():
+def test_no_choice_names_all_similar_ones():
     with pytest.raises(ArgumentError, match=r"; did you mean (wide28 or wide34|wide34 or wide28)\?$"):
         checks.check_choice("wide", ["wide28", "resnet", "wide34"], "architecture")

@@ -15,7 +15,7 @@ import torch
 import shared_work
 from launching import ENVIRONMENT, LAUNCH, start_two
 from smoothed.errors import ProcessError
-from smoothed.utils.distributed import ALONE, Processes, parting
+from smoothed.utils.distributed import SINGLE_PROCESS, Processes, leaving_process_group
 
 SCRIPT = Path(shared_work.__file__)
 
@@ -29,19 +29,19 @@ def together(folder, work):
 
 class TestAlone:
     def test_one_process_knows_what_it_gave(self):
-        assert (ALONE.rank, ALONE.count) == (0, 1)
-        assert ALONE.gather("value") == ["value"]
-        assert ALONE.divide([lambda: 1, lambda: 2]) == [1, 2]
-        assert ALONE.divide([]) == []
+        assert (SINGLE_PROCESS.rank, SINGLE_PROCESS.count) == (0, 1)
+        assert SINGLE_PROCESS.gather("value") == ["value"]
+        assert SINGLE_PROCESS.divide([lambda: 1, lambda: 2]) == [1, 2]
+        assert SINGLE_PROCESS.divide([]) == []
 
     def test_nobody_else_was_started(self, monkeypatch):
         monkeypatch.delenv("WORLD_SIZE", raising=False)
-        assert Processes.started() == ALONE
+        assert Processes.started() == SINGLE_PROCESS
 
     def test_one_that_is_alone_may_be_stopped_as_ever(self, monkeypatch):
         monkeypatch.delenv("WORLD_SIZE", raising=False)
         before = signal.getsignal(signal.SIGTERM)
-        with parting():
+        with leaving_process_group():
             assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -67,15 +67,15 @@ class TestParting:
         before = signal.getsignal(signal.SIGTERM)
 
         def be_told():
-            with parting():
+            with leaving_process_group():
                 os.kill(os.getpid(), signal.SIGTERM)
                 time.sleep(5)
 
-        with pytest.raises(ProcessError, match="told to stop: another of them is gone"):
+        with pytest.raises(ProcessError, match="processes: received SIGTERM, because another process has exited"):
             be_told()
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN  # told twice, it still can say why it ends
         signal.signal(signal.SIGTERM, before)
-        with parting():
+        with leaving_process_group():
             assert signal.getsignal(signal.SIGTERM) is not before
         assert signal.getsignal(signal.SIGTERM) is before
 
@@ -87,7 +87,7 @@ class TestTwo:
         assert (first["own"], second["own"]) == ([0, 0, 0, 2, 4, 6], [1, 1, 3, 5])
 
     def test_votes_are_those_of_one(self, tmp_path):
-        alone = shared_work.WORKS["votes"](ALONE)
+        alone = shared_work.WORKS["votes"](SINGLE_PROCESS)
         for shared in together(tmp_path, "votes"):
             assert list(shared) == list(alone)
             for name, (scores, drawn) in alone.items():
@@ -106,5 +106,5 @@ class TestTwo:
         _, told = launcher.communicate(timeout=60)
         assert launcher.returncode != 0
         said = json.loads((tmp_path / f"{work}.0.json").read_text())["error"]
-        assert "another of them is gone" in said or "expected 2 at work, lost one" in said
+        assert "another process has exited" in said or "expected 2 running, but one has exited" in said
         assert "SIGKILL" in told

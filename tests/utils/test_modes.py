@@ -1,4 +1,4 @@
-"""Modes inside and after `evaluating` and `batch_statistics`, on networks with mixed modes."""
+"""Modes inside and after `eval_mode` and `batch_statistics`, on networks with mixed modes."""
 
 import copy
 
@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from smoothed.utils.modes import batch_statistics, evaluating
+from smoothed.utils.modes import batch_statistics, eval_mode
 
-contexts = pytest.mark.parametrize("context", [evaluating, batch_statistics])
+contexts = pytest.mark.parametrize("context", [eval_mode, batch_statistics])
 
 
 def modes(model):
@@ -28,7 +28,7 @@ def test_a_model_in_eval_mode_is_not_told_so_again(network, monkeypatch):
     told = []
     network.eval()
     monkeypatch.setattr(nn.Module, "train", lambda module, mode=True: told.append((module, mode)))
-    with evaluating(network):
+    with eval_mode(network):
         pass
     assert not told
 
@@ -47,13 +47,13 @@ def test_a_train_of_ones_own_is_always_called(network):
 
     hiding = Hiding().eval()
     network.train()
-    with evaluating(hiding):
+    with eval_mode(hiding):
         assert not any(modes(network))
 
 
 def test_modes_that_the_block_changed_come_back(network):
     network.eval()
-    with evaluating(network):
+    with eval_mode(network):
         network[1].train()
     assert not any(modes(network))
 
@@ -80,7 +80,7 @@ class TestBoth:
         network.train()
         with context(network):
             inner = modes(network)
-            with evaluating(network):
+            with eval_mode(network):
                 assert not any(modes(network))
             assert modes(network) == inner
         assert all(modes(network))
@@ -106,7 +106,7 @@ class TestBoth:
 def test_evaluating_equals_eval(network, images):
     expected = copy.deepcopy(network).eval()(images)
     network.train()
-    with evaluating(network):
+    with eval_mode(network):
         assert torch.equal(network(images), expected)
 
 

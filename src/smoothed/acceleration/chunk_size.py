@@ -1,4 +1,4 @@
-"""Short trials of what is faster here: how many rows a pass should have, this way or that."""
+"""Short measurements of speed on the present machine: the best chunk size, and the times of several functions."""
 
 import statistics
 import time
@@ -7,59 +7,68 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-FIRST, LARGEST = 16, 4096
-# A size must beat the best one before it by so much; two that don't end the probe.
-_GAIN = 1.03
+# Sizes of the first and of the largest chunk that are tried, in rows.
+FIRST_CHUNK_SIZE, LARGEST_CHUNK_SIZE = 16, 4096
+# Smallest speed-up over the best smaller size that counts.
+_MIN_SPEEDUP = 1.03
 _REPEATS = 3
 
-Pass = Callable[[int], object]
-"""Makes one forward pass of so many rows, and waits for it."""
+ForwardPass = Callable[[int], object]
+"""Function that makes one forward pass with the given number of rows and waits for its end."""
 
 
-def find_chunk_size(run: Pass, *, largest: int = LARGEST, clock: Callable[[], float] = time.perf_counter) -> int:
-    """The number of rows at which `run` makes the most rows a second.
+def find_chunk_size(
+    run: ForwardPass, *, largest: int = LARGEST_CHUNK_SIZE, clock: Callable[[], float] = time.perf_counter
+) -> int:
+    """Find the number of rows per pass at which `run` processes the most rows per second.
 
-    Sizes double from 16. The probe ends at the second one in a row that brings less than 3 %, or where memory does, and
-    the smallest of equals wins: it needs the least memory.
+    Sizes double from 16. The search ends at the second size in succession that is not at least 3 % faster than the
+    best one so far, or where memory runs out. Of sizes with about the same speed the smallest is chosen, because it
+    needs the least memory.
 
     Args:
-        run: makes a pass.
-        largest: no more rows than this; at least 1.
-        clock: seconds.
+        run: makes one forward pass with a given number of rows.
+        largest: largest number of rows to try, at least 1.
+        clock: returns the time in seconds.
 
     Raises:
-        torch.OutOfMemoryError: the first size is too large already.
+        torch.OutOfMemoryError: memory does not suffice for the first size.
     """
-    best, fastest, misses = 0, 0.0, 0
-    size = min(FIRST, largest)
+    best, best_speed, failures = 0, 0.0, 0
+    size = min(FIRST_CHUNK_SIZE, largest)
     while True:
         try:
-            run(size)  # the first pass of a size sets things up
+            run(size)  # not measured: the first pass of a size includes initialisation
             speed = size / statistics.median([_seconds(run, size, clock) for _ in range(_REPEATS)])
         except torch.OutOfMemoryError:
             if not best:
                 raise
             return best
-        misses = misses + 1 if speed < _GAIN * fastest else 0
-        if not misses:
-            best, fastest = size, speed
-        if misses == 2 or size == largest:
+        failures = failures + 1 if speed < _MIN_SPEEDUP * best_speed else 0
+        if not failures:
+            best, best_speed = size, speed
+        if failures == 2 or size == largest:
             return best
         size = min(2 * size, largest)
 
 
-def _seconds(run: Pass, size: int, clock: Callable[[], float]) -> float:
+def _seconds(run: ForwardPass, size: int, clock: Callable[[], float]) -> float:
     start = clock()
     run(size)
     return max(clock() - start, 1e-9)
 
 
 def seconds_in_turn(actions: Sequence[Callable[[], Tensor]], repeats: int = _REPEATS) -> list[float]:
-    """The median seconds of each action, after a first run of each; a device is waited for by the number it gives."""
-    taken: list[list[float]] = [[] for _ in actions]
+    """Measure functions in turn and return the median time of each in seconds.
+
+    Args:
+        actions: functions that return a tensor; its sum is read, which waits for the device.
+        repeats: number of measured rounds; one round before them is not measured.
+    """
+    seconds: list[list[float]] = [[] for _ in actions]
     for _ in range(1 + repeats):
-        for times, action in zip(taken, actions, strict=True):
+        for times, action in zip(seconds, actions, strict=True):
             start = time.perf_counter()
             action().sum().item()
             times.append(time.perf_counter() - start)
-    return [statistics.median(times[1:]) for times in taken]
+    return [statistics.median(times[1:]) for times in seconds]

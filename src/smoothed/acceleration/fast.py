@@ -1,4 +1,4 @@
-"""The same network, each draw near the cost of a bare forward pass: for votes, which need no gradients of weights."""
+"""A network in the form that makes draws cheapest, for votes and for gradients with respect to the input."""
 
 import warnings
 from collections.abc import Sequence
@@ -11,42 +11,43 @@ from torch import Tensor, nn
 from smoothed.acceleration.chunk_size import seconds_in_turn
 from smoothed.acceleration.fusing import Fused, fuse_or_keep
 from smoothed.errors import ArgumentError
-from smoothed.injection import drawing
+from smoothed.injection import noise_from
 from smoothed.rng.counter_based import compile_numbers
 from smoothed.rng.sources import Keyed, Source
 from smoothed.utils.devices import Precision, autocast, resolve_precision
 
-# Of more images, one draw is as much work as a pass needs to be worth starting.
-_FEW = 4
-# Draws that share a pass at most, and the weights that are held for them: a quarter of a gigabyte.
-_STACKED = 16
-_WEIGHTS = 2**26
+# Largest number of images whose draws share a pass: with more images, one draw fills a pass.
+_MAX_IMAGES = 4
+# Largest number of draws in a pass, and of weights that are stored for them (a quarter of a gigabyte).
+_MAX_DRAWS = 16
+_MAX_WEIGHTS = 2**26
 
 
 class SlowerWarning(UserWarning):
-    """A network that can't have its cheapest form. Its logits are the same."""
+    """The network runs without an acceleration that was asked for. Its logits are the same."""
 
 
 class Fast(nn.Module):
-    """A network in its cheapest form, from images (N, C, H, W) in [0, 1] to the logits (N, K) of one draw.
+    """A faster form of a network: images (N, C, H, W) in [0, 1] to the logits (N, K) of one draw.
 
-    Weight noise of all layers is one draw on one flat vector, frozen batch norms are folded into the weights
-    (`fusing.fuse`), images lie in memory with their channels last, and matrix products may be bf16. The noise of a seed
-    is the network's own. It follows the weights of `model` where they are trained, loaded or moved, as `fuse` does.
+    The weight noise of all layers is drawn at once on one flat vector, batch norms in eval mode are folded into the
+    weights (`fusing.fuse`), images have the channels-last memory format, and matrix products may run in bf16. For a
+    given seed, the noise is that of `model`. The form follows the weights of `model` when they are trained, loaded or
+    moved. It is differentiable with respect to the inputs, not to the weights.
 
     Args:
-        model: any network; one that can't be fused runs as it is, and `reason` says why.
-        precision: `float32`, whose logits are the network's to the rounding of sums; `bf16`, which rounds weights and
-            activations to 8 bits, but not those of the first and of the last layer; or `auto`: bf16 where the device of
-            `model` has units for it.
-        compile: whether torch.compile makes the operations, at the first pass, which takes half a minute on a CPU, and
-            from then on the random numbers of the whole process (`counter_based.compile_numbers`).
+        model: any network. A network that cannot be fused runs as it is, and the attribute `reason` says why.
+        precision: `float32` (the same logits up to rounding of sums), `bf16` (weights and activations with 8 bits of
+            mantissa, except in the first and the last layer), or `auto` (bf16 where the device of `model` has units
+            for it).
+        compile: whether torch.compile compiles the network at the first pass, which takes about half a minute on a CPU.
+            From then on it also compiles the random numbers of the whole process (`compile_numbers`).
 
     Raises:
-        ArgumentError: an unknown precision.
+        ArgumentError: the precision is unknown.
 
     Warns:
-        SlowerWarning: `compile` that can't be; the network then runs without.
+        SlowerWarning: the network cannot be compiled; it runs without.
 
     Example:
         >>> import smoothed
@@ -55,22 +56,23 @@ class Fast(nn.Module):
         torch.Size([3])
     """
 
-    def __init__(self, model: nn.Module, precision: str = "float32", *, compile: bool = False) -> None:  # noqa: A002 - torch's word
+    def __init__(self, model: nn.Module, precision: str = "float32", *, compile: bool = False) -> None:  # noqa: A002 - the term of torch
         super().__init__()
         first = next((tensor for group in (model.parameters(), model.buffers()) for tensor in group), torch.empty(0))
         self.precision: Precision = resolve_precision(precision, first.device)
         self.network, self.reason = fuse_or_keep(model, exact_ends=True)
         self.training = model.training
+        self.memory_format = torch.channels_last
         self._to_compile = compile
-        self._draws: dict[object, int] = {}
+        self._draws_per_pass: dict[object, int] = {}  # by the kind of images, as measured
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """See the class; logits are float32 whatever the precision. Differentiable in the inputs."""
+        """Map images to float32 logits, whatever the precision; differentiable with respect to the inputs."""
         if inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        # What a traced network computes is known; others may keep what they computed, and spoil it for gradients.
-        infers = isinstance(self.network, Fused) and not torch.is_grad_enabled()
-        with torch.inference_mode() if infers else nullcontext(), autocast(self.precision, inputs.device):
+        # A network that is not traced may store a tensor of this pass for later gradients: no inference mode for it.
+        inference = isinstance(self.network, Fused) and not torch.is_grad_enabled()
+        with torch.inference_mode() if inference else nullcontext(), autocast(self.precision, inputs.device):
             if self._to_compile:
                 self._to_compile = False
                 self._compile_for(inputs)
@@ -81,11 +83,14 @@ class Fast(nn.Module):
         """The logits of several draws in one pass, each with noise of its own (`Fused.stacked`), without gradients.
 
         Args:
-            inputs: images for each draw, (D, N, C, H, W).
-            sources: of the noise of each draw.
+            inputs: images of each draw, (D, N, C, H, W).
+            sources: noise source of each draw, D of them.
+
+        Returns:
+            Logits (D, N, K), float32.
 
         Raises:
-            ArgumentError: a network that can't be fused, or with noise elsewhere than on weights.
+            ArgumentError: the network cannot be fused, or has noise elsewhere than on weights.
         """
         if not isinstance(self.network, Fused) or not self.network.stacks:
             raise ArgumentError(
@@ -94,26 +99,27 @@ class Fast(nn.Module):
         with torch.inference_mode(), autocast(self.precision, inputs.device):
             return self.network.stacked(inputs, sources).float()
 
-    def draws_of_a_pass(self, images: Float[Tensor, "n c h w"], rows: int) -> int:
-        """How many draws of these images `stacked` should make at once: 1 if it can't, or is slower, which is tried.
+    def draws_per_pass(self, images: Float[Tensor, "n c h w"], rows: int) -> int:
+        """Number of draws of these images that `stacked` should compute at once, by a short trial; 1 if it is slower.
 
         Args:
-            images: (N, C, H, W).
-            rows: of a pass, at most.
+            images: a batch of the images to come, (N, C, H, W).
+            rows: largest number of rows in a pass.
         """
         if not isinstance(self.network, Fused) or not self.network.stacks:
             return 1
-        if self.training or len(images) > _FEW:
+        if self.training or len(images) > _MAX_IMAGES:
             return 1
-        draws = min(_STACKED, _WEIGHTS // self.network.size, rows // len(images))
+        draws = min(_MAX_DRAWS, _MAX_WEIGHTS // self.network.size, rows // len(images))
         if draws <= 1:
             return 1
         kind = (images.shape, images.dtype, images.device, draws)
-        if kind not in self._draws:
-            self._draws[kind] = draws if self._stacking_pays(images, draws) else 1
-        return self._draws[kind]
+        if kind not in self._draws_per_pass:
+            self._draws_per_pass[kind] = draws if self._stacking_pays(images, draws) else 1
+        return self._draws_per_pass[kind]
 
     def _stacking_pays(self, images: Tensor, draws: int) -> bool:
+        """Whether one pass of several draws is faster here than a pass for each."""
         sources = [Keyed(0, draw) for draw in range(draws)]
         inputs = images.expand(draws, *images.shape)
 
@@ -121,15 +127,15 @@ class Fast(nn.Module):
         def one_by_one() -> Tensor:
             logits = []
             for source in sources:
-                with drawing(self, source):
+                with noise_from(self, source):
                     logits.append(self(images))
             return torch.stack(logits)
 
         try:
-            apart, together = seconds_in_turn([one_by_one, lambda: self.stacked(inputs, sources)])
-        except RuntimeError:  # an operation that torch.vmap can't do
+            separate, stacked = seconds_in_turn([one_by_one, lambda: self.stacked(inputs, sources)])
+        except RuntimeError:  # an operation that torch.vmap does not support
             return False
-        return together < apart
+        return stacked < separate
 
     def _compile_for(self, images: Tensor) -> None:
         try:

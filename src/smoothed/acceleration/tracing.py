@@ -1,4 +1,4 @@
-"""A network as a graph of operations, where torch.fx gives one that is true; else it says why there is none."""
+"""The graph of a network's operations by torch.fx, or an error if a fixed graph cannot represent the network."""
 
 import operator
 from collections.abc import Callable, Iterator
@@ -8,19 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
-from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage] - torch's name for all of them
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage] - base class of all batch norms
 
-FUNCTIONS: dict[type[nn.Module], Callable[..., Tensor]] = {
+LAYER_FUNCTIONS: dict[type[nn.Module], Callable[..., Tensor]] = {
     nn.Conv1d: functional.conv1d,
     nn.Conv2d: functional.conv2d,
     nn.Conv3d: functional.conv3d,
     nn.Linear: functional.linear,
 }
-"""What a layer computes from its inputs, its weight and its bias."""
+"""The function by which each type of layer computes its output from its input, weight and bias."""
 
 
-class Whole(nn.Module):
-    """The network as it is called: with its own hooks, and with the defaults of whatever else it takes."""
+class CalledModel(nn.Module):
+    """A module that calls `model` with one argument, so that a trace includes the hooks and the default arguments."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -32,85 +32,91 @@ class Whole(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Looks inside modules as far as there are layers with weights in them, and nobody listens in."""
+    """Traces into modules that contain convolutions, linear layers or batch norms and have no hooks."""
 
-    proxy_buffer_attributes = True  # else what is computed from a buffer would stay what it is now
+    proxy_buffer_attributes = True  # otherwise values computed from a buffer would be constants of the graph
 
     def __init__(self) -> None:
         super().__init__()
-        self._before = _switches()
+        self._initial_modes = _gradient_and_autocast_modes()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if is_watched(m) or isinstance(m, _BatchNorm) or layer_kind(m) is not None:
+        if has_hooks(m) or isinstance(m, _BatchNorm) or base_layer_type(m) is not None:
             return True
-        inside = any(isinstance(inner, _BatchNorm) or layer_kind(inner) is not None for inner in m.modules())
-        return super().is_leaf_module(m, module_qualified_name) or not inside
+        has_layers = any(isinstance(inner, _BatchNorm) or base_layer_type(inner) is not None for inner in m.modules())
+        return super().is_leaf_module(m, module_qualified_name) or not has_layers
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:  # noqa: ANN401 - torch's arguments
-        if _switches() != self._before:  # which no graph records
-            raise ValueError("one that switches gradients or autocast on its way")
+        if _gradient_and_autocast_modes() != self._initial_modes:  # a graph does not record these modes
+            raise ValueError("one whose forward pass switches gradients or autocast")
         return super().create_node(*args, **kwargs)
 
 
-def _switches() -> tuple[bool, int]:
-    """Whether gradients are on, and how many blocks of autocast this is in."""
+def _gradient_and_autocast_modes() -> tuple[bool, int]:
+    """Whether gradients are enabled, and the number of nested autocast blocks."""
     nesting = torch.autocast_increment_nesting()
     torch.autocast_decrement_nesting()
     return torch.is_grad_enabled(), nesting
 
 
-def trace(whole: Whole) -> fx.Graph:
-    """The operations of a network, which is left as it was: one placeholder, and calls of modules named `model...`.
+def trace(called_model: CalledModel) -> fx.Graph:
+    """Trace a model, whose attributes are the same afterwards.
+
+    Args:
+        called_model: the model.
+
+    Returns:
+        A graph with one placeholder, whose nodes refer to modules and tensors as `model...`.
 
     Raises:
-        Exception: there is no such graph, or not the same one in train and eval mode; the message ends "expected a
-            network that torch.fx can trace, got ...".
+        Exception: the model cannot be traced, or its graph depends on the mode or the pass. The message is worded to
+            follow "expected a network that torch.fx can trace, got".
     """
     graphs = []
     for training in (False, True):
-        with _untouched(whole), torch.enable_grad():
-            own = vars(whole.model)
-            if "_original_forward" in own:  # Accelerate's autocast is around it; here the caller chooses the precision
-                own["forward"] = own["_original_forward"]
-            for module in whole.modules():
+        with _restored_attributes(called_model), torch.enable_grad():
+            attributes = vars(called_model.model)
+            if "_original_forward" in attributes:  # without Accelerate's autocast: the caller chooses the precision
+                attributes["forward"] = attributes["_original_forward"]
+            for module in called_model.modules():
                 module.training = training
-            tensors = [*whole.parameters(), *whole.buffers()]
-            graphs.append(_Tracer().trace(whole))
-            if any(map(operator.is_not, [*whole.parameters(), *whole.buffers()], tensors)):
-                raise ValueError("one that puts others in the place of its own tensors")
+            tensors = [*called_model.parameters(), *called_model.buffers()]
+            graphs.append(_Tracer().trace(called_model))
+            if any(map(operator.is_not, [*called_model.parameters(), *called_model.buffers()], tensors)):
+                raise ValueError("one whose forward pass replaces parameters or buffers")
     if any(node.op == "get_attr" and not str(node.target).startswith("model.") for node in graphs[0].nodes):
-        raise ValueError("one that makes tensors of its own, which may be others at each pass")
+        raise ValueError("one whose forward pass creates tensors, which may differ between passes")
     in_eval, in_train = ([(n.op, n.target, str(n.args), str(n.kwargs)) for n in graph.nodes] for graph in graphs)
     if in_eval != in_train:
-        raise ValueError("one that takes other steps in train mode than in eval mode")
+        raise ValueError("one whose operations differ between train and eval mode")
     return graphs[0]
 
 
 @contextmanager
-def _untouched(model: nn.Module) -> Iterator[None]:
-    """Afterwards the attributes of every submodule, and what is in its tables, are what they were before."""
+def _restored_attributes(model: nn.Module) -> Iterator[None]:
+    """Restore the attributes of every submodule at the end, and the contents of attributes that are dictionaries."""
     tables = [vars(module) for module in model.modules()]
     tables += [value for table in tables for value in table.values() if isinstance(value, dict)]
-    before = [(table, dict(table)) for table in tables]
+    saved = [(table, dict(table)) for table in tables]
     try:
         yield
     finally:
-        for table, content in before:
+        for table, content in saved:
             table.clear()
             table.update(content)
 
 
-def layer_kind(layer: nn.Module) -> type[nn.Module] | None:
-    """The layer of torch whose computation `layer` does, as its own class or with a parametrization."""
-    kind = next((kind for kind in FUNCTIONS if isinstance(layer, kind)), None)
-    if kind is None or "forward" in vars(layer):
+def base_layer_type(layer: nn.Module) -> type[nn.Module] | None:
+    """The type in `LAYER_FUNCTIONS` whose forward method `layer` has unchanged; None if there is none."""
+    base = next((base for base in LAYER_FUNCTIONS if isinstance(layer, base)), None)
+    if base is None or "forward" in vars(layer):
         return None
-    own = any(
-        getattr(type(layer), name, None) is not getattr(kind, name, None) for name in ("forward", "_conv_forward")
+    overridden = any(
+        getattr(type(layer), name, None) is not getattr(base, name, None) for name in ("forward", "_conv_forward")
     )
-    return None if own else kind
+    return None if overridden else base
 
 
-def is_watched(module: nn.Module) -> bool:
-    """Whether `module` has hooks on what passes through it."""
+def has_hooks(module: nn.Module) -> bool:
+    """Whether `module` has forward or backward hooks."""
     return any(getattr(module, f"_{name}_hooks") for name in ("forward", "forward_pre", "backward", "backward_pre"))

@@ -1,8 +1,8 @@
-"""Attacks: pure functions `(model, inputs, labels, *, ...) -> adversarial inputs`, one method a file."""
+"""Adversarial attacks: functions `(model, inputs, labels, *, ...) -> adversarial inputs`, one method per file."""
 
-from smoothed.attacks.attack import Attack, Budget
+from smoothed.attacks.attack import Attack, AttackOptions
 from smoothed.attacks.bpda import bpda
-from smoothed.attacks.eot import Expectation
+from smoothed.attacks.eot import EOT
 from smoothed.attacks.losses import LOSSES, Loss, cross_entropy, dlr, margin, targeted_dlr, targeted_margin
 from smoothed.attacks.max_loss.apgd import apgd, apgd_targeted
 from smoothed.attacks.max_loss.divergence import divergence_pgd
@@ -13,7 +13,7 @@ from smoothed.attacks.min_norm.carlini_wagner_l0 import carlini_wagner_l0
 from smoothed.attacks.min_norm.carlini_wagner_l2 import carlini_wagner_l2
 from smoothed.attacks.min_norm.carlini_wagner_linf import carlini_wagner_linf
 from smoothed.attacks.min_norm.ddn import ddn
-from smoothed.attacks.min_norm.minimum import bounded
+from smoothed.attacks.min_norm.minimum import within_radius
 from smoothed.attacks.named import (
     ATTACKS,
     EVALUATION_ATTACKS,
@@ -28,7 +28,7 @@ from smoothed.attacks.objectives import (
     expected_loss,
     expected_probabilities,
     expected_vote,
-    one_draw,
+    one_draw_loss,
 )
 from smoothed.attacks.query_based.bayes import bayesian
 from smoothed.attacks.query_based.nattack import nattack
@@ -36,28 +36,27 @@ from smoothed.attacks.query_based.queries import Queries
 from smoothed.attacks.query_based.square import square
 from smoothed.attacks.query_based.zoo import zoo
 from smoothed.attacks.transfer_based.ensemble import Ensemble
-from smoothed.attacks.transfer_based.imitation import imitation
 from smoothed.attacks.transfer_based.substitute import train_substitute
+from smoothed.attacks.transfer_based.substitute_attack import substitute_attack
 from smoothed.attacks.transfer_based.transfer import transfer
 
 __all__ = [
     "ATTACKS",
+    "EOT",
     "EVALUATION_ATTACKS",
     "LOSSES",
     "SINGLE_DRAW_ATTACKS",
     "SINGLE_STEP_ATTACKS",
     "TRAINING_ATTACKS",
     "Attack",
-    "Budget",
+    "AttackOptions",
     "Ensemble",
-    "Expectation",
     "Loss",
     "Objective",
     "Queries",
     "apgd",
     "apgd_targeted",
     "bayesian",
-    "bounded",
     "bpda",
     "carlini_wagner_l0",
     "carlini_wagner_l2",
@@ -72,18 +71,19 @@ __all__ = [
     "expected_vote",
     "fgsm",
     "fgsm_random_start",
-    "imitation",
     "margin",
     "multi_targeted_pgd",
     "named_attack",
     "nattack",
     "nfgsm",
-    "one_draw",
+    "one_draw_loss",
     "pgd",
     "square",
+    "substitute_attack",
     "targeted_dlr",
     "targeted_margin",
     "train_substitute",
     "transfer",
+    "within_radius",
     "zoo",
 ]

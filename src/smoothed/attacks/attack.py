@@ -1,4 +1,4 @@
-"""What an attack is once its options are settled, and what settles it."""
+"""The signature of an attack, and the options from which a named attack is built."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,37 +14,44 @@ from smoothed.utils.modes import Classifier
 
 @runtime_checkable
 class Attack(Protocol):
-    """An attack with its options settled: images and labels in, adversarial images out."""
+    """An attack with all of its options set: maps a model, images and labels to adversarial images."""
 
     def __call__(self, model: Classifier, inputs: Tensor, labels: Tensor, generator: Randomness = None) -> Tensor:
-        """Adversarial inputs of the shape of `inputs`."""
+        """Return adversarial inputs, (N, C, H, W).
+
+        Args:
+            model: classifier under attack, from images to logits (N, K).
+            inputs: images in [0, 1], (N, C, H, W).
+            labels: true classes (N,), or target classes for a targeted attack.
+            generator: source of the attack's random numbers; None for torch's default generator.
+        """
         ...
 
 
 @dataclass(frozen=True)
-class Budget:
-    """What an attack may do and how hard it tries. Each attack takes the parts that it knows.
+class AttackOptions:
+    """Options from which a named attack is built. Each attack uses the options that apply to it and ignores the others.
 
     Attributes:
-        eps: radius in pixel units of [0, 1]: a number, or one an image (N,), which PGD and its expectations take; for
-            `l0` a number of pixels.
-        steps: gradients taken.
-        step: the length of each, as a share of eps.
-        num_samples: draws for each gradient of an expectation, or answers averaged for each query.
-        norm: `linf` or `l2`, of attacks that have no norm of their own.
-        max_queries: for each image.
-        sees: what a query shows: `logits`, `shares` or `labels`.
-        sources: the networks that examples are transferred from.
+        eps: radius of the perturbation, in pixel units of [0, 1]; for `cw-l0`, a number of pixels. Gradient-based
+            attacks inside a ball, such as PGD, also accept one radius per image, (N,).
+        steps: number of gradient steps.
+        eot_samples: number of draws averaged for each gradient of an EOT attack, or of answers averaged for each query.
+        norm: `linf` or `l2`, for attacks that support both.
+        relative_step_size: length of a step of PGD as a fraction of eps.
+        max_queries: maximum number of queries per image.
+        sees: output that a black-box attacker observes: `logits`, `shares` (probabilities or vote shares) or `labels`.
+        sources: networks on which the examples of a transfer attack are made.
 
     Raises:
-        ArgumentError: no queries, or an unknown `sees`: also where the attack would ignore them.
+        ArgumentError: `max_queries` is below 1 or `sees` is unknown, even if the attack ignores them.
     """
 
     eps: float | Tensor
     steps: int = 7
-    num_samples: int = 8
+    eot_samples: int = 8
     norm: Literal["linf", "l2"] = "linf"
-    step: float = 0.25
+    relative_step_size: float = 0.25
     max_queries: int = 1000
     sees: Sees = "logits"
     sources: Sequence[Classifier] = ()

@@ -1,4 +1,4 @@
-"""What is averaged over draws or over models, and how the mean becomes logits again."""
+"""Averages over draws or models: the quantity that is averaged, and its conversion back to logits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from smoothed.attacks.objectives import SMALLEST_PROBABILITY
-from smoothed.utils.checks import check_choice, check_logits, naming_channels
+from smoothed.utils.checks import check_choice, check_logits, explaining_channel_errors
 from smoothed.utils.modes import Classifier
 
 AverageName = Literal["probabilities", "logits"]
@@ -17,23 +17,23 @@ AverageName = Literal["probabilities", "logits"]
 
 @dataclass(frozen=True)
 class Average:
-    """A kind of mean of several logits (N, K).
+    """A way to average several logits (N, K).
 
     Attributes:
-        scores: from logits (N, K) to what is averaged, (N, K).
-        logits: from the mean of the scores to logits (N, K) again.
+        scores: maps logits (N, K) to the scores (N, K) that are averaged.
+        logits: maps mean scores (N, K) back to logits (N, K).
     """
 
     scores: Callable[[Tensor], Tensor]
     logits: Callable[[Tensor], Tensor]
 
-    def of(self, model: Classifier, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
-        """The scores of one answer of `model`, in float32 at least.
+    def model_scores(self, model: Classifier, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
+        """Return the scores of one forward pass of `model`, (N, K), in at least float32.
 
         Raises:
-            ArgumentError: a model that gives no logits, or that is for other channels.
+            ArgumentError: the model does not return logits, or expects another number of channels.
         """
-        with naming_channels(images):
+        with explaining_channel_errors(images):
             logits = check_logits(model(images), len(images))
         return self.scores(logits.to(torch.promote_types(logits.dtype, torch.float32)))
 
@@ -42,14 +42,14 @@ AVERAGES: dict[str, Average] = {
     "probabilities": Average(lambda logits: logits.softmax(1), lambda mean: mean.clamp_min(SMALLEST_PROBABILITY).log()),
     "logits": Average(lambda logits: logits, lambda mean: mean),
 }
-"""By name: the softmaxes (Liu et al., 2017; Salman et al., 2019), or the logits themselves (Dong et al., 2018)."""
+"""Averages by name: of softmaxes (Liu et al., 2017; Salman et al., 2019), or of logits (Dong et al., 2018)."""
 
 
-def average_of(name: AverageName) -> Average:
-    """The average called `name`.
+def named_average(name: AverageName) -> Average:
+    """Return the average called `name`.
 
     Raises:
-        ArgumentError: an unknown name.
+        ArgumentError: the name is unknown.
     """
     check_choice(name, AVERAGES, "average")
     return AVERAGES[name]

@@ -1,4 +1,4 @@
-"""The geometry of a perturbation budget: where to start, which way to step, how to come back."""
+"""Perturbation balls in L-inf and L2: random starts, steepest directions and projections."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,15 +15,22 @@ from smoothed.utils.checks import check_choice, check_not_negative
 Norm = Literal["linf", "l2"]
 Images = Float[Tensor, "n c h w"]
 Radius = float | Tensor
-"""A radius in pixel units of [0, 1]: one number, or one an image, (N, 1, 1, 1)."""
+"""A radius in pixel units of [0, 1]: a number, or one radius per image, (N, 1, 1, 1)."""
 
-# Keeps 0 / 0 out of an image without gradient; no gradient that matters is this small.
+# Lower bound for a norm that is divided by: an image with zero gradient gets a zero step instead of NaN.
 TINY = 1e-12
 
 
 @dataclass(frozen=True)
 class Ball:
-    """A norm's ball. Every function takes and returns perturbations or gradients of shape (N, C, H, W)."""
+    """Operations on the ball of one norm. Perturbations and gradients have shape (N, C, H, W).
+
+    Attributes:
+        uniform: function of (like, eps, randomness) that draws perturbations of the shape of `like` uniformly from the
+            ball.
+        steepest: function of gradients that returns the direction of steepest ascent under the norm.
+        project: function of (perturbations, eps) that returns the nearest perturbations inside the ball.
+    """
 
     uniform: Callable[[Tensor, Radius, Randomness], Tensor]
     steepest: Callable[[Tensor], Tensor]
@@ -31,24 +38,33 @@ class Ball:
 
 
 def ball(norm: Norm) -> Ball:
-    """The ball of `linf` or `l2`."""
+    """Return the operations on the ball of `norm`.
+
+    Raises:
+        ArgumentError: the norm is neither `linf` nor `l2`.
+    """
     check_choice(norm, BALLS, "norm")
     return BALLS[norm]
 
 
 def check_radius(value: float | Tensor, inputs: Images, name: str) -> Radius:
-    """`value` ready to be multiplied with images: a number, or (N,) numbers as (N, 1, 1, 1).
+    """Return `value` ready to multiply images: a number, or a tensor (N,) reshaped to (N, 1, 1, 1).
+
+    Args:
+        value: radius or step length in pixel units of [0, 1], one for all images or one per image.
+        inputs: images (N, C, H, W), which give the number of images, the device and the dtype.
+        name: name of the argument in errors.
 
     Raises:
-        ArgumentError: negative or not finite, or a tensor of another shape than (N,).
+        ArgumentError: `value` is negative or not finite, or is a tensor of a shape other than (N,).
     """
     if not isinstance(value, Tensor):
         return check_not_negative(value, name)
     if value.shape != inputs.shape[:1]:
         raise ArgumentError(name, f"a number or a tensor of shape ({len(inputs)},)", f"shape {tuple(value.shape)}")
-    wrong = value[~((value >= 0) & value.isfinite())].tolist()
-    if wrong:
-        raise ArgumentError(name, "finite numbers of at least 0", wrong[0])
+    invalid = value[~((value >= 0) & value.isfinite())].tolist()
+    if invalid:
+        raise ArgumentError(name, "finite numbers of at least 0", invalid[0])
     return value.to(inputs).view(-1, 1, 1, 1)
 
 
@@ -58,9 +74,9 @@ def _uniform_linf(like: Images, eps: Radius, randomness: Randomness) -> Images:
 
 def _uniform_l2(like: Images, eps: Radius, randomness: Randomness) -> Images:
     direction = normal_(torch.empty_like(like), randomness)
-    pixels = direction[0].numel()
+    dimensions = direction[0].numel()
     radius = uniform_(torch.empty(len(like), 1, 1, 1, device=like.device, dtype=like.dtype), 0, 1, randomness)
-    return _unit_l2(direction) * radius.pow(1 / pixels) * eps
+    return _unit_l2(direction) * radius.pow(1 / dimensions) * eps
 
 
 def _norm_l2(tensor: Images) -> Float[Tensor, "n 1 1 1"]:

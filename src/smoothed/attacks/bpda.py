@@ -8,37 +8,38 @@ from torch import Tensor, nn
 
 from smoothed.errors import ArgumentError
 
-Part = Callable[[Tensor], Tensor]
+TensorFunction = Callable[[Tensor], Tensor]
 
 
 def identity(inputs: Tensor) -> Tensor:
-    """The inputs themselves: the approximation of whatever roughly gives back what it gets."""
+    """Return the inputs: the default gradient approximation, for functions that nearly preserve their input."""
     return inputs
 
 
-def bpda(function: Part, backward: Part = identity) -> nn.Module:
-    """`function`, with the gradient of `backward` in the place of its own.
+def bpda(function: TensorFunction, backward: TensorFunction = identity) -> nn.Module:
+    """Wrap `function` so that its backward pass uses the gradient of `backward`.
 
-    Put it where the part was, as in `nn.Sequential(bpda(compress), network)`, and attack the whole: the network sees
-    exactly what the defence shows it, and the gradient goes on as if the part were its approximation.
+    Put the wrapped function in the place of the original, as in `nn.Sequential(bpda(compress), network)`, and attack
+    the result. The forward pass is exact; the gradient is computed as if `function` were `backward`.
 
     Args:
-        function: the part without a useful gradient: a rounding, a compression, a call out of torch. It gets tensors
-            without gradient. A random one is drawn anew at each call.
-        backward: differentiable, from the same inputs to outputs of the same shape as those of `function`. By default
-            the identity, for parts whose output is close to their input.
+        function: function without a useful gradient, such as rounding, compression or code outside torch. It receives
+            tensors without gradient. A random function is evaluated afresh at each call.
+        backward: differentiable approximation of `function`, with the same input and output shapes. The default is the
+            identity.
 
     Returns:
-        A module from the inputs of `function` to its outputs, in the mode of `function` if that is a module.
+        A module from the inputs of `function` to its outputs. It starts in the training mode of `function` if that is a
+        module, and otherwise in eval mode.
 
     Raises:
-        ArgumentError: when called, outputs that are not float tensors, or an approximation of another shape.
+        ArgumentError: at a call, `function` does not return a float tensor, or `backward` returns another shape.
     """
-    return _Approximated(function, backward)
+    return _BPDA(function, backward)
 
 
-class _Approximated(nn.Module):
-    def __init__(self, function: Part, backward: Part) -> None:
+class _BPDA(nn.Module):
+    def __init__(self, function: TensorFunction, backward: TensorFunction) -> None:
         super().__init__()
         self.function = function
         self.approximation = backward
@@ -54,18 +55,21 @@ class _Approximated(nn.Module):
             return exact
         approximate = self.approximation(inputs)
         if approximate.shape != exact.shape:
-            expected = f"outputs of shape {tuple(exact.shape)}, as of function"
+            expected = f"outputs of shape {tuple(exact.shape)}, the same as function's"
             raise ArgumentError("backward", expected, f"shape {tuple(approximate.shape)}")
-        return _Exchanged.apply(exact, approximate)  # pyright: ignore[reportReturnType] - torch's stubs say Any or nothing
+        return _ReplaceGradient.apply(exact, approximate)  # pyright: ignore[reportReturnType] - torch's stubs say Any or nothing
 
 
-class _Exchanged(torch.autograd.Function):
-    """The first argument's value with the second's gradient; adding and subtracting would round the value."""
+class _ReplaceGradient(torch.autograd.Function):
+    """The value of the first argument with the gradient of the second.
+
+    The usual `approximate + (exact - approximate).detach()` would round the value.
+    """
 
     @staticmethod
     def forward(ctx: Any, exact: Tensor, approximate: Tensor) -> Tensor:  # noqa: ANN401
         del ctx, approximate
-        return exact.clone()  # which may be a view of the inputs
+        return exact.clone()  # a copy, since `exact` may be a view of the inputs
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[None, Tensor]:  # noqa: ANN401  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -1,4 +1,4 @@
-"""Expectation over transformation, as a model: any attack sees averaged gradients (Athalye et al., ICML 2018)."""
+"""Expectation over transformation as a model: any attack then uses averaged gradients (Athalye et al., ICML 2018)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,48 +8,48 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from smoothed.attacks.averages import AverageName, average_of
-from smoothed.attacks.objectives import HELD_DRAWS
-from smoothed.attacks.replay import remember
+from smoothed.attacks.averages import AverageName, named_average
+from smoothed.attacks.objectives import MAX_STORED_DRAWS
+from smoothed.attacks.replay import snapshot
 from smoothed.attacks.streaming import Draw, differentiate
 from smoothed.errors import ArgumentError
 from smoothed.utils.checks import check_positive
 from smoothed.utils.modes import Classifier
 
 
-class Expectation(nn.Module):
+class EOT(nn.Module):
     """The mean of a random model over fresh draws, from images (N, C, H, W) to logits (N, K).
 
-    Give it to an attack of this package or of another in the model's place: each of the attack's gradients is that of
-    the mean over `num_samples` draws. Attacks that take an `objective` have expectations of losses, too.
+    Pass it to any attack, of this package or another, in place of the model: each gradient of the attack is then that
+    of the mean over `eot_samples` draws. For expectations of losses, use an attack that takes an `objective`.
 
-    It estimates the logits (without bias) or the logarithm of the probabilities (biased by O(1 / num_samples), Jensen)
-    in expectation over the model's noise and the transform's. The output is differentiable in the inputs alone. Where
-    there are more than `held` draws, each is met again for its gradient, so that memory does not grow with them; what
-    draws must then be found by `attacks.replay.remember`, and still be in place when the gradient is taken. A model
-    whose draws don't come again has all of them held.
+    It estimates the expectation over the model's noise and the transform: of the logits (without bias), or of the
+    probabilities, whose logarithm is returned (with a bias of O(1 / eot_samples), by Jensen's inequality).
+
+    The output is differentiable with respect to the inputs only. Above `max_stored_draws` draws, the backward pass
+    repeats the draws one by one, so that memory does not grow with their number. `attacks.replay.snapshot` must then
+    find every random generator of the model, and the model must not change before the backward pass. If a draw cannot
+    be repeated, all draws are stored. The module starts in the mode of `model`.
 
     Args:
-        model: any callable from images to logits (N, K), such as a network with noise inside or a `OneDraw`.
-        num_samples: draws of each call, the paper's M.
-        average: `probabilities` gives the logarithm of the mean softmax, `logits` the mean of the logits.
-        transform: from images (N, C, H, W) to what the model is shown, differentiable (see `bpda`): a random crop or
-            rescaling, drawn anew for each draw. None for none.
-        held: how many draws may be in memory at once.
-
-    It begins in the model's mode.
+        model: any callable from images to logits (N, K), such as a network with internal noise or a `NoisyClassifier`.
+        eot_samples: number of draws per call.
+        average: `probabilities` returns the logarithm of the mean softmax, `logits` the mean of the logits.
+        transform: differentiable map (see `bpda`) from images (N, C, H, W) to the inputs of the model, such as a random
+            crop or rescaling, evaluated afresh for each draw; None for no transform.
+        max_stored_draws: maximum number of draws whose graphs are kept in memory at once.
 
     Raises:
-        ArgumentError: no draws, an unknown average; when called, a model that gives no logits; in the backward pass,
-            draws that do not come again, though they did in the call.
+        ArgumentError: `eot_samples` or `max_stored_draws` is below 1, or the average is unknown; at a call, the model
+            does not return logits; in the backward pass, the repeated draws differ from those of the forward pass.
 
     Example:
         >>> import torch
-        >>> from smoothed import Gaussian, OneDraw
+        >>> from smoothed import Gaussian, NoisyClassifier
         >>> square = lambda inputs: torch.stack([inputs.square().sum((1, 2, 3)), inputs.new_zeros(len(inputs))], 1)
-        >>> noisy = OneDraw(square, Gaussian(0.1), generator=torch.Generator().manual_seed(0))
+        >>> noisy = NoisyClassifier(square, Gaussian(0.1), generator=torch.Generator().manual_seed(0))
         >>> inputs = torch.full((1, 1, 1, 1), 0.5, requires_grad=True)
-        >>> Expectation(noisy, 200, average="logits")(inputs)[0, 0].backward()
+        >>> EOT(noisy, 200, average="logits")(inputs)[0, 0].backward()
         >>> print(f"{inputs.grad.item():.1f}")
         1.0
     """
@@ -57,94 +57,94 @@ class Expectation(nn.Module):
     def __init__(
         self,
         model: Classifier,
-        num_samples: int = 8,
+        eot_samples: int = 8,
         *,
         average: AverageName = "probabilities",
         transform: Callable[[Tensor], Tensor] | None = None,
-        held: int = HELD_DRAWS,
+        max_stored_draws: int = MAX_STORED_DRAWS,
     ) -> None:
         super().__init__()
-        average_of(average)
+        named_average(average)
         self.model = model
-        self.num_samples = check_positive(num_samples, "num_samples")
+        self.eot_samples = check_positive(eot_samples, "eot_samples")
         self.average: AverageName = average
         self.transform = transform
-        self.held = check_positive(held, "held")
+        self.max_stored_draws = check_positive(max_stored_draws, "max_stored_draws")
         self.training = isinstance(model, nn.Module) and model.training
 
     def forward(self, inputs: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
-        """The logits of the mean, (N, K), in float32 at least."""
-        average = average_of(self.average)
+        """Return the logits of the mean, (N, K), in at least float32."""
+        average = named_average(self.average)
 
         def draw(images: Tensor) -> Tensor:
-            return average.of(self.model, images if self.transform is None else self.transform(images))
+            return average.model_scores(self.model, images if self.transform is None else self.transform(images))
 
         return average.logits(self._mean(draw, inputs))
 
     def extra_repr(self) -> str:
-        """The options, for printing."""
-        return f"num_samples={self.num_samples}, average={self.average}"
+        """Return the options for `repr`."""
+        return f"eot_samples={self.eot_samples}, average={self.average}"
 
     def _mean(self, draw: Draw, inputs: Tensor) -> Tensor:
         differentiable = torch.is_grad_enabled() and inputs.requires_grad
-        if differentiable and self.num_samples <= self.held:
-            return self._held(draw, inputs)
-        back = remember(self)
+        if differentiable and self.eot_samples <= self.max_stored_draws:
+            return self._stored_mean(draw, inputs)
+        rewind = snapshot(self)
         with torch.no_grad():
             first = draw(inputs)
             total = first.clone()
-            for _ in range(self.num_samples - 1):
+            for _ in range(self.eot_samples - 1):
                 total += draw(inputs)
             if not differentiable:
-                return total / self.num_samples
-            ahead = remember(self)
-            back()
-            again = draw(inputs)
-            ahead()
-        if not torch.equal(first, again):
-            return self._held(draw, inputs)
-        return _sum_replayed(inputs, total, draw, back, self) / self.num_samples
+                return total / self.eot_samples
+            return_to_now = snapshot(self)
+            rewind()
+            repeated = draw(inputs)
+            return_to_now()
+        if not torch.equal(first, repeated):
+            return self._stored_mean(draw, inputs)
+        return _sum_replayed(inputs, total, draw, rewind, self) / self.eot_samples
 
-    def _held(self, draw: Draw, inputs: Tensor) -> Tensor:
-        return torch.stack([draw(inputs) for _ in range(self.num_samples)]).mean(0)
+    def _stored_mean(self, draw: Draw, inputs: Tensor) -> Tensor:
+        return torch.stack([draw(inputs) for _ in range(self.eot_samples)]).mean(0)
 
 
 def _sum_replayed(
-    inputs: Tensor, total: Tensor, draw: Draw, back: Callable[[], None], model: Expectation
+    inputs: Tensor, total: Tensor, draw: Draw, rewind: Callable[[], None], model: EOT
 ) -> Float[Tensor, "n k"]:
-    """`total`, the sum of the model's draws since the place where `back` leads, differentiable in `inputs`."""
+    """Return `total`, the sum of the model's draws, differentiable in `inputs` by repeating the draws from `rewind`."""
 
     @torch.enable_grad()
-    def draw_again(outer: Tensor) -> tuple[Tensor, Tensor]:  # whose graph is gone when it returns
+    def repeat_draw(outer: Tensor) -> tuple[Tensor, Tensor]:  # a function, so that the graph is freed after each draw
         images = inputs.detach().requires_grad_()
         scores = draw(images)
         return scores.detach(), differentiate((scores * outer).sum(1), images)
 
     def gradient(outer: Tensor) -> Tensor:
-        ahead = remember(model)
-        back()
-        again, slope = torch.zeros_like(total), torch.zeros_like(inputs)
-        for _ in range(model.num_samples):
-            scores, part = draw_again(outer)
-            again += scores
-            slope += part
-        ahead()
-        _check_replayed(again, total)
-        return slope
+        return_to_now = snapshot(model)
+        rewind()
+        repeated, total_gradient = torch.zeros_like(total), torch.zeros_like(inputs)
+        for _ in range(model.eot_samples):
+            scores, draw_gradient = repeat_draw(outer)
+            repeated += scores
+            total_gradient += draw_gradient
+        return_to_now()
+        _check_replayed(repeated, total)
+        return total_gradient
 
-    return _Late.apply(inputs, total, gradient)  # pyright: ignore[reportReturnType] - torch's stubs say Any or nothing
+    return _DeferredGradient.apply(inputs, total, gradient)  # pyright: ignore[reportReturnType] - torch's stubs say Any or nothing
 
 
-def _check_replayed(again: Tensor, total: Tensor) -> None:
-    """Raise unless the sums agree but for rounding, which other kernels for a pass with gradients may change."""
+def _check_replayed(repeated: Tensor, total: Tensor) -> None:
+    """Raise unless the sums agree up to rounding, which may differ since passes with gradients use other kernels."""
     allowed = torch.finfo(total.dtype).eps ** 0.5 * total.abs().amax()
-    if not bool(((again - total).abs() <= allowed).all()):
-        hint = "take gradients under the mode and the noise of the call, or raise held to num_samples"
-        raise ArgumentError("model", "the same draws in the backward pass as in the call", "others", hint)
+    if not bool(((repeated - total).abs() <= allowed).all()):
+        hint = "keep the model's mode and noise unchanged until the backward pass, or set max_stored_draws=eot_samples"
+        raise ArgumentError("model", "the same draws in the backward pass as in the forward pass", "other draws", hint)
 
 
-class _Late(torch.autograd.Function):
-    """A value whose gradient is computed when it is asked for."""
+class _DeferredGradient(torch.autograd.Function):
+    """A value whose gradient is computed only in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, value: Tensor, gradient: Callable[[Tensor], Tensor]) -> Tensor:  # noqa: ANN401
@@ -153,6 +153,6 @@ class _Late(torch.autograd.Function):
         return value.clone()
 
     @staticmethod
-    @once_differentiable  # the gradient's own slope is not known: better no second derivative than 0
+    @once_differentiable  # the second derivative is unknown: raise an error rather than return 0
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401  # pyright: ignore[reportIncompatibleMethodOverride]
         return ctx.gradient(outer[0]), None, None

@@ -1,4 +1,4 @@
-"""The gradient of an objective with respect to the inputs alone: weights and their `.grad` stay as they are."""
+"""The gradient of an objective with respect to the inputs only: weights and their `.grad` are left unchanged."""
 
 import torch
 from jaxtyping import Float, Int
@@ -12,10 +12,10 @@ from smoothed.utils.modes import Classifier
 def input_gradient(
     objective: Objective, model: Classifier, inputs: Float[Tensor, "n c h w"], labels: Int[Tensor, " n"]
 ) -> Float[Tensor, "n c h w"]:
-    """The gradient of the objective's sum over images, (N, C, H, W).
+    """Return the gradient of the objective, summed over images, with respect to `inputs`, (N, C, H, W).
 
     Raises:
-        ArgumentError: the model's logits don't depend on the inputs differentiably.
+        ArgumentError: the model's logits are not differentiable with respect to the inputs.
     """
     with torch.enable_grad():
         inputs = inputs.detach().requires_grad_()

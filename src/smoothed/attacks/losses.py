@@ -1,7 +1,7 @@
-"""What an attack ascends on one set of scores: from logits (N, K) and labels (N,) to a number an image, (N,).
+"""Losses that an attack ascends, from logits (N, K) and labels (N,) to one value per image, (N,).
 
-Larger is worse for the classifier: a targeted attack descends a loss at the classes it wants. `targeted_margin` and
-`targeted_dlr` are ascended at the true labels instead, since they weigh both classes.
+A larger loss is worse for the classifier. A targeted attack descends these losses at the target classes. The exceptions
+are `targeted_margin` and `targeted_dlr`, which compare target and label and are ascended at the true labels.
 """
 
 from collections.abc import Callable
@@ -18,65 +18,68 @@ Labels = Int[Tensor, " n"]
 Values = Float[Tensor, " n"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""From logits (N, K) and labels (N,) to losses (N,)."""
+"""Maps logits (N, K) and labels (N,) to losses (N,)."""
 
-# Keeps 0 / 0 out of images whose best logits are equal, as an untrained network's may be.
+# Lower bound for a divisor: avoids 0 / 0 where the largest logits are equal, as in an untrained network.
 TINY = 1e-12
 
 
 def cross_entropy(logits: Logits, labels: Labels) -> Values:
-    """Cross-entropy, in nats."""
+    """Cross-entropy in nats."""
     return functional.cross_entropy(logits, labels, reduction="none")
 
 
 def margin(logits: Logits, labels: Labels) -> Values:
-    """The best wrong logit minus that of the label: above 0 where misclassified (Carlini and Wagner, 2017, f6)."""
-    own = functional.one_hot(labels, logits.shape[1]).bool()
-    return logits.masked_fill(own, -torch.inf).amax(1) - _of(logits, labels)
+    """Largest wrong logit minus the logit of the label: positive if misclassified (Carlini and Wagner, 2017, f6)."""
+    is_label = functional.one_hot(labels, logits.shape[1]).bool()
+    return logits.masked_fill(is_label, -torch.inf).amax(1) - _logit_of(logits, labels)
 
 
 def dlr(logits: Logits, labels: Labels) -> Values:
-    """The margin over the distance from the best to the third logit (Croce and Hein, 2020, eq. 6).
+    """Difference of logits ratio: the margin over the largest minus the third logit (Croce and Hein, 2020, eq. 6).
 
-    Unchanged when logits are shifted or scaled, so that no temperature hides the gradient.
+    It is invariant to shifts and positive scalings of the logits, so that a scaling cannot make the gradient vanish.
 
     Raises:
-        ArgumentError: fewer than three classes.
+        ArgumentError: there are fewer than three classes.
     """
     _require_classes(logits, 3)
-    best = logits.topk(3, dim=1).values
-    return margin(logits, labels) / (best[:, 0] - best[:, 2]).clamp_min(TINY)
+    largest = logits.topk(3, dim=1).values
+    return margin(logits, labels) / (largest[:, 0] - largest[:, 2]).clamp_min(TINY)
 
 
 def targeted_margin(targets: Labels) -> Loss:
-    """The logit of `targets` minus that of the label: the surrogate of multi-targeted PGD (Gowal et al., 2019)."""
-    return lambda logits, labels: _of(logits, targets) - _of(logits, labels)
+    """Return the loss "logit of `targets` minus logit of the label", of multi-targeted PGD (Gowal et al., 2019)."""
+    return lambda logits, labels: _logit_of(logits, targets) - _logit_of(logits, labels)
 
 
 def targeted_dlr(targets: Labels) -> Loss:
-    """`targeted_margin` over the distance from the best logit to the mean of the third and fourth (their eq. 7).
+    """Return the targeted DLR loss (Croce and Hein, 2020, eq. 7) for `targets`, (N,).
+
+    It is `targeted_margin` divided by the largest logit minus the mean of the third and fourth.
 
     Raises:
-        ArgumentError: when called, fewer than four classes.
+        ArgumentError: at a call, there are fewer than four classes.
     """
 
     def loss(logits: Logits, labels: Labels) -> Values:
         _require_classes(logits, 4)
-        best = logits.topk(4, dim=1).values
-        spread = best[:, 0] - (best[:, 2] + best[:, 3]) / 2
-        return (_of(logits, targets) - _of(logits, labels)) / spread.clamp_min(TINY)
+        largest = logits.topk(4, dim=1).values
+        spread = largest[:, 0] - (largest[:, 2] + largest[:, 3]) / 2
+        return (_logit_of(logits, targets) - _logit_of(logits, labels)) / spread.clamp_min(TINY)
 
     return loss
 
 
 LOSSES: dict[str, Loss] = {"ce": cross_entropy, "margin": margin, "dlr": dlr}
-"""The losses at the true label, by name."""
+"""Losses at the true label, by name."""
 
 
-def _of(logits: Tensor, classes: Tensor) -> Tensor:
+def _logit_of(logits: Tensor, classes: Tensor) -> Tensor:
     return logits.gather(1, classes[:, None])[:, 0]
 
 
 def _require_classes(logits: Tensor, count: int) -> None:
     if logits.shape[1] < count:
-        raise ArgumentError("loss", f"at least {count} classes", logits.shape[1], "use margin or ce")
+        hint = "use the margin or the cross-entropy"
+        raise ArgumentError("loss", f"at least {count} classes for the DLR loss", logits.shape[1], hint)

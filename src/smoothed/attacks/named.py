@@ -1,4 +1,4 @@
-"""The attacks by the names the command line and configurations use: one dict, of small declarations."""
+"""The attacks by the names that the command line and configurations use."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from smoothed.attacks.attack import Attack, Budget
+from smoothed.attacks.attack import Attack, AttackOptions
 from smoothed.attacks.losses import dlr, margin
 from smoothed.attacks.max_loss.apgd import apgd, apgd_targeted
 from smoothed.attacks.max_loss.divergence import divergence_pgd
@@ -18,7 +18,7 @@ from smoothed.attacks.min_norm.carlini_wagner_l0 import carlini_wagner_l0
 from smoothed.attacks.min_norm.carlini_wagner_l2 import carlini_wagner_l2
 from smoothed.attacks.min_norm.carlini_wagner_linf import carlini_wagner_linf
 from smoothed.attacks.min_norm.ddn import ddn
-from smoothed.attacks.min_norm.minimum import MinimumNorm, bounded
+from smoothed.attacks.min_norm.minimum import MinimumNorm, within_radius
 from smoothed.attacks.objectives import (
     Objective,
     expected_logits,
@@ -31,201 +31,217 @@ from smoothed.attacks.query_based.nattack import nattack
 from smoothed.attacks.query_based.queries import Queries
 from smoothed.attacks.query_based.square import square
 from smoothed.attacks.query_based.zoo import zoo
-from smoothed.attacks.transfer_based.imitation import imitation
+from smoothed.attacks.transfer_based.substitute_attack import substitute_attack
 from smoothed.attacks.transfer_based.transfer import transfer
 from smoothed.errors import ArgumentError
 from smoothed.rng.rows import Randomness
 from smoothed.utils.checks import check_choice
 from smoothed.utils.modes import Classifier
 
-MOST_BAYESIAN_QUERIES = 300
+MAX_BAYESIAN_QUERIES = 300
 
-Settle = Callable[[Budget], Attack]
-"""From a budget to the attack that keeps it."""
+AttackFactory = Callable[[AttackOptions], Attack]
+"""Makes an attack from its options."""
 
 
 @dataclass(frozen=True)
-class Named:
-    """An attack by name.
+class NamedAttack:
+    """An attack with a name, and its properties.
 
     Attributes:
-        settle: makes the attack.
-        trains: whether it can make training examples.
-        measures: whether it measures robustness. N-FGSM does not: it leaves the ball, on purpose.
-        steps: whether it takes several gradients.
-        draws: whether it takes several draws for each gradient, or several answers for each query.
-        asks: whether it sees answers alone.
-        norm: its own, where it has one.
+        make: makes the attack from its options.
+        for_training: whether it can make training examples.
+        for_evaluation: whether it can measure robustness. N-FGSM cannot, for example, since its examples may leave the
+            ball.
+        multi_step: whether it takes `steps` gradient steps.
+        multi_draw: whether it averages `eot_samples` draws per gradient, or answers per query.
+        uses_queries: whether it sees only the answers to queries.
+        norm: the only norm that it supports; None if the norm is an option.
     """
 
-    settle: Settle
-    trains: bool = False
-    measures: bool = True
-    steps: bool = True
-    draws: bool = True
-    asks: bool = False
+    make: AttackFactory
+    for_training: bool = False
+    for_evaluation: bool = True
+    multi_step: bool = True
+    multi_draw: bool = True
+    uses_queries: bool = False
     norm: MinimumNorm | None = None
 
 
-def _settled(method: Callable[..., Tensor], **options: Any) -> Attack:  # noqa: ANN401 - any option of the method
+def _with_options(method: Callable[..., Tensor], **options: Any) -> Attack:  # noqa: ANN401 - any option of the method
     def attack(model: Classifier, inputs: Tensor, labels: Tensor, generator: Randomness = None) -> Tensor:
         return method(model, inputs, labels, generator=generator, **options)
 
     return attack
 
 
-def _fgsm(budget: Budget) -> Attack:
-    return lambda model, inputs, labels, generator=None: fgsm(model, inputs, labels, eps=budget.eps)  # noqa: ARG005
+def _fgsm(options: AttackOptions) -> Attack:
+    return lambda model, inputs, labels, generator=None: fgsm(model, inputs, labels, eps=options.eps)  # noqa: ARG005
 
 
-def _single_step(method: Callable[..., Tensor]) -> Settle:
-    return lambda budget: _settled(method, eps=budget.eps)
+def _single_step(method: Callable[..., Tensor]) -> AttackFactory:
+    return lambda options: _with_options(method, eps=options.eps)
 
 
-def _ascent(method: Callable[..., Tensor], objective: Callable[[int], Objective] | None = None) -> Settle:
-    """PGD, with steps of a share of eps."""
+def _pgd(method: Callable[..., Tensor], objective: Callable[[int], Objective] | None = None) -> AttackFactory:
+    """PGD or a variant, with a step size relative to eps, and optionally an objective made from the number of draws."""
 
-    def settle(budget: Budget) -> Attack:
-        ascends = {} if objective is None else {"objective": objective(budget.num_samples)}
-        step_size = budget.eps * budget.step
-        return _settled(method, eps=budget.eps, step_size=step_size, steps=budget.steps, norm=budget.norm, **ascends)
+    def make(options: AttackOptions) -> Attack:
+        objective_option = {} if objective is None else {"objective": objective(options.eot_samples)}
+        step_size = options.eps * options.relative_step_size
+        return _with_options(
+            method, eps=options.eps, step_size=step_size, steps=options.steps, norm=options.norm, **objective_option
+        )
 
-    return settle
-
-
-def _automatic(loss: Callable[..., Tensor] | None = None) -> Settle:
-    """Auto-PGD on the mean loss of the draws."""
-
-    def settle(budget: Budget) -> Attack:
-        draws = partial(expected_loss, budget.num_samples)
-        objective = draws() if loss is None else draws(loss)
-        return _settled(apgd, eps=budget.eps, steps=budget.steps, norm=budget.norm, objective=objective)
-
-    return settle
+    return make
 
 
-def _targeted(method: Callable[..., Tensor]) -> Settle:
-    """Towards each of the best wrong classes."""
-    return lambda budget: _settled(
+def _apgd(loss: Callable[..., Tensor] | None = None) -> AttackFactory:
+    """Auto-PGD on the mean over draws of a loss, by default the cross-entropy."""
+
+    def make(options: AttackOptions) -> Attack:
+        make_objective = partial(expected_loss, options.eot_samples)
+        objective = make_objective() if loss is None else make_objective(loss)
+        return _with_options(apgd, eps=options.eps, steps=options.steps, norm=options.norm, objective=objective)
+
+    return make
+
+
+def _all_targets(method: Callable[..., Tensor]) -> AttackFactory:
+    """An attack on the mean over draws of a loss, towards each of the best wrong classes."""
+    return lambda options: _with_options(
         method,
-        eps=budget.eps,
-        steps=budget.steps,
-        norm=budget.norm,
-        draws=partial(expected_loss, budget.num_samples),
+        eps=options.eps,
+        steps=options.steps,
+        norm=options.norm,
+        make_objective=partial(expected_loss, options.eot_samples),
     )
 
 
-def _smallest(method: Callable[..., Tensor], norm: MinimumNorm) -> Settle:
-    """A search for the smallest perturbation, held to a radius."""
+def _minimum_norm(method: Callable[..., Tensor], norm: MinimumNorm) -> AttackFactory:
+    """A minimum-norm attack, projected onto the ball of radius eps."""
 
-    def settle(budget: Budget) -> Attack:
-        if isinstance(budget.eps, Tensor):
-            raise ArgumentError("eps", "one number for all images", f"shape {tuple(budget.eps.shape)}")
-        search = partial(method, steps=budget.steps, draws=partial(expected_loss, budget.num_samples))
-        return bounded(search, eps=budget.eps, norm=norm)
+    def make(options: AttackOptions) -> Attack:
+        if isinstance(options.eps, Tensor):
+            raise ArgumentError("eps", "one number for all images", f"shape {tuple(options.eps.shape)}")
+        search = partial(method, steps=options.steps, make_objective=partial(expected_loss, options.eot_samples))
+        return within_radius(search, eps=options.eps, norm=norm)
 
-    return settle
+    return make
 
 
-def _query(method: Callable[..., Tensor]) -> Settle:
-    def settle(budget: Budget) -> Attack:
-        if budget.sees == "labels":
-            raise ArgumentError("sees", f"logits or shares with {method.__name__}, which compares scores", "labels")
+def _query(name: str, method: Callable[..., Tensor]) -> AttackFactory:
+    def make(options: AttackOptions) -> Attack:
+        if options.sees == "labels":
+            raise ArgumentError("sees", f"logits or shares, since {name} compares scores", "labels")
 
         def attack(model: Classifier, inputs: Tensor, labels: Tensor, generator: Randomness = None) -> Tensor:
-            queries = Queries(model, sees=budget.sees, max_queries=budget.max_queries)
+            queries = Queries(model, sees=options.sees, max_queries=options.max_queries)
             return method(
                 queries,
                 inputs,
                 labels,
-                eps=budget.eps,
-                max_queries=budget.max_queries,
-                num_samples=budget.num_samples,
+                eps=options.eps,
+                max_queries=options.max_queries,
+                eot_samples=options.eot_samples,
                 generator=generator,
-                **({} if method is bayesian else {"norm": budget.norm}),
+                **({} if method is bayesian else {"norm": options.norm}),
             )
 
         return attack
 
-    return settle
+    return make
 
 
-def _bayesian(budget: Budget) -> Attack:
-    """A few hundred queries: its time grows with their cube."""
-    if budget.norm != "linf":
-        raise ArgumentError("norm", "linf", budget.norm, "this attack has no other ball")
-    return _query(bayesian)(replace(budget, max_queries=min(budget.max_queries, MOST_BAYESIAN_QUERIES)))
+def _bayesian(options: AttackOptions) -> Attack:
+    """Bayesian optimisation, with at most a few hundred queries, since its time grows with their cube."""
+    if options.norm != "linf":
+        raise ArgumentError("norm", "linf, the only norm that bayes supports", options.norm)
+    return _query("bayes", bayesian)(replace(options, max_queries=min(options.max_queries, MAX_BAYESIAN_QUERIES)))
 
 
-def _transfer(budget: Budget) -> Attack:
-    """PGD on the sources' expected loss."""
-    if not budget.sources:
-        raise ArgumentError("sources", "at least one network to transfer from", "none")
-    attack = _ascent(pgd, expected_loss)(budget)
-    return _settled(transfer, sources=tuple(budget.sources), attack=attack)
+def _transfer(options: AttackOptions) -> Attack:
+    """PGD on the mean over draws of the sources' loss."""
+    if not options.sources:
+        raise ArgumentError("sources", "at least one network on which to make the examples", "none")
+    attack = _pgd(pgd, expected_loss)(options)
+    return _with_options(transfer, sources=tuple(options.sources), attack=attack)
 
 
-def _substitute(budget: Budget) -> Attack:
-    """PGD on what a network of the attacker's own has learned from answers."""
-    transferred = _ascent(pgd)(budget)
+def _substitute(options: AttackOptions) -> Attack:
+    """PGD on a substitute network, trained on the model's answers."""
+    substitute_pgd = _pgd(pgd)(options)
 
     def attack(model: Classifier, inputs: Tensor, labels: Tensor, generator: Randomness = None) -> Tensor:
-        queries = Queries(model, sees=budget.sees, max_queries=budget.max_queries)
-        samples = budget.num_samples
-        return imitation(queries, inputs, labels, attack=transferred, num_samples=samples, generator=generator)
+        queries = Queries(model, sees=options.sees, max_queries=options.max_queries)
+        return substitute_attack(
+            queries,
+            inputs,
+            labels,
+            attack=substitute_pgd,
+            eot_samples=options.eot_samples,
+            generator=generator,
+        )
 
     return attack
 
 
-ATTACKS: dict[str, Named] = {
-    "fgsm": Named(_fgsm, trains=True, steps=False, draws=False),
-    "fgsm-rs": Named(_single_step(fgsm_random_start), trains=True, measures=False, steps=False, draws=False),
-    "nfgsm": Named(_single_step(nfgsm), trains=True, measures=False, steps=False, draws=False),
-    "pgd": Named(_ascent(pgd), trains=True, draws=False),
-    "kl": Named(_ascent(divergence_pgd), trains=True, measures=False, draws=False),
-    "epgd": Named(_ascent(pgd, expected_probabilities), trains=True),
-    "epgd-loss": Named(_ascent(pgd, expected_loss), trains=True),
-    "smoothadv": Named(_ascent(pgd, expected_logits), trains=True),
-    "epgd-vote": Named(_ascent(pgd, expected_vote)),
-    "epgd-margin": Named(_ascent(pgd, lambda count: expected_loss(count, margin))),
-    "multi-targeted": Named(_targeted(multi_targeted_pgd)),
-    "apgd-ce": Named(_automatic()),
-    "apgd-dlr": Named(_automatic(dlr)),
-    "apgd-t": Named(_targeted(apgd_targeted)),
-    "cw-l2": Named(_smallest(carlini_wagner_l2, "l2"), norm="l2"),
-    "cw-linf": Named(_smallest(carlini_wagner_linf, "linf"), norm="linf"),
-    "cw-l0": Named(_smallest(carlini_wagner_l0, "l0"), norm="l0"),
-    "ddn": Named(_smallest(ddn, "l2"), norm="l2"),
-    "transfer": Named(_transfer),
-    "substitute": Named(_substitute, asks=True),
-    "square": Named(_query(square), steps=False, asks=True),
-    "nattack": Named(_query(nattack), steps=False, asks=True),
-    "zoo": Named(_query(zoo), steps=False, asks=True),
-    "bayes": Named(_bayesian, steps=False, asks=True),
+ATTACKS: dict[str, NamedAttack] = {
+    "fgsm": NamedAttack(_fgsm, for_training=True, multi_step=False, multi_draw=False),
+    "fgsm-rs": NamedAttack(
+        _single_step(fgsm_random_start), for_training=True, for_evaluation=False, multi_step=False, multi_draw=False
+    ),
+    "nfgsm": NamedAttack(
+        _single_step(nfgsm), for_training=True, for_evaluation=False, multi_step=False, multi_draw=False
+    ),
+    "pgd": NamedAttack(_pgd(pgd), for_training=True, multi_draw=False),
+    "kl": NamedAttack(_pgd(divergence_pgd), for_training=True, for_evaluation=False, multi_draw=False),
+    "epgd": NamedAttack(_pgd(pgd, expected_probabilities), for_training=True),
+    "epgd-loss": NamedAttack(_pgd(pgd, expected_loss), for_training=True),
+    "smoothadv": NamedAttack(_pgd(pgd, expected_logits), for_training=True),
+    "epgd-vote": NamedAttack(_pgd(pgd, expected_vote)),
+    "epgd-margin": NamedAttack(_pgd(pgd, lambda count: expected_loss(count, margin))),
+    "multi-targeted": NamedAttack(_all_targets(multi_targeted_pgd)),
+    "apgd-ce": NamedAttack(_apgd()),
+    "apgd-dlr": NamedAttack(_apgd(dlr)),
+    "apgd-t": NamedAttack(_all_targets(apgd_targeted)),
+    "cw-l2": NamedAttack(_minimum_norm(carlini_wagner_l2, "l2"), norm="l2"),
+    "cw-linf": NamedAttack(_minimum_norm(carlini_wagner_linf, "linf"), norm="linf"),
+    "cw-l0": NamedAttack(_minimum_norm(carlini_wagner_l0, "l0"), norm="l0"),
+    "ddn": NamedAttack(_minimum_norm(ddn, "l2"), norm="l2"),
+    "transfer": NamedAttack(_transfer),
+    "substitute": NamedAttack(_substitute, uses_queries=True),
+    "square": NamedAttack(_query("square", square), multi_step=False, uses_queries=True),
+    "nattack": NamedAttack(_query("nattack", nattack), multi_step=False, uses_queries=True),
+    "zoo": NamedAttack(_query("zoo", zoo), multi_step=False, uses_queries=True),
+    "bayes": NamedAttack(_bayesian, multi_step=False, uses_queries=True),
 }
-"""From a name to the attack."""
+"""All attacks by name."""
 
-TRAINING_ATTACKS = tuple(name for name, attack in ATTACKS.items() if attack.trains)
-EVALUATION_ATTACKS = tuple(name for name, attack in ATTACKS.items() if attack.measures)
-SINGLE_STEP_ATTACKS = tuple(name for name, attack in ATTACKS.items() if not attack.steps and not attack.asks)
-SINGLE_DRAW_ATTACKS = tuple(name for name, attack in ATTACKS.items() if not attack.draws)
+TRAINING_ATTACKS = tuple(name for name, attack in ATTACKS.items() if attack.for_training)
+EVALUATION_ATTACKS = tuple(name for name, attack in ATTACKS.items() if attack.for_evaluation)
+SINGLE_STEP_ATTACKS = tuple(
+    name for name, attack in ATTACKS.items() if not attack.multi_step and not attack.uses_queries
+)
+SINGLE_DRAW_ATTACKS = tuple(name for name, attack in ATTACKS.items() if not attack.multi_draw)
 
 
-def named_attack(name: str, **budget: Any) -> Attack:  # noqa: ANN401 - any part of a budget
-    """The attack called `name`.
+def named_attack(name: str, **options: Any) -> Attack:  # noqa: ANN401 - any field of AttackOptions
+    """Return the attack called `name`.
 
     Args:
-        name: a key of `ATTACKS`. `fgsm`, `fgsm-rs` (random start), `nfgsm`, `pgd`, `kl` (the divergence from the clean
-            prediction, as in TRADES); PGD on an expectation over draws: `epgd` (of probabilities, eq. 25), `epgd-loss`
-            (of the loss, as the paper's code has it), `smoothadv` (of logits, eq. 24), `epgd-vote` (the margin of the
-            soft vote), `epgd-margin` (of the margin); on an expected loss, too: `multi-targeted`, Auto-PGD as
-            `apgd-ce`, `apgd-dlr` and `apgd-t`, the searches for the smallest perturbation `cw-l2`, `cw-linf`, `cw-l0`
-            and `ddn`; `transfer`; and with queries alone `square`, `nattack`, `zoo`, `bayes` (at most 300 of them) and
-            `substitute` (about 32 versions of an image at most), which alone can do with labels.
-        **budget: see `Budget`; `eps` is needed.
+        name: a key of `ATTACKS`. Attacks on one draw: `fgsm`, `fgsm-rs` (random start), `nfgsm`, `pgd`, and `kl` (the
+            divergence from the clean prediction, as in TRADES). PGD on an expectation over draws: `epgd` (mean
+            probabilities, eq. 25), `epgd-loss` (mean loss, as in the paper's code), `smoothadv` (mean logits, eq. 24),
+            `epgd-vote` (margin of the soft vote) and `epgd-margin` (mean margin). Other attacks on a mean loss:
+            `multi-targeted`, Auto-PGD (`apgd-ce`, `apgd-dlr`, `apgd-t`), and the minimum-norm attacks `cw-l2`,
+            `cw-linf`, `cw-l0` and `ddn`. Black-box attacks: `transfer`; with queries, `square`, `nattack`, `zoo`,
+            `bayes` (at most 300 queries) and `substitute` (at most 32 versions per image, each queried
+            `eot_samples` times). Of these, only `substitute` works if the attacker observes labels only.
+        **options: fields of `AttackOptions`; `eps` is required.
 
     Raises:
-        ArgumentError: an unknown name, or a budget that the attack can't keep.
+        ArgumentError: the name is unknown, or the attack does not support the options.
     """
     check_choice(name, ATTACKS, "attack")
-    return ATTACKS[name].settle(Budget(**budget))
+    return ATTACKS[name].make(AttackOptions(**options))

@@ -1,9 +1,9 @@
-"""What an attack ascends: a loss of one draw, or an expectation over draws.
+"""Objectives that an attack ascends: a loss of one draw, or an expectation over draws.
 
-An objective maps (model, inputs, labels) to one number an image, (N,), differentiable in the inputs. The model may be
-random, its own noise and the input's included: each call of it is one draw. The expectations differ in what is averaged
-before the loss: the losses, the probabilities (eq. 25), the logits (eq. 24), or the soft vote's shares (eq. 13). Their
-memory does not grow with the draws.
+An objective maps (model, inputs, labels) to one value per image, (N,), differentiable with respect to the inputs. The
+model may be random; each call of it is one draw. The expectations average different quantities: the losses, or, before
+the loss, the probabilities (eq. 25), the logits (eq. 24) or the soft vote's shares (eq. 13). Their memory does not grow
+with the number of draws.
 """
 
 from collections.abc import Callable
@@ -13,26 +13,32 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from smoothed.attacks.losses import Loss, cross_entropy, margin
-from smoothed.attacks.streaming import mean, negative_log_mean_exp, of_mean, of_mean_held
-from smoothed.utils.checks import check_classes, check_logits, check_positive, naming_channels
+from smoothed.attacks.streaming import loss_of_mean, loss_of_stored_mean, mean_over_draws, negative_log_mean_exp
+from smoothed.utils.checks import check_classes, check_logits, check_positive, explaining_channel_errors
 from smoothed.utils.modes import Classifier
 
 Objective = Callable[[Classifier, Tensor, Tensor], Tensor]
-"""From a model, inputs (N, C, H, W) and labels (N,) to what to ascend, (N,)."""
+"""Maps a model, inputs (N, C, H, W) and labels (N,) to values to ascend, (N,)."""
 
 
-Draws = Callable[[Loss], Objective]
-"""From a loss of logits to an objective: `one_draw`, or an expectation such as `partial(expected_loss, 8)`."""
+ObjectiveFactory = Callable[[Loss], Objective]
+"""Makes an objective of a loss of logits: `one_draw_loss`, or an expectation such as `partial(expected_loss, 8)`."""
 
-HELD_DRAWS = 8
-"""How many draws a loss of their mean keeps in memory at once: the paper's M."""
+MAX_STORED_DRAWS = 8
+"""Default number of draws whose graphs a loss of their mean keeps in memory at once: the paper's M."""
 
-# Keeps the logarithm of a mean probability finite in float32, and its gradient.
+# Lower bound for a mean probability, so that its logarithm and gradient are finite in float32.
 SMALLEST_PROBABILITY = 1e-30
 
 
-def one_draw(loss: Loss = cross_entropy) -> Objective:
-    """The loss of one fresh draw, as PGD takes it on a random network (eq. 2). Unbiased for `expected_loss`."""
+def one_draw_loss(loss: Loss = cross_entropy) -> Objective:
+    """Return the loss of one fresh draw, the objective of PGD on a random network (eq. 2).
+
+    It is an unbiased estimate of the expected loss.
+
+    Args:
+        loss: maps one draw's logits (N, K) and labels (N,) to losses (N,).
+    """
 
     def objective(
         model: Classifier, inputs: Float[Tensor, "n c h w"], labels: Int[Tensor, " n"]
@@ -42,79 +48,92 @@ def one_draw(loss: Loss = cross_entropy) -> Objective:
     return objective
 
 
-def expected_loss(num_samples: int = 8, loss: Loss = cross_entropy) -> Objective:
-    """The mean over draws of the loss: EPGD as the paper's code has it. Unbiased for the expected loss.
+def expected_loss(eot_samples: int = 8, loss: Loss = cross_entropy) -> Objective:
+    """Return the mean of the loss over draws, the objective of EPGD in the paper's code.
 
-    Differentiable in the inputs alone; memory does not grow with the draws.
-
-    Args:
-        num_samples: draws for each gradient, M.
-        loss: of one draw's logits.
-    """
-    check_positive(num_samples, "num_samples")
-    term = one_draw(loss)
-    return lambda model, inputs, labels: mean(lambda images: term(model, images, labels), inputs, num_samples)
-
-
-def expected_probabilities(num_samples: int = 8, loss: Loss = cross_entropy, *, held: int = HELD_DRAWS) -> Objective:
-    """The loss of the mean of the draws' softmaxes: EPGD as the paper writes it (eq. 25); Salman et al., 2019.
-
-    The mean is unbiased for the soft vote; a loss of it is not (Jensen), by O(1 / M). Differentiable in the inputs
-    alone.
+    It is an unbiased estimate of the expected loss, and differentiable with respect to the inputs only. Memory does not
+    grow with the number of draws.
 
     Args:
-        num_samples: draws for each gradient, M.
-        loss: of the logarithms of the mean probabilities. The cross-entropy is taken draw by draw, other losses as in
-            `expected_logits`.
-        held: as in `expected_logits`.
+        eot_samples: number of draws per gradient, the paper's M.
+        loss: maps one draw's logits (N, K) and labels (N,) to losses (N,).
     """
-    if loss is not cross_entropy:
-        return _of_mean(
-            lambda logits: logits.softmax(1),
-            lambda mean, labels: loss(mean.clamp_min(SMALLEST_PROBABILITY).log(), labels),
-            num_samples,
-            held,
-        )
-    check_positive(num_samples, "num_samples")
-    term = one_draw()
-    return lambda model, inputs, labels: negative_log_mean_exp(
-        lambda images: term(model, images, labels), inputs, num_samples
+    check_positive(eot_samples, "eot_samples")
+    term = one_draw_loss(loss)
+    return lambda model, inputs, labels: mean_over_draws(
+        lambda images: term(model, images, labels), inputs, eot_samples
     )
 
 
-def expected_logits(num_samples: int = 8, loss: Loss = cross_entropy, *, held: int = HELD_DRAWS) -> Objective:
-    """The loss of the mean of the draws' logits: SmoothAdv-PGD as the paper writes it (eq. 24).
+def expected_probabilities(
+    eot_samples: int = 8, loss: Loss = cross_entropy, *, max_stored_draws: int = MAX_STORED_DRAWS
+) -> Objective:
+    """Return the loss of the mean softmax over draws, the objective of EPGD in the paper (eq. 25; Salman et al., 2019).
 
-    The weight of a draw's gradient depends on all draws. Where there are more than `held` of them they are met twice,
-    at the price of a forward pass each: memory does not grow with the draws, and the value is differentiable in the
-    inputs alone. A model whose randomness can't be replayed (see `attacks.replay`) has all of its draws held.
-
-    Args:
-        num_samples: draws for each gradient, M.
-        loss: of the mean logits.
-        held: how many draws may be in memory at once.
-    """
-    return _of_mean(lambda logits: logits, loss, num_samples, held)
-
-
-def expected_vote(num_samples: int = 8, loss: Loss = margin, *, held: int = HELD_DRAWS) -> Objective:
-    """The loss of the soft vote's shares, the mean softmax (eq. 13): by default their margin, which decides the vote.
-
-    Its expectation is what eq. 17 is about, with the largest share among wrong classes taken after the mean: biased for
-    the vote over all noise by O(1 / sqrt(M)) where two wrong classes are close.
+    The mean is an unbiased estimate of the soft vote; its loss has a bias of O(1 / eot_samples), by Jensen's
+    inequality. It is differentiable with respect to the inputs only.
 
     Args:
-        num_samples: as in `expected_logits`, as is `held`.
-        loss: of the shares, as they are: `margin`, or `dlr`, which no scale changes.
-        held: how many draws may be in memory at once.
+        eot_samples: number of draws per gradient, the paper's M.
+        loss: maps the logarithm of the mean probabilities (N, K) and labels (N,) to losses (N,). The cross-entropy is
+            computed one draw at a time; other losses as in `expected_logits`.
+        max_stored_draws: maximum number of draws whose graphs are kept in memory, for losses other than the
+            cross-entropy.
     """
-    return _of_mean(lambda logits: logits.softmax(1), loss, num_samples, held)
+    if loss is not cross_entropy:
+        return _loss_of_mean_objective(
+            lambda logits: logits.softmax(1),
+            lambda mean, labels: loss(mean.clamp_min(SMALLEST_PROBABILITY).log(), labels),
+            eot_samples,
+            max_stored_draws,
+        )
+    check_positive(eot_samples, "eot_samples")
+    term = one_draw_loss()
+    return lambda model, inputs, labels: negative_log_mean_exp(
+        lambda images: term(model, images, labels), inputs, eot_samples
+    )
 
 
-def _of_mean(scores: Callable[[Tensor], Tensor], loss: Loss, num_samples: int, held: int) -> Objective:
-    """`loss` of the mean over draws of `scores`, a function of logits (N, K) to (N, K)."""
-    check_positive(num_samples, "num_samples")
-    check_positive(held, "held")
+def expected_logits(
+    eot_samples: int = 8, loss: Loss = cross_entropy, *, max_stored_draws: int = MAX_STORED_DRAWS
+) -> Objective:
+    """Return the loss of the mean of the logits over draws, the objective of SmoothAdv-PGD in the paper (eq. 24).
+
+    The weight of a draw's gradient depends on all draws. Above `max_stored_draws` draws, each draw is therefore
+    computed twice: memory does not grow with their number, for the price of one more forward pass per draw, and the
+    value is differentiable with respect to the inputs only. If the draws of the model cannot be repeated (see
+    `attacks.replay`), all of them are stored.
+
+    Args:
+        eot_samples: number of draws per gradient, the paper's M.
+        loss: maps the mean logits (N, K) and labels (N,) to losses (N,).
+        max_stored_draws: maximum number of draws whose graphs are kept in memory at once.
+    """
+    return _loss_of_mean_objective(lambda logits: logits, loss, eot_samples, max_stored_draws)
+
+
+def expected_vote(eot_samples: int = 8, loss: Loss = margin, *, max_stored_draws: int = MAX_STORED_DRAWS) -> Objective:
+    """Return the loss of the soft vote's shares, the mean softmax (eq. 13); the default loss is the margin.
+
+    The margin of the shares decides the vote. Its expectation is the quantity of eq. 17, with the largest wrong class
+    chosen after averaging. As an estimate of the vote over infinitely many draws, it has a bias of O(1 /
+    sqrt(eot_samples)) where two wrong classes are close.
+
+    Args:
+        eot_samples: number of draws per gradient, the paper's M.
+        loss: maps the shares (N, K), without a logarithm, and labels (N,) to losses (N,): `margin`, or the
+            scale-invariant `dlr`.
+        max_stored_draws: maximum number of draws whose graphs are kept in memory at once.
+    """
+    return _loss_of_mean_objective(lambda logits: logits.softmax(1), loss, eot_samples, max_stored_draws)
+
+
+def _loss_of_mean_objective(
+    scores: Callable[[Tensor], Tensor], loss: Loss, eot_samples: int, max_stored_draws: int
+) -> Objective:
+    """Return `loss` of the mean over draws of `scores`, a function from logits (N, K) to scores (N, K)."""
+    check_positive(eot_samples, "eot_samples")
+    check_positive(max_stored_draws, "max_stored_draws")
 
     def objective(
         model: Classifier, inputs: Float[Tensor, "n c h w"], labels: Int[Tensor, " n"]
@@ -122,19 +141,19 @@ def _of_mean(scores: Callable[[Tensor], Tensor], loss: Loss, num_samples: int, h
         def draw(images: Tensor) -> Tensor:
             return scores(checked_logits(model, images, labels))
 
-        mean_of = of_mean if num_samples > held else of_mean_held
-        return mean_of(draw, lambda mean: loss(mean, labels), inputs, num_samples, model)
+        loss_of_mean_over_draws = loss_of_mean if eot_samples > max_stored_draws else loss_of_stored_mean
+        return loss_of_mean_over_draws(draw, lambda mean: loss(mean, labels), inputs, eot_samples, model)
 
     return objective
 
 
 def checked_logits(model: Classifier, inputs: Tensor, labels: Tensor) -> Tensor:
-    """One draw's logits (N, K), in float32 at least: half precision is for the network, not for the loss.
+    """Return one draw's logits (N, K), in at least float32, since losses need more precision than the network.
 
     Raises:
-        ArgumentError: no logits, labels outside their classes, or a network for other channels.
+        ArgumentError: the model does not return logits or expects other channels, or labels are not among its classes.
     """
-    with naming_channels(inputs):
+    with explaining_channel_errors(inputs):
         logits = check_logits(model(inputs), len(inputs))
     check_classes(labels, logits.shape[1])
     return logits if logits.dtype == torch.float64 else logits.float()

@@ -1,4 +1,4 @@
-"""Take a random model back to where its randomness was, so that the same draws can be met again."""
+"""Rewinding of a random model to an earlier state of its random numbers, so that the same draws can be repeated."""
 
 from collections.abc import Callable, Iterator
 from typing import Protocol, runtime_checkable
@@ -11,29 +11,30 @@ from smoothed.utils.modes import Classifier
 
 @runtime_checkable
 class Replayable(Protocol):
-    """Something that draws, and can go back."""
+    """An object that draws random numbers and can return to an earlier state."""
 
-    def remember(self) -> Callable[[], None]:
-        """A function that takes it back to where it is now."""
+    def snapshot(self) -> Callable[[], None]:
+        """Return a function that takes the object back to its present state."""
         ...
 
 
-def remember(model: Classifier) -> Callable[[], None]:
-    """A function that takes everything that `model` is known to draw from back to where it is now.
+def snapshot(model: Classifier) -> Callable[[], None]:
+    """Return a function that takes all known randomness of `model` back to its present state.
 
-    Known are torch's default generators, and what the model's modules hold: generators, and anything `Replayable`, such
-    as the sources of this package. A model that draws from elsewhere does not replay, which its outputs show.
+    Known are torch's default generators and the attributes of the model's modules that are generators or `Replayable`,
+    such as the noise sources of this package. A model that draws random numbers from elsewhere does not repeat its
+    draws; callers notice this by comparing outputs.
     """
-    back = [_default_generators(), *(_part(value) for value in _values(model))]
+    restorers = [_default_generators(), *(_restorer(value) for value in _random_sources(model))]
 
     def restore() -> None:
-        for go_back in back:
-            go_back()
+        for restore_one in restorers:
+            restore_one()
 
     return restore
 
 
-def _values(model: Classifier) -> Iterator[torch.Generator | Replayable]:
+def _random_sources(model: Classifier) -> Iterator[torch.Generator | Replayable]:
     modules = model.modules() if isinstance(model, nn.Module) else ()
     seen: set[int] = set()
     for module in modules:
@@ -43,11 +44,11 @@ def _values(model: Classifier) -> Iterator[torch.Generator | Replayable]:
                 yield value
 
 
-def _part(value: torch.Generator | Replayable) -> Callable[[], None]:
+def _restorer(value: torch.Generator | Replayable) -> Callable[[], None]:
     if isinstance(value, torch.Generator):
         state = value.get_state()
         return lambda: value.set_state(state) and None
-    return value.remember()
+    return value.snapshot()
 
 
 def _default_generators() -> Callable[[], None]:

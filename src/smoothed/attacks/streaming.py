@@ -1,4 +1,4 @@
-"""Averages over draws whose memory does not grow with the draws: each draw's graph is gone before the next one's."""
+"""Averages over draws in constant memory: the graph of each draw is freed before the next draw."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,116 +8,119 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from smoothed.attacks.replay import remember
+from smoothed.attacks.replay import snapshot
 from smoothed.errors import ArgumentError
 from smoothed.utils.modes import Classifier
 
 Images = Float[Tensor, "n c h w"]
 Draw = Callable[[Images], Float[Tensor, "n k"]]
-"""One draw's logits (N, K) from inputs (N, C, H, W)."""
+"""Maps inputs (N, C, H, W) to one draw's logits or scores (N, K)."""
 Term = Callable[[Images], Float[Tensor, " n"]]
-"""One draw: from inputs (N, C, H, W) to a number an image, (N,), differentiable in them."""
+"""Maps inputs (N, C, H, W) to one draw's value per image, (N,), differentiable with respect to the inputs."""
 
 
 def differentiate(value: Tensor, inputs: Tensor) -> Tensor:
-    """The gradient of `value`'s sum with respect to `inputs` alone.
+    """Return the gradient of the sum of `value` with respect to `inputs` only.
 
     Raises:
-        ArgumentError: `value` does not depend on the inputs differentiably.
+        ArgumentError: `value` is not differentiable with respect to the inputs.
     """
     if not value.requires_grad:
-        raise ArgumentError("model", "logits differentiable in the inputs", "logits without a gradient")
+        raise ArgumentError("model", "logits differentiable with respect to the inputs", "logits without a gradient")
     (gradient,) = torch.autograd.grad(value.sum(), inputs, allow_unused=True)
-    if gradient is None:  # the weights have a gradient, the inputs none
-        raise ArgumentError("model", "logits differentiable in the inputs", "logits cut off from them")
+    if gradient is None:  # the value depends differentiably on the weights, but not on the inputs
+        expected = "logits differentiable with respect to the inputs"
+        raise ArgumentError("model", expected, "logits that do not depend on the inputs")
     return gradient
 
 
-def mean(term: Term, inputs: Images, num_samples: int) -> Float[Tensor, " n"]:
-    """The mean of `num_samples` draws of `term`, (N,), differentiable in `inputs` and in nothing else."""
+def mean_over_draws(term: Term, inputs: Images, eot_samples: int) -> Float[Tensor, " n"]:
+    """Return the mean of `eot_samples` draws of `term`, (N,), differentiable with respect to `inputs` only."""
 
     def add(total: Tensor | None, new: Tensor) -> Tensor:
         return new if total is None else total + new
 
     def run(images: Tensor, *, with_gradient: bool) -> tuple[Tensor, Tensor]:
         value = gradient = None
-        for _ in range(num_samples):
-            drawn, slope = _draw(term, images, with_gradient=with_gradient)
-            value, gradient = add(value, drawn), add(gradient, slope)
-        assert value is not None and gradient is not None  # noqa: S101, PT018 - num_samples is at least 1
-        return value / num_samples, gradient / num_samples
+        for _ in range(eot_samples):
+            new_value, new_gradient = _draw(term, images, with_gradient=with_gradient)
+            value, gradient = add(value, new_value), add(gradient, new_gradient)
+        assert value is not None and gradient is not None  # noqa: S101, PT018 - eot_samples is at least 1
+        return value / eot_samples, gradient / eot_samples
 
     return _apply(run, inputs)
 
 
-def negative_log_mean_exp(term: Term, inputs: Images, num_samples: int) -> Float[Tensor, " n"]:
-    """-log of the mean over draws of exp(-term), (N,), differentiable in `inputs` and in nothing else.
+def negative_log_mean_exp(term: Term, inputs: Images, eot_samples: int) -> Float[Tensor, " n"]:
+    """Return -log of the mean over draws of exp(-term), (N,), differentiable with respect to `inputs` only.
 
-    With a cross-entropy as the term: the cross-entropy of the mean of the draws' probabilities. The gradient is the
-    mean of the draws' gradients, weighted by exp(-term); weights and values are rescaled by the largest so far.
+    If the term is a cross-entropy, the result is the cross-entropy of the mean probabilities. The gradient is the mean
+    of the draws' gradients weighted by exp(-term). Weights and values are rescaled by the largest so far, as in a
+    streaming log-sum-exp.
     """
 
     def run(images: Tensor, *, with_gradient: bool) -> tuple[Tensor, Tensor]:
         largest = images.new_full((len(images),), -torch.inf)
         weight, gradient = torch.zeros_like(largest), torch.zeros_like(images)
-        for _ in range(num_samples):
-            drawn, slope = _draw(term, images, with_gradient=with_gradient)
-            before, largest = largest, torch.maximum(largest, -drawn)
-            kept, added = (before - largest).exp(), (-drawn - largest).exp()
-            weight = weight * kept + added
-            gradient = gradient * kept.view(-1, 1, 1, 1) + slope * added.view(-1, 1, 1, 1)
-        return -(largest + (weight / num_samples).log()), gradient / weight.view(-1, 1, 1, 1)
+        for _ in range(eot_samples):
+            value, value_gradient = _draw(term, images, with_gradient=with_gradient)
+            previous_largest, largest = largest, torch.maximum(largest, -value)
+            rescaling, new_weight = (previous_largest - largest).exp(), (-value - largest).exp()
+            weight = weight * rescaling + new_weight
+            gradient = gradient * rescaling.view(-1, 1, 1, 1) + value_gradient * new_weight.view(-1, 1, 1, 1)
+        return -(largest + (weight / eot_samples).log()), gradient / weight.view(-1, 1, 1, 1)
 
     return _apply(run, inputs)
 
 
-def of_mean_held(
-    draw: Draw, loss: Callable[[Tensor], Tensor], inputs: Images, num_samples: int, model: Classifier
+def loss_of_stored_mean(
+    draw: Draw, loss: Callable[[Tensor], Tensor], inputs: Images, eot_samples: int, model: Classifier
 ) -> Float[Tensor, " n"]:
-    """`loss` of the mean of `num_samples` draws, (N,), with all draws in memory until it is differentiated."""
+    """Return `loss` of the mean of `eot_samples` draws, (N,), with the graphs of all draws in memory."""
     del model
-    return loss(torch.stack([draw(inputs) for _ in range(num_samples)]).mean(0))
+    return loss(torch.stack([draw(inputs) for _ in range(eot_samples)]).mean(0))
 
 
-def of_mean(
-    draw: Draw, loss: Callable[[Tensor], Tensor], inputs: Images, num_samples: int, model: Classifier
+def loss_of_mean(
+    draw: Draw, loss: Callable[[Tensor], Tensor], inputs: Images, eot_samples: int, model: Classifier
 ) -> Float[Tensor, " n"]:
-    """The same with one draw in memory at a time: first their mean, then each draw again for its gradient.
+    """Return `loss` of the mean of `eot_samples` draws, (N,), with the graph of one draw in memory at a time.
 
-    Where the draws of `model` don't come again, all are held.
+    The mean is computed first; each draw is then repeated for its gradient. If the draws of `model` cannot be repeated,
+    the graphs of all draws are stored.
     """
-    replay = remember(model)
+    replay = snapshot(model)
     with torch.no_grad():
         first = draw(inputs)
         total = first.clone()
-        for _ in range(num_samples - 1):
+        for _ in range(eot_samples - 1):
             total += draw(inputs)
     if not (torch.is_grad_enabled() and inputs.requires_grad):
-        return loss(total / num_samples)
+        return loss(total / eot_samples)
     replay()
     with torch.no_grad():
-        again = draw(inputs)
+        repeated = draw(inputs)
     replay()
-    if not torch.equal(first, again):
-        return of_mean_held(draw, loss, inputs, num_samples, model)
+    if not torch.equal(first, repeated):
+        return loss_of_stored_mean(draw, loss, inputs, eot_samples, model)
     with torch.enable_grad():
-        average = (total / num_samples).requires_grad_()
+        average = (total / eot_samples).requires_grad_()
         value = loss(average)
-        slope = differentiate(value, average) / num_samples
+        loss_gradient = differentiate(value, average) / eot_samples
 
     def run(images: Tensor, *, with_gradient: bool) -> tuple[Tensor, Tensor]:
         gradient = torch.zeros_like(images)
-        for _ in range(num_samples if with_gradient else 0):
+        for _ in range(eot_samples if with_gradient else 0):
             with torch.enable_grad():
-                own = images.detach().requires_grad_()
-                gradient += differentiate((draw(own) * slope).sum(1), own)
+                leaf = images.detach().requires_grad_()
+                gradient += differentiate((draw(leaf) * loss_gradient).sum(1), leaf)
         return value.detach(), gradient
 
     return _apply(run, inputs)
 
 
 def _draw(term: Term, images: Tensor, *, with_gradient: bool) -> tuple[Tensor, Tensor]:
-    """One draw's value (N,) and, where asked for, its gradient (N, C, H, W); else zeros of that shape."""
+    """Return one draw's value (N,) and its gradient (N, C, H, W), or zeros in place of the gradient."""
     if not with_gradient:
         with torch.no_grad():
             return term(images), torch.zeros_like(images)
@@ -127,8 +130,8 @@ def _draw(term: Term, images: Tensor, *, with_gradient: bool) -> tuple[Tensor, T
         return value.detach(), differentiate(value, images)
 
 
-class _Streamed(torch.autograd.Function):
-    """A value whose gradient was taken along with it."""
+class _PrecomputedGradient(torch.autograd.Function):
+    """A value whose gradient is computed together with it, in the forward pass."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, run: Callable[..., tuple[Tensor, Tensor]]) -> Tensor:  # noqa: ANN401
@@ -137,7 +140,7 @@ class _Streamed(torch.autograd.Function):
         return value
 
     @staticmethod
-    @once_differentiable  # the gradient's own slope is not known: better no second derivative than 0
+    @once_differentiable  # the second derivative is unknown: raise an error rather than return 0
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401  # pyright: ignore[reportIncompatibleMethodOverride]
         (gradient,) = ctx.saved_tensors
         return gradient * outer[0].view(-1, 1, 1, 1), None
@@ -145,5 +148,5 @@ class _Streamed(torch.autograd.Function):
 
 def _apply(run: Callable[..., tuple[Tensor, Tensor]], inputs: Tensor) -> Tensor:
     if torch.is_grad_enabled() and inputs.requires_grad:
-        return _Streamed.apply(inputs, run)  # pyright: ignore[reportReturnType] - torch's stubs say Any or nothing
+        return _PrecomputedGradient.apply(inputs, run)  # pyright: ignore[reportReturnType] - torch's stubs say Any or nothing
     return run(inputs, with_gradient=False)[0]

@@ -1,4 +1,4 @@
-"""Where the command line writes: results to standard output, progress and errors to standard error."""
+"""Output of the command line: results on standard output, progress and errors on standard error."""
 
 import os
 
@@ -9,13 +9,13 @@ output = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 
-def speaks() -> bool:
-    """Whether this is the process that prints: the only one, or the first of those that Accelerate started."""
+def is_main_process() -> bool:
+    """Whether this process prints: the only process, or the first of those that Accelerate started."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def progress_bar() -> Progress:
-    """A bar with a description, a count, the time taken and the time left, on standard error."""
+    """A progress bar with a description, a count, the elapsed time and the time left, on standard error."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -24,5 +24,5 @@ def progress_bar() -> Progress:
         TextColumn("left"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
-        disable=not speaks(),
+        disable=not is_main_process(),
     )

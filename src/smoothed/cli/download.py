@@ -1,4 +1,4 @@
-"""`smoothed download`: fetch a data set."""
+"""`smoothed download`: download a data set."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,13 +9,18 @@ from smoothed.cli.console import output, progress_bar
 
 
 def download(
-    name: Annotated[str, typer.Argument(help="cifar10 or cifar100.")],
+    name: Annotated[str, typer.Argument(help="Name of the data set: cifar10 or cifar100.")],
     to: Annotated[
-        Path | None, typer.Option(help="Folder for data sets: $SMOOTHED_DATA, or a cache folder, if not given.")
+        Path | None, typer.Option(help="Folder for data sets.", show_default="$SMOOTHED_DATA, or a cache folder")
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Write here the data set's name and folder.")] = None,
+    json: Annotated[Path | None, typer.Option(help="File to write the data set's name and folder to, as JSON.")] = None,
 ) -> None:
-    """Download a data set from its official site, check its md5 and unpack it. Goes on where it was interrupted."""
+    """Download a data set from its official site, check its MD5 sum and unpack it.
+
+    After an interruption, the same command continues the download.
+
+    Example: smoothed download cifar10
+    """
     from smoothed.data.download import download_cifar
     from smoothed.utils.files import require_writable, write_json
 

@@ -1,4 +1,4 @@
-"""Words of the command line that are not plain numbers: `8/255`, `25m`, `1,8,64`, `0:0.5:0.01`, `1,2,4,..,512`."""
+"""Values of options that are not plain numbers: `8/255`, `25m`, `1,8,64`, `0:0.5:0.01`, `1,2,4,..,512`."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -10,13 +10,13 @@ import typer
 from smoothed.errors import ArgumentError
 
 MOST_VALUES = 10_000
-"""Of one list: beyond that a range is a slip of the hand."""
+"""Largest length of a list. A longer range is taken for a typing error."""
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
 def fraction(text: str | float) -> float:
-    """A number or a fraction of two: `0.03`, `8/255`."""
+    """The value of a number or of a fraction: `0.03`, `8/255`."""
     try:
         return float(Fraction(str(text).replace(" ", "")))
     except (ValueError, ZeroDivisionError):
@@ -24,7 +24,7 @@ def fraction(text: str | float) -> float:
 
 
 def duration(text: str | float) -> float:
-    """Seconds from `90`, `90s`, `25m`, `1.5h`."""
+    """The seconds of a duration: `90`, `90s`, `25m`, `1.5h`."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(text).strip())
     if match is None:
         raise typer.BadParameter(f"expected a time such as 90s, 25m or 1.5h, got {text}")
@@ -32,37 +32,38 @@ def duration(text: str | float) -> float:
 
 
 def names(choices: Iterable[str]) -> str:
-    """The names of a fixed set, for a help text."""
+    """The names of a set of choices, for a help text."""
     return ", ".join(choices)
 
 
 def numbers(text: str, option: str) -> list[float]:
-    """The numbers of a comma-separated list, where `0:0.5:0.1` and `1,2,4,..,64` stand for all that they mean.
+    """The numbers of a comma-separated list, with ranges such as `0:0.5:0.1` and series such as `1,2,4,..,64`.
 
-    A range `FIRST:LAST:STEP` has both ends. `..` goes on as the three numbers before it do (or the two, if there are no
-    more), by adding or by multiplying, up to the number behind it. Steps are exact: the 29th of 0.01 is 0.29.
+    A range `FIRST:LAST:STEP` includes both ends. The dots of a series continue the arithmetic or geometric progression
+    of the two or three numbers before them up to the number after them. Steps are exact: the 29th of 0.01 is 0.29.
 
     Args:
-        text: numbers, and fractions such as 8/255.
-        option: what to call it in the error.
+        text: numbers and fractions such as 8/255, ranges and series, separated by commas.
+        option: name of the option, for errors.
 
     Raises:
-        ArgumentError: something else, a range whose steps miss its end, or a `..` that can be read in no or two ways.
+        ArgumentError: text that is none of these, a range whose steps miss its end, or a series that can be continued
+            in no way or in two ways.
     """
     return [float(value) for value in _listed(text, option, "numbers", _rational)]
 
 
 def integers(text: str, option: str) -> list[int]:
-    """The whole numbers of a list as `numbers` reads it.
+    """The whole numbers of a list, in the format of `numbers`.
 
     Raises:
-        ArgumentError: likewise.
+        ArgumentError: as `numbers`, or a number that is not whole.
     """
     return [int(value) for value in _listed(text, option, "whole numbers", _whole)]
 
 
 def choices(text: str, option: str, allowed: Iterable[str]) -> tuple[str, ...]:
-    """The names of a comma-separated list, or all that there are for `all`.
+    """The names of a comma-separated list; `all` stands for every allowed name.
 
     Raises:
         ArgumentError: a name that is not allowed.
@@ -76,7 +77,7 @@ def choices(text: str, option: str, allowed: Iterable[str]) -> tuple[str, ...]:
 
 
 def _rational(text: str) -> Fraction:
-    """Exactly the number; an exponent of many digits would fill the memory."""
+    """The exact value of a number. Huge exponents are refused, because an exact value would fill the memory."""
     if re.search(r"e[+-]?\d{4}", text, re.IGNORECASE):
         raise ValueError(text)
     value = Fraction(text.strip())
@@ -112,19 +113,19 @@ def _listed(text: str, option: str, what: str, read: Callable[[str], Fraction]) 
 
 
 def _range(ends: list[Fraction], option: str, text: str) -> list[Fraction]:
-    """All of `FIRST:LAST:STEP`."""
+    """The values of the range FIRST:LAST:STEP."""
     if len(ends) != 3:
         raise ArgumentError(option, "a range FIRST:LAST:STEP such as 0:0.5:0.05", repr(text))
     first, last, step = ends
     way = list(_up_to(first, last, lambda value: value + step))
     if way[-1] != last and len(way) <= MOST_VALUES:
-        near = f"its steps come to {float(way[-1]):g}" if len(way) > 1 else "its step does not lead there"
+        near = f"its steps reach {float(way[-1]):g}" if len(way) > 1 else "its step leads away from the end"
         raise ArgumentError(option, "a range whose steps reach its end", repr(text), near)
     return way
 
 
 def _continued(before: list[Fraction], last: Fraction, option: str, text: str) -> list[Fraction]:
-    """What `..` stands for between the numbers `before` and `last`, and `last`."""
+    """The values of a series after the numbers `before`, up to and including `last`."""
     ways = list[list[Fraction]]()
     if len(before) > 1:
         previous, start = before[-2:]
@@ -139,14 +140,16 @@ def _continued(before: list[Fraction], last: Fraction, option: str, text: str) -
     if len(ways) == 1:
         return ways[0]
     if ways:
-        raise ArgumentError(option, "three numbers before ..", repr(text), "two go on by adding and by multiplying")
+        raise ArgumentError(
+            option, "three numbers before ..", repr(text), "two numbers have both a sum and a factor that fit"
+        )
     raise ArgumentError(
-        option, "a .. that goes on by equal steps or factors to the number behind it, such as 1,2,4,..,64", repr(text)
+        option, "a series whose equal steps or factors reach the number after .., such as 1,2,4,..,64", repr(text)
     )
 
 
 def _up_to(first: Fraction, last: Fraction, step: Callable[[Fraction], Fraction]) -> Iterator[Fraction]:
-    """`first` and what follows it by `step`, as long as it comes nearer to `last` and does not pass it."""
+    """The values from `first` on, each the `step` of the one before, that approach `last` without passing it."""
     value, up = first, last >= first
     for _ in range(MOST_VALUES + 1):
         yield value

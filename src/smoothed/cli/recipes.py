@@ -1,4 +1,4 @@
-"""`smoothed recipes`: what `smoothed train --recipe` takes."""
+"""`smoothed recipes`: the named training configurations."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,12 +10,14 @@ from smoothed.cli.console import errors, output
 
 
 def recipes(
-    json: Annotated[Path | None, typer.Option(help="Write here each recipe with all its settings.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="File to write each recipe with all its settings to, as JSON.")
+    ] = None,
 ) -> None:
-    """List the recipes: where each comes from, what it changes, and what an epoch costs.
+    """List the recipes for `smoothed train --recipe`: the source of each, its settings, and its cost.
 
-    The cost is in forward passes for each training image; a backward pass to the inputs counts as one, one to inputs
-    and weights as two. Epochs are those of the recipe's schedule.
+    The cost is the number of forward passes that each training image takes in an epoch. A backward pass to the inputs
+    counts as one more, a backward pass to inputs and weights as two more.
     """
     from smoothed.training.cost import forward_equivalents
     from smoothed.training.recipes import RECIPES
@@ -23,7 +25,7 @@ def recipes(
 
     if json is not None:
         require_writable(json)
-    table = Table(Column("recipe", no_wrap=True), "from", "what it changes", "forwards", "epochs")
+    table = Table(Column("recipe", no_wrap=True), "source", "settings", "forward passes", "epochs")
     rows = []
     for recipe in RECIPES.values():
         config = recipe.config()

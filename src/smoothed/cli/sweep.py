@@ -1,4 +1,4 @@
-"""`smoothed sweep`: accuracy at every sigma, vote and M of any checkpoint, and where it peaks."""
+"""`smoothed sweep`: accuracy of a checkpoint at every sigma, vote and M, and where it peaks."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,129 +6,115 @@ from typing import Annotated
 import typer
 
 from smoothed.attacks import EVALUATION_ATTACKS
-from smoothed.attacks.ball import BALLS
-from smoothed.attacks.query_based.queries import SEES
-from smoothed.cli.console import errors, output, progress_bar, speaks
-from smoothed.cli.parsing import choices, fraction, integers, names, numbers
-from smoothed.smoothing.input_noise import NOISES
+from smoothed.cli import options
+from smoothed.cli.console import errors, is_main_process, output, progress_bar
+from smoothed.cli.options import DEFAULT_MODEL, attack_option, run_option, settled_noises, vote_option
+from smoothed.cli.parsing import choices, integers, names
 from smoothed.smoothing.votes import VOTES
+
+DEFAULT_SIGMAS = "0:0.5:0.05"
 
 
 def sweep(
-    model: Annotated[str, typer.Option(help="Name of a bundled checkpoint, or path of one.")] = "resnet20-cni-w",
-    data: Annotated[
-        str, typer.Option(help="sample (1,000 bundled test images), cifar10, cifar100, or the folder of either.")
-    ] = "sample",
+    model: options.Model = DEFAULT_MODEL,
+    data: options.Data = "sample",
     split: Annotated[
-        str, typer.Option(help="validation (held out of training: to choose on), test or train.")
+        str, typer.Option(help="Part of the data: validation (held out of training, to choose on), test or train.")
     ] = "test",
-    sigmas: Annotated[
-        str,
-        typer.Option(
-            "--sigmas",
-            "--sigma",
-            help="Deviations of the input noise: FIRST:LAST:STEP, with both ends, or 0,0.12,0.24.",
-        ),
-    ] = "0:0.5:0.05",
-    sigma_units: Annotated[
-        str,
-        typer.Option(help="normalized (the paper's: after division by the data's deviation) or pixel."),
-    ] = "normalized",
-    num_samples: Annotated[
-        str, typer.Option(help="Draws of an image (M): 1,8,64, or 1,2,4,..,512. All are read off the same draws.")
-    ] = "1,2,4,..,64",
-    votes: Annotated[str, typer.Option(help=f"all, or some of {names(VOTES)}, separated by commas.")] = "all",
+    images: options.Images = None,
     attack: Annotated[
-        str, typer.Option(help=f"none (clean images only), or one of {names(EVALUATION_ATTACKS)}.")
+        str, attack_option(help=f"none (clean images only), or the name of the attack: {names(EVALUATION_ATTACKS)}.")
     ] = "pgd",
-    eps: Annotated[
-        float, typer.Option(parser=fraction, metavar="NUMBER", help="Radius of the attack, in pixels of [0, 1].")
-    ] = "8/255",  # pyright: ignore[reportArgumentType] - parsed by `fraction`
-    norm: Annotated[
-        str, typer.Option(help=f"Of the radius: one of {names(BALLS)}; some attacks have their own.")
-    ] = "linf",
-    steps: Annotated[int, typer.Option(help="Gradient steps of the attack (k).")] = 7,
-    attack_samples: Annotated[
-        int, typer.Option(help="Draws for each gradient of an expectation, or for each answer (M).")
-    ] = 8,
-    max_queries: Annotated[int, typer.Option(help="Answers that a black-box attack gets for each image.")] = 1000,
-    sees: Annotated[str, typer.Option(help=f"What it sees: one of {names(SEES)}.")] = "logits",
-    source: Annotated[
-        list[str] | None, typer.Option(help="A checkpoint that transfer attacks; more than once for several.")
+    eps: options.Eps = "8/255",  # pyright: ignore[reportArgumentType] - parsed by `fraction`
+    norm: options.Norm = "linf",
+    steps: options.Steps = 7,
+    eot_samples: options.EotSamples = 8,
+    max_queries: options.MaxQueries = 1000,
+    sees: options.Sees = "logits",
+    source: options.Source = None,
+    noise: options.Noise = "gaussian",
+    sigma: Annotated[
+        str | None,
+        vote_option(
+            help="Standard deviations of the input noise in pixel units of [0, 1]: FIRST:LAST:STEP with both ends, "
+            "or 0,0.03,0.06.",
+            show_default=f"--sigma-normalized {DEFAULT_SIGMAS}",
+        ),
     ] = None,
-    noise: Annotated[str, typer.Option(help=f"Law of the input noise: one of {names(NOISES)}.")] = "gaussian",
-    runs: Annotated[int, typer.Option(help="How often to measure, each with a fresh attack and fresh draws.")] = 1,
-    images: Annotated[int | None, typer.Option(help="Use the first N images; all of them if not given.")] = None,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    precision: Annotated[
-        str, typer.Option(help="Of the votes: auto (bf16 where the hardware has units for it), float32 or bf16.")
-    ] = "float32",
-    chunk_size: Annotated[int, typer.Option(help="Images of one forward pass of the vote; bounds memory.")] = 250,
-    out: Annotated[
-        Path | None, typer.Option(help="Keep what is done in this folder; after a kill the same command goes on.")
-    ] = None,
+    sigma_normalized: options.SigmasNormalized = None,
+    votes: Annotated[str, vote_option(help=f"Votes, separated by commas: all, or some of {names(VOTES)}.")] = "all",
+    num_samples: Annotated[
+        str,
+        vote_option(help="Draws of each vote (M): 1,8,64, or 1,2,4,..,512. All are read off the same draws."),
+    ] = "1,2,4,..,64",
+    runs: options.Runs = 1,
+    seed: options.Seed = 0,
+    precision: options.Precision = "float32",
+    chunk_size: options.ChunkSize = 250,
+    out: options.Out = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Write accuracy against sigma, and the heat map of sigma and M, a PNG.")
+        Path | None,
+        run_option(help="File for a plot of accuracy against sigma, and a heat map of sigma and M, as PNG."),
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Write all cells, the peaks and their tests here.")] = None,
+    json: options.Json = None,
 ) -> None:
-    """Measure every sigma, vote and M, and say where accuracy peaks and how sure that is.
+    """Measure accuracy at every sigma, vote and M, and test where it peaks.
 
-    Each sigma is attacked once and drawn once, for the largest M: all Ms and all votes are read off the same draws.
-    Sigmas share their random numbers, scaled, so that they are compared image by image.
+    Each sigma is attacked once and drawn once, for the largest M: all M and all votes are read off the same draws.
+    All sigmas use the same random numbers, scaled, so that they are compared image by image.
+
+    Example: smoothed sweep --data cifar10 --split validation --plot sweep.png
     """
-    from smoothed.checkpoint import load
-    from smoothed.cli.evaluated import Evaluated
-    from smoothed.errors import ArgumentError
-    from smoothed.evaluation.paper_protocol.evaluate import Protocol
+    from smoothed.cli.inputs import CommandInputs
+    from smoothed.evaluation.paper_protocol.evaluate import PaperProtocol
     from smoothed.evaluation.sweep.sweep import NO_ATTACK
     from smoothed.evaluation.sweep.sweep import sweep as measure
-    from smoothed.report.sweep import SweepReport, caution, peaks_table, sweep_grid, sweep_sentences
+    from smoothed.report.sweep import SweepReport, peaks_table, selection_warning, sweep_grid, sweep_sentences
     from smoothed.report.sweep_plot import plot_sweep
-    from smoothed.utils.distributed import parting
+    from smoothed.smoothing.config import NoiseConfig
+    from smoothed.utils.distributed import leaving_process_group
     from smoothed.utils.files import require_writable, write_json
 
-    if source and attack != "transfer":
-        raise ArgumentError("source", "--attack transfer beside it", f"--attack {attack}")
+    options.require_transfer(source, attack)
     for path in (plot, json):
         if path is not None:
             require_writable(path)
-    deviations = numbers(sigmas, "sigmas")
+    if sigma is None and sigma_normalized is None:
+        sigma_normalized = DEFAULT_SIGMAS
+    noises = settled_noises(sigma, sigma_normalized, noise, NoiseConfig(sigma=0.0))
     settings = {
         "attack": attack,
         "eps": eps,
         "norm": norm,
         "steps": steps,
-        "attack_samples": attack_samples,
+        "eot_samples": eot_samples,
         "max_queries": max_queries,
         "sees": sees,
         "votes": choices(votes, "votes", VOTES),
         "num_samples": tuple(integers(num_samples, "num-samples")),
-        "noise": noise,
-        "sigma_units": sigma_units,
         "runs": runs,
         "seed": seed,
     }
-    evaluated = Evaluated.load(model, data, split, images, precision, chunk_size, out)
-    protocol = Protocol(**settings, precision=evaluated.precision)
-    sources = {name: load(name, device=evaluated.images.labels.device) for name in source or ()}
+    inputs = CommandInputs.load(model, data, split, images, precision, chunk_size, out)
+    protocol = PaperProtocol(**settings, precision=inputs.precision)
+    sources = inputs.load_sources(source)
     if attack != NO_ATTACK:
-        protocol.settled_attack(tuple(sources.values()))  # what it refuses, it refuses before there is a bar
-    with parting(), progress_bar() as bar:
+        protocol.build_attack(tuple(sources.values()))  # what it refuses, it refuses before there is a bar
+    with leaving_process_group(), progress_bar() as bar:
         task = bar.add_task("voting" if attack == NO_ATTACK else "attacking and voting")
         found = measure(
-            evaluated.network,
-            evaluated.images,
+            inputs.network,
+            inputs.images,
             protocol,
-            sigmas=deviations,
-            name=evaluated.name,
+            noises=noises,
+            name=inputs.name,
             sources=sources,
-            out=evaluated.out,
-            chunk_size=evaluated.chunk_size,
-            processes=evaluated.processes,
+            out=inputs.out,
+            chunk_size=inputs.chunk_size,
+            processes=inputs.processes,
             on_progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    if not speaks():
+    if not is_main_process():
         return
     report = SweepReport.of(found)
     output.print(sweep_grid(report))
@@ -136,7 +122,7 @@ def sweep(
     for sentence in sweep_sentences(report):
         output.print(sentence)
     if split == "test":
-        errors.print(f"warning: {caution(found.data)}", style="yellow")
+        errors.print(f"warning: {selection_warning(found.data)}", style="yellow")
     if plot is not None:
         errors.print(f"plot written to {plot_sweep(report, plot)}")
     if json is not None:

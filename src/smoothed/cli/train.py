@@ -1,4 +1,4 @@
-"""`smoothed train`: train any recipe, or go on with a run that was stopped."""
+"""`smoothed train`: train a recipe, or continue a run that was stopped."""
 
 import shlex
 import sys
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from smoothed.attacks import TRAINING_ATTACKS
-from smoothed.cli.console import errors, output, progress_bar, speaks
+from smoothed.cli.console import errors, is_main_process, output, progress_bar
 from smoothed.cli.parsing import duration, fraction, names
 from smoothed.injection import PRESETS
 from smoothed.models import ARCHITECTURES
@@ -22,124 +22,176 @@ from smoothed.training.schedules import SCHEDULES
 
 if TYPE_CHECKING:
     from smoothed.training.config import TrainingConfig
-    from smoothed.training.loop import Outcome, Progress
+    from smoothed.training.loop import Progress, TrainingResult
 
 DEFAULT_RECIPE = "cni-w"
+# Seconds between updates of the progress bar: reading a loss makes a GPU wait.
 REDRAWN_EVERY = 0.2
 
 
+def _option(panel: str, help_text: str, *names_of_option: str, **more: Any) -> Any:  # noqa: ANN401 - typer's own type
+    """An option in a panel. It overrides the recipe's setting; the recipe's stays where the option is not given."""
+    return typer.Option(*names_of_option, help=help_text, rich_help_panel=panel, **more)
+
+
+NETWORK, ATTACK, LOSS, OPTIMISER, RUN = "Network and noise", "Attack", "Loss", "Optimiser", "Running and output"
+
+
 def train(
-    out: Annotated[Path, typer.Option(help="Folder of the run. The same command goes on where it stopped.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run. The same command continues a run that was stopped.")],
     recipe: Annotated[
         str | None,
-        typer.Option(help=f"{DEFAULT_RECIPE} if not given; `smoothed recipes` lists them all."),
+        typer.Option(help="Named training configuration (see `smoothed recipes`).", show_default=DEFAULT_RECIPE),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="Repeat a run: its card.json, or a checkpoint of it, in place of a recipe.")
+        Path | None,
+        typer.Option(help="Configuration of an earlier run instead of a recipe: its card.json, or a checkpoint of it."),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="cifar10, cifar100, the folder of either, or imagefolder:PATH[@SIZE].")
+        str | None,
+        typer.Option(
+            help="Training data: cifar10, cifar100, the folder of either, imagefolder:PATH, or imagefolder:PATH@SIZE."
+        ),
     ] = None,
     start: Annotated[
         str | None,
-        typer.Option("--from", help="Fine-tune this checkpoint, a bundled name or a path; noise it lacks is put in."),
+        typer.Option(
+            "--from", help="Checkpoint to fine-tune, a bundled name or a path. Missing noise layers are added to it."
+        ),
     ] = None,
-    architecture: Annotated[str | None, typer.Option(help=f"One of {names(ARCHITECTURES)}.")] = None,
-    injection: Annotated[str | None, typer.Option(help=f"Noise inside: one of {names(PRESETS)}.")] = None,
+    architecture: Annotated[str | None, _option(NETWORK, f"Architecture: {names(ARCHITECTURES)}.")] = None,
+    injection: Annotated[str | None, _option(NETWORK, f"Noise inside the network: {names(PRESETS)}.")] = None,
     injection_strength: Annotated[
         float | None,
-        typer.Option(help="Factor on the deviation the noise inside starts with, its own or that of --from."),
+        _option(
+            NETWORK, "Factor on the initial standard deviation of the noise inside the network, or on that of --from."
+        ),
     ] = None,
     input_sigma: Annotated[
-        float | None, typer.Option(help="Deviation of Gaussian noise on the input while training.")
+        float | None,
+        _option(NETWORK, "Standard deviation of Gaussian noise on the training inputs, in pixel units of [0, 1]."),
     ] = None,
-    input_sigma_units: Annotated[
-        str | None, typer.Option(help="normalized (the paper's, after division by the data's deviation) or pixel.")
+    input_sigma_normalized: Annotated[
+        float | None,
+        _option(NETWORK, "Instead of --input-sigma: relative to the data set's standard deviation (the paper's unit)."),
     ] = None,
     input_draws: Annotated[
-        str | None, typer.Option(help="fresh at each pass, or fixed: ATTACK_SAMPLES draws that attack and loss share.")
+        str | None,
+        _option(
+            NETWORK,
+            "fresh: new input noise at each forward pass; fixed: --eot-samples draws a step for attack and loss.",
+        ),
     ] = None,
     attack: Annotated[
-        str | None, typer.Option(help=f"What to train against: one of {names((*TRAINING_ATTACKS, *EXAMPLES))}.")
+        str | None,
+        _option(ATTACK, f"Attack that makes the training examples: {names((*TRAINING_ATTACKS, *EXAMPLES))}."),
     ] = None,
-    norm: Annotated[str | None, typer.Option(help="Of the attack's ball: linf or l2.")] = None,
+    norm: Annotated[str | None, _option(ATTACK, "Norm of the radius: linf or l2.")] = None,
     eps: Annotated[
-        float | None, typer.Option(parser=fraction, metavar="NUMBER", help="Its radius, in pixels of [0, 1]: 8/255.")
+        float | None,
+        _option(ATTACK, "Radius in pixel units of [0, 1], such as 8/255.", parser=fraction, metavar="NUMBER"),
     ] = None,
-    eps_warmup: Annotated[float | None, typer.Option(help="Share of the run over which eps grows from 0.")] = None,
-    attack_steps: Annotated[int | None, typer.Option("--steps", help="Gradient steps of the attack (k).")] = None,
-    attack_step: Annotated[float | None, typer.Option(help="Length of each step, as a share of eps.")] = None,
+    eps_warmup: Annotated[
+        float | None, _option(ATTACK, "Share of the run, in [0, 1], over which eps grows from 0.")
+    ] = None,
+    attack_steps: Annotated[
+        int | None, _option(ATTACK, "Gradient steps of the attack (the paper's k).", "--steps")
+    ] = None,
+    relative_step_size: Annotated[
+        float | None, _option(ATTACK, "Length of each gradient step, as a share of eps.")
+    ] = None,
     steps_warmup: Annotated[
-        float | None, typer.Option(help="Share of the run over which the steps grow from 1.")
+        float | None, _option(ATTACK, "Share of the run, in [0, 1], over which the number of steps grows from 1.")
     ] = None,
-    attack_samples: Annotated[
-        int | None, typer.Option(help="Draws for each gradient of epgd, epgd-loss and smoothadv (M).")
+    eot_samples: Annotated[
+        int | None, _option(ATTACK, "Draws averaged for each gradient of epgd, epgd-loss and smoothadv.")
     ] = None,
-    loss: Annotated[str | None, typer.Option(help=f"One of {names(LOSSES)}.")] = None,
+    loss: Annotated[str | None, _option(LOSS, f"Loss: {names(LOSSES)}.")] = None,
     adversarial_weight: Annotated[
-        float | None, typer.Option(help="w of eq. 6 (adversarial), q of eq. 23 (bernoulli), in [0, 1].")
+        float | None,
+        _option(LOSS, "Weight of the adversarial term in [0, 1]: w of eq. 6 (adversarial), q of eq. 23 (bernoulli)."),
     ] = None,
     beta: Annotated[
-        float | None, typer.Option(help="Weight of the divergence: 1 / lambda in TRADES, lambda in MART.")
+        float | None, _option(LOSS, "Weight of the divergence term: 1 / lambda of TRADES, lambda of MART.")
     ] = None,
     label_smoothing: Annotated[
-        float | None, typer.Option(help="Share of the target that is spread over all classes, in [0, 1].")
+        float | None, _option(LOSS, "Share of the target, in [0, 1], that is spread over all classes.")
     ] = None,
-    loss_samples: Annotated[int | None, typer.Option(help="Draws of each loss, whose mean is descended.")] = None,
+    loss_samples: Annotated[int | None, _option(LOSS, "Draws over which each loss is averaged.")] = None,
     weight_perturbation: Annotated[
-        float | None, typer.Option(help="gamma of adversarial weight perturbation, 0 for none.")
+        float | None, _option(LOSS, "gamma of adversarial weight perturbation; 0 switches it off.")
     ] = None,
-    replays: Annotated[int | None, typer.Option(help="Steps on each batch (m of free adversarial training).")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images of one step, over all processes.")] = None,
+    replays: Annotated[int | None, _option(LOSS, "Steps on each batch (m of free adversarial training).")] = None,
+    epochs: Annotated[int | None, _option(OPTIMISER, "Passes over the training images.")] = None,
+    batch_size: Annotated[int | None, _option(OPTIMISER, "Images of one step, summed over all processes.")] = None,
     accumulation: Annotated[
-        int | None, typer.Option(help="Parts of its share of a batch that a process takes one by one, to save memory.")
+        int | None,
+        _option(
+            OPTIMISER, "Parts into which each process cuts its share of a batch, one after the other, to save memory."
+        ),
     ] = None,
-    schedule: Annotated[str | None, typer.Option(help=f"Of the learning rate: one of {names(SCHEDULES)}.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate of SGD.")] = None,
-    noise_lr: Annotated[float | None, typer.Option(help="Factor on the learning rate for the noise strengths.")] = None,
-    momentum: Annotated[float | None, typer.Option(help="Nesterov momentum of SGD.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="L2 penalty on every parameter.")] = None,
-    average: Annotated[float | None, typer.Option(help="Decay of the weight average that is kept, 0 for none.")] = None,
+    schedule: Annotated[str | None, _option(OPTIMISER, f"Learning-rate schedule: {names(SCHEDULES)}.")] = None,
+    lr: Annotated[float | None, _option(OPTIMISER, "Peak learning rate of SGD.")] = None,
+    noise_lr: Annotated[
+        float | None, _option(OPTIMISER, "Factor on the learning rate for the learned strengths of the noise.")
+    ] = None,
+    momentum: Annotated[float | None, _option(OPTIMISER, "Nesterov momentum of SGD.")] = None,
+    weight_decay: Annotated[float | None, _option(OPTIMISER, "L2 penalty on every parameter.")] = None,
+    average: Annotated[
+        float | None,
+        _option(OPTIMISER, "Decay of the exponential weight average that is evaluated and kept; 0 switches it off."),
+    ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="auto (bf16 where the hardware has units for it), float32 or bf16 (mixed).")
+        str | None,
+        _option(RUN, "Precision: float32, bf16 (mixed), or auto (bf16 where the hardware has units for it)."),
     ] = None,
     keep: Annotated[
-        str | None, typer.Option(help="best (robust), or extremes: also the best and the worst clean accuracy.")
+        str | None,
+        _option(
+            RUN, "Checkpoints to keep: best (robust accuracy), or extremes (the best and worst clean accuracy, too)."
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    seed: Annotated[int | None, _option(RUN, "Seed of all random numbers.")] = None,
     validation_attack_images: Annotated[
-        int | None, typer.Option(help="Validation images that PGD-7 attacks after each epoch.")
+        int | None, _option(RUN, "Validation images that PGD-7 attacks after each epoch.")
     ] = None,
-    compiled: Annotated[
-        bool, typer.Option("--compile", help="Let torch.compile make the network that attacks see.")
-    ] = False,
+    compiled: Annotated[bool, _option(RUN, "Compile the attacked network with torch.compile.", "--compile")] = False,
     time_limit: Annotated[
         float | None,
-        typer.Option(parser=duration, metavar="TIME", help="Save and stop after this long: 90s, 25m, 1.5h."),
+        _option(RUN, "Save the state and stop after this time: 90s, 25m, 1.5h.", parser=duration, metavar="TIME"),
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Write here how the run ended and its best numbers.")] = None,
+    json: Annotated[
+        Path | None, _option(RUN, "File to write the outcome of the run and its best accuracies to, as JSON.")
+    ] = None,
 ) -> None:
-    """Train a robust network and keep the best one on held-out images.
+    """Train a robust network and keep the checkpoint with the best robust accuracy on held-out images.
 
-    A recipe gives every setting; options change single ones. Held-out images (5,000 of CIFAR's training images) decide
-    what is kept. OUT gets best.safetensors, last.safetensors, card.json, metrics.jsonl, TensorBoard's files and the
-    state to go on from, on as many processes as you like: accelerate launch -m smoothed train ...
+    A recipe sets everything; options override single settings. The held-out images (5,000 of CIFAR's training images)
+    decide which checkpoint is kept. OUT receives best.safetensors, last.safetensors, card.json, metrics.jsonl,
+    TensorBoard's files and the state to continue from.
+
+    On several GPUs: accelerate launch -m smoothed train --out runs/cni-w
+
+    Example: smoothed train --recipe cni-w --epochs 30 --out runs/cni-w
     """
     given = dict(locals())
     from smoothed.data.named import load_training
     from smoothed.training.config import TrainingConfig
     from smoothed.training.loop import train as run
-    from smoothed.utils.distributed import parting
+    from smoothed.utils.distributed import leaving_process_group
     from smoothed.utils.files import require_writable, write_json
 
     if json is not None:
         require_writable(json)
     options = [field.name for field in fields(TrainingConfig) if field.name not in ("recipe", "data")]
+    if input_sigma is not None and input_sigma_normalized is None:
+        given["input_sigma_normalized"] = 0.0  # in place of a recipe's own noise in the other unit
+    elif input_sigma_normalized is not None and input_sigma is None:
+        given["input_sigma"] = 0.0
     whole = _settled(recipe, config, {name: given[name] for name in options if given[name] is not None})
     name, train_set, validation_set = load_training(data or whole.data)
     whole = replace(whole, data=name)
-    with parting(), _shown() as show:
+    with leaving_process_group(), _shown() as show:
         try:
             outcome = run(
                 whole,
@@ -152,17 +204,17 @@ def train(
                 command=shlex.join(["smoothed", *sys.argv[1:]]),
             )
         except KeyboardInterrupt:
-            if speaks():
-                errors.print(f"stopped; the same command goes on from the last state saved in {out}")
+            if is_main_process():
+                errors.print(f"stopped; the same command continues from the last state saved in {out}")
             raise
-    if speaks():
+    if is_main_process():
         _tell(outcome, out)
         if json is not None:
             write_json(asdict(outcome), json)
 
 
 def _settled(recipe: str | None, card: Path | None, settings: dict[str, Any]) -> "TrainingConfig":
-    """The recipe, or the configuration on a card, with `settings` in place of its own."""
+    """The recipe's configuration, or that of a card, with `settings` in place of its own values."""
     from smoothed.errors import ArgumentError
     from smoothed.training.card import read_config
     from smoothed.training.recipes import RECIPES
@@ -179,8 +231,8 @@ def _settled(recipe: str | None, card: Path | None, settings: dict[str, Any]) ->
 
 @contextmanager
 def _shown() -> "Iterator[Callable[[Progress], None] | None]":
-    """A bar that follows the run, from its first step on: what is refused before shows none."""
-    if not speaks():
+    """A progress bar that starts with the first step, so that a run with wrong options shows none."""
+    if not is_main_process():
         yield None
         return
     drawn = 0.0
@@ -190,15 +242,15 @@ def _shown() -> "Iterator[Callable[[Progress], None] | None]":
     def show(progress: "Progress") -> None:
         nonlocal drawn
         now = time.monotonic()
-        if not bar.tasks[0].started:  # the time left is told by the steps of this call, not by those before it
+        if not bar.tasks[0].started:  # the time left is estimated from the steps of this call alone
             bar.start()
             bar.reset(task, completed=progress.step)
-        if now - drawn < REDRAWN_EVERY and progress.step < progress.total_steps:  # reading a loss costs time
+        if now - drawn < REDRAWN_EVERY and progress.step < progress.total_steps:
             return
         drawn = now
         text = f"epoch {progress.epoch + 1}/{progress.epochs}  loss {progress.loss:.3f}"
-        if progress.clean is not None and progress.robust is not None:
-            text += f"  validation {progress.clean:.1%}, PGD-7 {progress.robust:.1%}"
+        if progress.clean_accuracy is not None and progress.robust_accuracy is not None:
+            text += f"  validation {progress.clean_accuracy:.1%}, PGD-7 {progress.robust_accuracy:.1%}"
         bar.update(task, description=text, completed=progress.step, total=progress.total_steps)
 
     try:
@@ -208,11 +260,11 @@ def _shown() -> "Iterator[Callable[[Progress], None] | None]":
             bar.stop()
 
 
-def _tell(outcome: "Outcome", out: Path) -> None:
+def _tell(outcome: "TrainingResult", out: Path) -> None:
     if outcome.fallback is not None:
         errors.print(f"note: {outcome.fallback}")
     if not outcome.finished:
-        output.print(f"stopped at step {outcome.step} of {outcome.total_steps}; the same command goes on")
+        output.print(f"stopped at step {outcome.step} of {outcome.total_steps}; the same command continues the run")
     elif outcome.best is not None:
         clean, robust = outcome.best["validation_clean"], outcome.best["validation_robust"]
         output.print(f"best on validation: clean {clean:.2%}, PGD-7 {robust:.2%} -> {out / 'best.safetensors'}")

@@ -1,1 +1,1 @@
-"""The data: CIFAR in memory, folders of images read as they are used, validation splits, crop and flip, the sample."""
+"""Data sets: CIFAR in memory, image folders read on demand, the bundled sample, validation splits, augmentation."""

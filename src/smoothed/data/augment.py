@@ -1,4 +1,4 @@
-"""Random crop and flip, for a whole batch at once on its own device."""
+"""Random crop and flip of a batch, computed on the device of the batch."""
 
 import torch
 from jaxtyping import Shaped
@@ -16,24 +16,24 @@ def augment(
     first: int = 0,
     total: int | None = None,
 ) -> Shaped[Tensor, "n c h w"]:
-    """Crop each image at a random place of its zero-padded copy, and flip every second one, on average.
+    """Crop each image at a random position of its zero-padded copy, and flip it with probability 1/2.
 
     Args:
-        images: (N, C, H, W), any dtype.
-        generator: on the CPU; decides places and flips, the same on every device.
-        padding: pixels of zeros on each side.
-        first: where these images begin in a batch of `total`, of which they are a part: each gets what it would get
-            there.
-        total: images of that batch; N when None.
+        images: images (N, C, H, W) of any dtype.
+        generator: generator on the CPU, so that crops and flips are the same on every device.
+        padding: width of the zero padding on each side, in pixels.
+        first: index of the first of these images in a batch of `total` images. Each image gets the crop and the flip
+            that it would get in the whole batch.
+        total: number of images of the whole batch; None for N.
 
     Returns:
-        Images of the same shape and dtype.
+        Augmented images of the same shape and dtype.
     """
     count, _, height, width = images.shape
     total = count if total is None else total
-    mine = slice(first, first + count)
-    tops, lefts = torch.randint(2 * padding + 1, (2, total), generator=generator)[:, mine].to(images.device)
-    flips = torch.rand(total, generator=generator)[mine].lt(0.5).to(images.device)
+    rows = slice(first, first + count)
+    tops, lefts = torch.randint(2 * padding + 1, (2, total), generator=generator)[:, rows].to(images.device)
+    flips = torch.rand(total, generator=generator)[rows].lt(0.5).to(images.device)
     padded = functional.pad(images, [padding] * 4)
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)
     cropped = windows[torch.arange(count, device=images.device), :, tops, lefts]

@@ -1,4 +1,4 @@
-"""Mean and deviation of a set's channels, which a network's first layer normalises by."""
+"""Mean and standard deviation of the channels of a data set, for the normalisation layer of a network."""
 
 import torch
 
@@ -9,34 +9,36 @@ from smoothed.utils.checks import check_positive
 CHUNK = 50
 
 Channels = tuple[float, float, float]
+"""One number for each of the channels red, green and blue."""
 
 
 def channel_statistics(images: Images, count: int = 1000) -> tuple[Channels, Channels]:
-    """Mean and deviation of each of three channels, over the pixels of `count` evenly spaced images.
+    """Compute mean and standard deviation of each channel over the pixels of `count` evenly spaced images.
 
     Args:
-        images: of three channels.
-        count: how many to read; all of them where there are fewer.
+        images: images with three channels.
+        count: number of images to read; a smaller set is read completely.
 
     Returns:
-        Means and deviations (those of the pixels, not of an estimate) of pixels in [0, 1].
+        Means and standard deviations (population formula) in pixel units of [0, 1].
 
     Raises:
-        DataError: an empty set, or images that don't have three channels.
+        DataError: the set is empty, or its images do not have three channels.
+        ArgumentError: `count` is less than 1.
     """
     count = min(check_positive(count, "count"), len(images))
     if not count:
         raise DataError(f"{images.name}: expected at least one image, got none")
-    places = torch.arange(count) * len(images) // count
+    indices = torch.arange(count) * len(images) // count
     sums, squares, pixels = torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64), 0
-    for batch, _ in images.load(places.split(CHUNK)):
+    for batch, _ in images.load(indices.split(CHUNK)):
         if batch.shape[1] != 3:
             raise DataError(f"{images.name}: expected images of 3 channels, got {batch.shape[1]}")
         values = batch.long()
         sums += values.sum((0, 2, 3)).cpu()
         squares += values.square().sum((0, 2, 3)).cpu()
         pixels += values[:, 0].numel()
-    # Whole numbers up to here, so that nothing is lost where the deviation is small.
+    # The sums are integers, so that a small deviation is not lost to rounding.
     moments = [(total / pixels, square / pixels) for total, square in zip(sums.tolist(), squares.tolist(), strict=True)]
     red, green, blue = ((mean / 255, max(0.0, square - mean**2) ** 0.5 / 255) for mean, square in moments)
     return (red[0], green[0], blue[0]), (red[1], green[1], blue[1])

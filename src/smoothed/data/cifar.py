@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky, 2009) from the folders of their official python version."""
+"""CIFAR-10 and CIFAR-100 (Krizhevsky, 2009), read from the folders of their official Python versions."""
 
 import os
 from dataclasses import dataclass
@@ -13,11 +13,24 @@ from smoothed.errors import DataError
 from smoothed.utils.checks import check_choice
 
 DATA_VARIABLE = "SMOOTHED_DATA"
+"""Environment variable with the folder that holds data sets."""
 
 
 @dataclass(frozen=True)
 class Cifar:
-    """Where a CIFAR lives and how its files are laid out."""
+    """Location and file layout of a CIFAR data set.
+
+    Attributes:
+        name: name of the data set on the command line.
+        folder: name of its folder.
+        archive: file name of its official archive.
+        md5: MD5 sum of the archive.
+        files: names of the files of each split.
+        label_key: key of the labels in these files.
+        classes_file: name of the file with the class names.
+        classes_key: key of the class names in this file.
+        num_classes: number of classes.
+    """
 
     name: str
     folder: str
@@ -60,7 +73,7 @@ CIFARS = {
 
 
 def data_root(root: Path | str | None = None) -> Path:
-    """The folder that holds data sets: `root`, else `$SMOOTHED_DATA`, else `~/.cache/smoothed`."""
+    """Return the folder that holds data sets: `root`, else `$SMOOTHED_DATA`, else `~/.cache/smoothed`."""
     if root is not None:
         return Path(root).expanduser().absolute()
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "smoothed"
@@ -68,15 +81,17 @@ def data_root(root: Path | str | None = None) -> Path:
 
 
 def load_cifar(name: str, split: str = "test", root: Path | str | None = None) -> ImageSet:
-    """The images of one split, in the order of the files.
+    """Load the images of one split into memory, in the order of the files.
 
     Args:
         name: `cifar10` or `cifar100`.
         split: `train` or `test`.
-        root: the folder with `cifar-10-batches-py` or `cifar-100-python` in it, or that folder itself.
+        root: folder that contains `cifar-10-batches-py` or `cifar-100-python`, or this folder itself; None for the
+            default of `data_root`.
 
     Raises:
-        DataError: the folder or a file is missing, truncated, or holds something else.
+        ArgumentError: the name or the split is unknown.
+        DataError: the folder or a file is missing or truncated, or is not part of this data set.
     """
     check_choice(name, CIFARS, "name")
     cifar = CIFARS[name]
@@ -86,7 +101,7 @@ def load_cifar(name: str, split: str = "test", root: Path | str | None = None) -
     if not folder.is_dir():
         raise DataError(
             f"{name}: expected the folder {cifar.folder} in {parent}, found none; "
-            f"run `smoothed download {name}`, or point --data or ${DATA_VARIABLE} at the folder that holds it"
+            f"run `smoothed download {name}`, or set --data or ${DATA_VARIABLE} to the folder that contains it"
         )
     parts = [_read_part(folder / file, cifar) for file in cifar.files[split]]
     images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
@@ -103,7 +118,7 @@ def _read_part(path: Path, cifar: Cifar) -> tuple[np.ndarray, np.ndarray]:
         got = f"{len(labels)}" if isinstance(labels, list) else "none"
         raise DataError(f"{path}: expected {len(data)} {cifar.label_key.decode()}, got {got}; the file is damaged")
     if not all(type(label) is int and 0 <= label < cifar.num_classes for label in labels):
-        raise DataError(f"{path}: expected whole numbers in 0..{cifar.num_classes - 1} as labels; the file is damaged")
+        raise DataError(f"{path}: expected integer labels in 0..{cifar.num_classes - 1}; the file is damaged")
     return data.reshape(-1, 3, 32, 32), np.asarray(labels, dtype=np.int64)
 
 

@@ -1,4 +1,4 @@
-"""One image file to pixels: decoded, made RGB, and cropped to a square of the size asked for."""
+"""Decoding of image files to RGB pixels, cropped and resized to a square."""
 
 import math
 
@@ -11,79 +11,88 @@ from torch import Tensor
 from smoothed.errors import DataError
 from smoothed.rng.seeds import seeded
 
-AREA = (0.35, 1.0)
-RATIO = (3 / 4, 4 / 3)
-ATTEMPTS = 10
+# Random crops: share of the image area, ratio of width to height, and number of attempts.
+AREA_RANGE = (0.35, 1.0)
+ASPECT_RATIO_RANGE = (3 / 4, 4 / 3)
+MAX_ATTEMPTS = 10
 
 Box = tuple[float, float, float, float]
-"""Left, top, right and bottom of a part of an image, in its pixels."""
+"""Left, top, right and bottom of a rectangle in an image, in pixels."""
 
 
 def read_image(path: str, size: int, seed: int | None = None) -> UInt8[Tensor, "3 size size"]:
-    """The image in a file, as `size` x `size` pixels.
+    """Read an image file and crop and resize it to `size` x `size` pixels.
 
-    Resized with an antialiased bilinear filter. Transparency is dropped, 16-bit grey loses its low byte, and an
-    orientation in the EXIF data is not applied.
+    The image is resized with an antialiased bilinear filter. Transparency and the low byte of 16-bit grey images are
+    dropped, and the orientation in EXIF data is ignored.
 
     Args:
-        path: of the file, in any format that Pillow reads.
-        size: of the result.
-        seed: of a random crop; with None, the shorter side becomes `size` and the centre is kept.
+        path: path of the file, in any format that Pillow reads.
+        size: height and width of the result, in pixels.
+        seed: seed of a random crop (`random_box`); None for the largest central square.
+
+    Returns:
+        Pixels from 0 to 255, uint8 (3, size, size).
 
     Raises:
-        DataError: no such file, a damaged one, or one that is no image.
+        DataError: the file is missing, damaged, or not an image.
     """
     try:
         with Image.open(path) as file:
             image = _rgb(file)
             box = central_square(*image.size) if seed is None else random_box(*image.size, seeded(seed))
             pixels = np.array(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
-    except Exception as error:  # a damaged file makes decoders raise nearly anything
-        raise DataError(f"{path}: could not be read as an image ({_reason(error)}); mend or remove it") from None
+    except Exception as error:  # decoders raise almost any exception on damaged files
+        raise DataError(f"{path}: could not be read as an image ({_reason(error)}); repair or remove it") from None
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def central_square(width: int, height: int) -> Box:
-    """The largest square in the middle of an image."""
+    """Return the largest square in the centre of an image of `width` x `height` pixels."""
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
     return left, top, left + side, top + side
 
 
 def random_box(width: int, height: int, generator: torch.Generator) -> Box:
-    """A random part of an image, as networks on ImageNet are trained with (Szegedy et al., 2015).
+    """Draw a random rectangle in an image, as in training on ImageNet (Szegedy et al., 2015).
 
-    Its share of the area is uniform in [0.35, 1], the logarithm of its width to its height in that of [3/4, 4/3], and
-    its place uniform, given that it fits. Where ten draws don't fit, as in a narrow image, it is the largest centred
-    part of such a ratio.
+    Its share of the image area is uniform in [0.35, 1], the logarithm of its ratio of width to height is uniform
+    between those of 3/4 and 4/3, and its position is uniform. If none of ten such rectangles fits, for example in a
+    narrow image, the result is the largest centred rectangle with a ratio in this range.
+
+    Args:
+        width: width of the image, in pixels.
+        height: height of the image, in pixels.
+        generator: generator on the CPU.
     """
-    low, high = (math.log(ratio) for ratio in RATIO)
-    draws = torch.rand(ATTEMPTS, 4, generator=generator, dtype=torch.float64)
+    low, high = (math.log(ratio) for ratio in ASPECT_RATIO_RANGE)
+    draws = torch.rand(MAX_ATTEMPTS, 4, generator=generator, dtype=torch.float64)
     for area, ratio, across, down in draws.tolist():
-        share, stretch = AREA[0] + (AREA[1] - AREA[0]) * area, math.exp(low + (high - low) * ratio)
+        share, stretch = AREA_RANGE[0] + (AREA_RANGE[1] - AREA_RANGE[0]) * area, math.exp(low + (high - low) * ratio)
         box_width, box_height = (math.sqrt(share * width * height * factor) for factor in (stretch, 1 / stretch))
         if box_width <= width and box_height <= height:
             left, top = across * (width - box_width), down * (height - box_height)
-            # Rounding must not lead out of the image.
+            # Rounding could move the edges outside the image.
             return left, top, min(left + box_width, width), min(top + box_height, height)
-    box_width, box_height = min(width, height * RATIO[1]), min(height, width / RATIO[0])
+    box_width, box_height = min(width, height * ASPECT_RATIO_RANGE[1]), min(height, width / ASPECT_RATIO_RANGE[0])
     left, top = (width - box_width) / 2, (height - box_height) / 2
     return left, top, left + box_width, top + box_height
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F"):
-        raise ValueError("pixels of 32 bits, whose range it does not say")
-    if image.mode.startswith("I;16"):  # Pillow would cut values at 255
+        raise ValueError("32-bit pixels of unknown range")
+    if image.mode.startswith("I;16"):  # Pillow would clip values at 255
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if "transparency" in image.info:  # else Pillow warns of palettes with it
+    if "transparency" in image.info:  # without it, Pillow warns about palettes with transparency
         image = image.convert("RGBA")
     return image.convert("RGB")
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):  # its text repeats the path
-        return "of no known format"
+        return "unknown format"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Fetch CIFAR's official archives: with progress, resumable, and checked before anything is unpacked."""
+"""Download of CIFAR's official archives, with progress; it can be resumed, and the MD5 sum is checked."""
 
 import gzip
 import hashlib
@@ -23,28 +23,29 @@ RANGE_NOT_SATISFIABLE = 416
 PARTIAL_CONTENT = 206
 
 OnProgress = Callable[[int, int | None], None]
-"""Called with the bytes there and, where the server says it, the bytes in all."""
+"""Called with the number of bytes received so far, and the total number if the server states it, else None."""
 
 
 def download_cifar(
     name: str, root: Path | str | None = None, *, url: str | None = None, on_progress: OnProgress | None = None
 ) -> Path:
-    """Download, check and unpack `cifar10` or `cifar100`, unless its folder is already there.
+    """Download, check and unpack `cifar10` or `cifar100`, unless its folder exists.
 
-    An interrupted download leaves a `.part` file, from which the next call goes on.
+    An interrupted download leaves a `.part` file, which the next call completes.
 
     Args:
         name: `cifar10` or `cifar100`.
-        root: where data sets live; `$SMOOTHED_DATA` or the cache folder when None.
-        url: of the archive; the official one when None.
-        on_progress: called as bytes arrive.
+        root: folder for data sets; None for `$SMOOTHED_DATA` or the cache folder.
+        url: URL of the archive; None for the official one.
+        on_progress: function called after each block of data.
 
     Returns:
-        The folder with the files.
+        Folder of the data set.
 
     Raises:
-        DataError: no connection, an archive with the wrong md5, or one with a path outside its folder.
-        OutputError: the folder can't be written, or the disk is full.
+        ArgumentError: the name is unknown.
+        DataError: the connection failed, or the archive has the wrong MD5 sum or a path outside its folder.
+        OutputError: the folder cannot be written, or the disk is full.
     """
     check_choice(name, CIFARS, "name")
     cifar, parent = CIFARS[name], data_root(root)
@@ -68,10 +69,14 @@ def download_cifar(
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a tar archive whose files all lie in a folder named as `folder`, which appears whole or not at all.
+    """Unpack a tar archive that contains a single folder with the name of `folder`, completely or not at all.
+
+    Args:
+        archive: path of the archive.
+        folder: folder to create.
 
     Raises:
-        DataError: no tar archive, a truncated one, or one with a path, link or device outside that folder.
+        DataError: the file is not a complete tar archive, or contains a path outside that folder, a link or a device.
     """
     staging = folder.with_name(f".{folder.name}.partial")
     _remove(staging)
@@ -81,50 +86,52 @@ def unpack(archive: Path, folder: Path) -> None:
                 parts = Path(member.name).parts
                 if not (member.isfile() or member.isdir()) or parts[:1] != (folder.name,) or ".." in parts:
                     raise DataError(
-                        f"{archive}: expected files in {folder.name} alone, got {member.name}; not unpacked"
+                        f"{archive}: expected only files in {folder.name}, got {member.name}; nothing was unpacked"
                     )
-            # Python 3.11.0 to 3.11.3 have no filters; what they would refuse is refused above.
+            # Python 3.11.0 to 3.11.3 have no filters; the checks above reject the same members.
             tar.extraction_filter = getattr(tarfile, "data_filter", None)
-            tar.extractall(staging)  # noqa: S202 - every member was looked at
+            tar.extractall(staging)  # noqa: S202 - all members were checked
         (staging / folder.name).rename(folder)
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, FileNotFoundError) as error:
-        raise DataError(f"{archive}: expected a tar archive of {folder.name}, got a damaged one ({error})") from None
+        raise DataError(
+            f"{archive}: expected a tar archive of {folder.name}, got a damaged one ({error}); delete it and try again"
+        ) from None
     finally:
         _remove(staging)
 
 
-def _ignore_progress(there: int, total: int | None) -> None:
-    del there, total
+def _ignore_progress(received: int, total: int | None) -> None:
+    del received, total
 
 
 def _fetch(url: str, partial: Path, on_progress: OnProgress) -> None:
-    there = partial.stat().st_size if partial.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={there}-"} if there else {})  # noqa: S310
+    received = partial.stat().st_size if partial.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={received}-"} if received else {})  # noqa: S310
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310 - https, or the user's
             resumed = response.status == PARTIAL_CONTENT
             length = response.headers.get("Content-Length")
-            there = there if resumed else 0
-            total = there + int(length) if length else None
+            received = received if resumed else 0
+            total = received + int(length) if length else None
             with partial.open("ab" if resumed else "wb") as file:
-                there = _copy(response, file, there, total, on_progress)
+                received = _copy(response, file, received, total, on_progress)
     except urllib.error.HTTPError as error:
-        if error.code != RANGE_NOT_SATISFIABLE:  # that one says that all bytes are there already
-            raise DataError(f"{url}: expected the archive, got {error.code} {error.reason}") from None
+        if error.code != RANGE_NOT_SATISFIABLE:  # this status means that the partial file is complete
+            raise DataError(f"{url}: expected the archive, got HTTP status {error.code} {error.reason}") from None
         return
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", error)
-        raise DataError(f"{url}: no connection ({reason}); run the command again to go on, or use --data") from None
-    if total is not None and there < total:
-        raise DataError(f"{url}: expected {total} bytes, got {there}; run the command again to go on")
+        raise DataError(f"{url}: no connection ({reason}); run the command again to continue") from None
+    if total is not None and received < total:
+        raise DataError(f"{url}: expected {total} bytes, got {received}; run the command again to continue")
 
 
-def _copy(response: BinaryIO, file: BinaryIO, there: int, total: int | None, on_progress: OnProgress) -> int:
+def _copy(response: BinaryIO, file: BinaryIO, received: int, total: int | None, on_progress: OnProgress) -> int:
     while block := response.read(BLOCK):
         file.write(block)
-        there += len(block)
-        on_progress(there, total)
-    return there
+        received += len(block)
+        on_progress(received, total)
+    return received
 
 
 def _check_md5(path: Path, expected: str) -> None:
@@ -133,7 +140,7 @@ def _check_md5(path: Path, expected: str) -> None:
     if found != expected:
         path.unlink()
         raise DataError(
-            f"{path.name}: expected md5 {expected}, got {found}; the file is deleted, run the command again"
+            f"{path.name}: expected MD5 sum {expected}, got {found}; the file was deleted, run the command again"
         )
 
 

@@ -1,4 +1,4 @@
-"""A set of image files of any size, decoded by worker processes as it is used and never held in memory."""
+"""Set of image files of any size, which worker processes decode on demand."""
 
 import os
 import signal
@@ -22,24 +22,28 @@ MAX_WORKERS = 4
 
 
 def default_workers() -> int:
-    """As many workers as this process may use CPUs, four at most."""
-    # Where the CPUs are shared out, `cpu_count` tells those of the whole machine.
+    """Return the number of CPUs that this process may use, at most four."""
+    # `cpu_count` counts all CPUs of the machine, of which this process may use only some.
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(MAX_WORKERS, cpus)
 
 
 @dataclass(frozen=True)
 class FolderSet:
-    """Image files and labels. It offers what `Images` says.
+    """Image files with labels; it implements `Images`.
 
     Attributes:
-        name: what to call the set in tables, such as `flowers test`.
-        files: the path of each image.
-        labels: int64, (N,), in 0 .. K - 1, on the CPU.
-        classes: the K class names.
-        image_size: height and width of the images that come out.
-        workers: processes that decode files ahead of their use; with 0, this one does it when they are asked for.
-        device: what batches come out on.
+        name: name of the set in tables, such as `flowers test`.
+        files: paths of the N images.
+        labels: classes in 0 .. K - 1, int64 (N,), on the CPU.
+        classes: names of the K classes.
+        image_size: height and width of the decoded images, in pixels, 1 to 4096.
+        workers: number of processes that decode files in advance; 0 decodes them in this process on demand.
+        device: device of the batches.
+
+    Raises:
+        DataError: `labels` do not fit `files` and `classes`.
+        ArgumentError: `image_size` or `workers` is out of range.
     """
 
     name: str
@@ -53,76 +57,76 @@ class FolderSet:
     def __post_init__(self) -> None:
         check_labels_fit(self.name, len(self.files), self.labels, len(self.classes))
         if not _is_whole(self.image_size) or not 1 <= self.image_size <= MAX_IMAGE_SIZE:
-            raise ArgumentError("image_size", f"a whole number of pixels in 1..{MAX_IMAGE_SIZE}", self.image_size)
+            raise ArgumentError("image_size", f"an integer in 1..{MAX_IMAGE_SIZE} (pixels)", self.image_size)
         if not _is_whole(self.workers) or self.workers < 0:
-            raise ArgumentError("workers", "a whole number of at least 0", self.workers)
+            raise ArgumentError("workers", "an integer of at least 0", self.workers)
 
     def __len__(self) -> int:
         return len(self.files)
 
     def subset(self, index: Tensor | slice, name: str | None = None) -> Self:
-        """The images at `index`, in its order."""
-        places = torch.arange(len(self))[index if isinstance(index, slice) else index.cpu()]
-        files = tuple(self.files[place] for place in places.tolist())
-        return replace(self, name=name or self.name, files=files, labels=self.labels[places])
+        """Return the set of the images at `index`, in that order."""
+        indices = torch.arange(len(self))[index if isinstance(index, slice) else index.cpu()]
+        files = tuple(self.files[number] for number in indices.tolist())
+        return replace(self, name=name or self.name, files=files, labels=self.labels[indices])
 
     def first(self, count: int | None) -> Self:
-        """The first `count` images, or all of them when None.
+        """Return the set of the first `count` images, or of all images if `count` is None.
 
         Raises:
-            DataError: fewer images than asked for.
+            DataError: `count` is less than 1 or exceeds the number of images.
         """
         return first_images(self, count)
 
     def to(self, device: torch.device | str) -> Self:
-        """The set with its batches on `device`."""
+        """Return the set with its batches on `device`."""
         return replace(self, device=torch.device(device))
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Float images in [0, 1] and labels, in order, at most `size` at a time; errors as in `load`."""
+        """Yield float images in [0, 1], (n, 3, H, W), and labels, (n,), in order; n is at most `size`. See `load`."""
         for images, labels in self.load(torch.arange(len(self)).split(size)):
             yield to_float(images), labels
 
     def load(self, batches: Sequence[Tensor], seed: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """The images of each batch in turn, decoded ahead by the workers, which end with the iterator.
+        """Yield each batch, decoded in advance by worker processes, which end with the iterator.
 
         Args:
-            batches: the places of each batch's images, int64, (n,), in 0 .. N - 1.
-            seed: of a random part of each image, which is a function of (seed, place) alone; with None, the shorter
-                side becomes `image_size` and the centre is kept.
+            batches: indices of the images of each batch in 0 .. N - 1, int64 (n,).
+            seed: seed of a random crop of each image, which is a function of (seed, index); None for the largest
+                central square.
 
         Yields:
-            uint8 images, (n, 3, image_size, image_size), and their labels, (n,), on the device.
+            Images, uint8 (n, 3, image_size, image_size), and their labels, int64 (n,), on the device.
 
         Raises:
-            DataError: a file is missing, damaged or no image.
+            DataError: a file is missing, damaged, or not an image.
         """
         on_cuda = self.device.type == "cuda"
         loader = DataLoader(
             _Reader(self.image_size, seed),
-            sampler=self._lots(batches),
+            sampler=self._indices_and_files(batches),
             batch_size=None,
             num_workers=min(self.workers, len(batches)),
             worker_init_fn=_ignore_interrupts,
             pin_memory=on_cuda,
-            generator=torch.Generator(),  # else a seed for the workers is drawn from torch's own
+            generator=torch.Generator(),  # else the loader would draw from torch's default generator
         )
         for batch, images in zip(batches, loader, strict=True):
             if isinstance(images, DataError):
                 raise images
             yield images.to(self.device, non_blocking=on_cuda), self.labels[batch.cpu()].to(self.device)
 
-    def _lots(self, batches: Sequence[Tensor]) -> Iterator[list[tuple[int, str]]]:
-        """The place and path of each image of a batch, so that workers need no copy of all of them."""
+    def _indices_and_files(self, batches: Sequence[Tensor]) -> Iterator[list[tuple[int, str]]]:
+        """Yield index and path of each image of a batch, so that workers need no copy of all paths."""
         for batch in batches:
-            yield [(place, self.files[place]) for place in batch.tolist()]
+            yield [(number, self.files[number]) for number in batch.tolist()]
 
 
 @dataclass(frozen=True)
 class _Reader(Dataset[Tensor | DataError]):
-    """What a worker does: the pixels of a batch, or the error that says which file it failed at.
+    """Decoder of a batch in a worker, which returns the pixels or the error of a file.
 
-    Raised in the worker, the error would come out with the worker's traceback in its message.
+    The error is returned because raising it would add the worker's traceback to its message.
     """
 
     image_size: int
@@ -131,15 +135,15 @@ class _Reader(Dataset[Tensor | DataError]):
     def __getitem__(self, index: list[tuple[int, str]]) -> Tensor | DataError:
         images = torch.empty(len(index), 3, self.image_size, self.image_size, dtype=torch.uint8)
         try:
-            for image, (place, path) in zip(images, index, strict=True):
-                image.copy_(read_image(path, self.image_size, None if self.seed is None else mix(self.seed, place)))
+            for image, (number, path) in zip(images, index, strict=True):
+                image.copy_(read_image(path, self.image_size, None if self.seed is None else mix(self.seed, number)))
         except DataError as error:
             return error
         return images
 
 
 def _ignore_interrupts(worker: int) -> None:
-    """Leave Ctrl-C to the main process, which may have a step to finish; it ends the workers."""
+    """Ignore Ctrl-C in a worker; the main process handles it and ends the workers."""
     del worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 

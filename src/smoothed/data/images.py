@@ -1,4 +1,4 @@
-"""What every set of images offers, whether it lies in memory or is read from disk as it is used."""
+"""Interface of all image sets, in memory or read from disk on demand."""
 
 from collections.abc import Iterator, Sequence
 from typing import Protocol, Self, TypeVar
@@ -10,61 +10,62 @@ from smoothed.errors import DataError
 
 
 class Images(Protocol):
-    """Labelled images of one size, in a fixed order, whose batches come out on a device."""
+    """N labelled images of one size in a fixed order, with batches on one device."""
 
     @property
     def name(self) -> str:
-        """What to call the set in tables, such as `cifar10 test`."""
+        """Name of the set in tables, such as `cifar10 test`."""
         ...
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The K class names."""
+        """Names of the K classes."""
         ...
 
     @property
     def labels(self) -> Tensor:
-        """The label of each image: int64, (N,), in 0 .. K - 1."""
+        """Class of each image in 0 .. K - 1, int64 (N,)."""
         ...
 
     def __len__(self) -> int:
-        """The number of images, N."""
+        """Number N of images."""
         ...
 
     def subset(self, index: Tensor | slice, name: str | None = None) -> Self:
-        """The images at `index`, in its order."""
+        """Return the set of the images at `index`, in that order."""
         ...
 
     def first(self, count: int | None) -> Self:
-        """The first `count` images, or all of them when None.
+        """Return the set of the first `count` images, or of all images if `count` is None.
 
         Raises:
-            DataError: fewer images than asked for.
+            DataError: `count` is less than 1 or exceeds the number of images.
         """
         ...
 
     def to(self, device: torch.device | str) -> Self:
-        """The set with its batches on `device`."""
+        """Return the set with its batches on `device`."""
         ...
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Float images in [0, 1], (n, C, H, W), and labels, (n,), in order, at most `size` at a time."""
+        """Yield float images in [0, 1], (n, C, H, W), and labels, (n,), in order; n is at most `size`."""
         ...
 
     def load(self, batches: Sequence[Tensor], seed: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """The images of each batch in turn.
+        """Yield each batch.
 
         Args:
-            batches: the places of each batch's images, int64, (n,), in 0 .. N - 1.
-            seed: of random crops, for sets whose files are larger than their images; None takes the centre.
+            batches: indices of the images of each batch in 0 .. N - 1, int64 (n,).
+            seed: seed of random crops, for sets whose files are larger than their images; None for the centre.
 
         Yields:
-            uint8 images in 0..255, (n, C, H, W), and their labels, (n,).
+            Images from 0 to 255, uint8 (n, C, H, W), and their labels, int64 (n,).
         """
         ...
 
 
 AnyImages = TypeVar("AnyImages", bound=Images)
+"""Some type that implements `Images`."""
 
 
 def first_images(images: AnyImages, count: int | None) -> AnyImages:
@@ -75,9 +76,9 @@ def first_images(images: AnyImages, count: int | None) -> AnyImages:
 
 
 def check_labels_fit(name: str, count: int, labels: Tensor, num_classes: int) -> None:
-    """Raise `DataError` unless the `count` images of the set `name` have a label each, in 0 .. num_classes - 1."""
+    """Raise `DataError` unless the set `name` has `count` labels in 0 .. num_classes - 1, one per image."""
     if count != len(labels):
-        raise DataError(f"{name}: expected a label an image, got {count} and {len(labels)}")
+        raise DataError(f"{name}: expected one label per image, got {count} images and {len(labels)} labels")
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
-        wrong = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
-        raise DataError(f"{name}: expected labels in 0..{num_classes - 1}, got {wrong}; the file is damaged")
+        invalid = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
+        raise DataError(f"{name}: expected labels in 0..{num_classes - 1}, got {invalid}; the file is damaged")

@@ -1,4 +1,4 @@
-"""A labelled set of images in memory: uint8 on a device, floats in [0, 1] only batch by batch."""
+"""Set of labelled images in memory, stored as uint8 and converted to floats in [0, 1] one batch at a time."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,13 +12,16 @@ from smoothed.data.images import check_labels_fit, first_images
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images and labels. It offers what `Images` says.
+    """Images and labels in memory; it implements `Images`.
 
     Attributes:
-        name: what to call the set in tables, such as `cifar10 test`.
-        images: uint8, (N, C, H, W).
-        labels: int64, (N,), in 0 .. K - 1.
-        classes: the K class names.
+        name: name of the set in tables, such as `cifar10 test`.
+        images: images from 0 to 255, uint8 (N, C, H, W).
+        labels: classes in 0 .. K - 1, int64 (N,).
+        classes: names of the K classes.
+
+    Raises:
+        DataError: `labels` do not fit `images` and `classes`.
     """
 
     name: str
@@ -33,28 +36,28 @@ class ImageSet:
         return len(self.images)
 
     def subset(self, index: Tensor | slice, name: str | None = None) -> Self:
-        """The images at `index`, in its order."""
+        """Return the set of the images at `index`, in that order."""
         return replace(self, name=name or self.name, images=self.images[index], labels=self.labels[index])
 
     def first(self, count: int | None) -> Self:
-        """The first `count` images, or all of them when None.
+        """Return the set of the first `count` images, or of all images if `count` is None.
 
         Raises:
-            DataError: fewer images than asked for.
+            DataError: `count` is less than 1 or exceeds the number of images.
         """
         return first_images(self, count)
 
     def to(self, device: torch.device | str) -> Self:
-        """The set with its tensors on `device`."""
+        """Return the set with its tensors on `device`."""
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Float images in [0, 1] and labels, in order, at most `size` at a time."""
+        """Yield float images in [0, 1], (n, C, H, W), and labels, (n,), in order; n is at most `size`."""
         for images, labels in zip(self.images.split(size), self.labels.split(size), strict=True):
             yield to_float(images), labels
 
     def load(self, batches: Sequence[Tensor], seed: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """The uint8 images at each of `batches`, and their labels; `seed` changes nothing, there is nothing to crop."""
+        """Yield the uint8 images and the labels of each batch; `seed` has no effect, because images are not cropped."""
         del seed
         for batch in batches:
             index = batch.to(self.images.device)
@@ -62,5 +65,5 @@ class ImageSet:
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Map uint8 images in 0..255 to floats in [0, 1]."""
+    """Convert uint8 images from 0 to 255 to floats in [0, 1]."""
     return images.float().div_(255)

@@ -1,8 +1,8 @@
-"""Data sets as the command line names them.
+"""Data sets by their names on the command line.
 
-`sample`, `cifar10`, `cifar100`, the folder of a CIFAR, or `imagefolder:PATH`, a set with a folder of images per class.
-Its images are 224 pixels high and wide; `imagefolder:PATH@64` asks for 64. An `@` in the last part of a path is taken
-for that of a size, so such a path needs one: `imagefolder:my@set@224`.
+The names are `sample`, `cifar10`, `cifar100`, the folder of a CIFAR data set, and `imagefolder:PATH` for a data set
+with one folder of images per class. Image folders give images of 224 x 224 pixels, `imagefolder:PATH@64` gives 64 x 64.
+If the last component of a path contains an `@`, the size is required: `imagefolder:my@set@224`.
 """
 
 import os
@@ -22,15 +22,17 @@ FOLDER_PREFIX = "imagefolder:"
 
 
 def load_images(data: str, split: str = "test") -> Images:
-    """The images that `data` names.
+    """Load one split of a data set.
 
     Args:
-        data: `sample` (1,000 bundled CIFAR-10 test images), `cifar10`, `cifar100`, a folder with one of them,
+        data: `sample` (1,000 bundled CIFAR-10 test images), `cifar10`, `cifar100`, a folder that contains one of them,
             or `imagefolder:PATH[@SIZE]`, whose splits `load_folder` describes.
-        split: `test`, `validation` (of CIFAR, 5,000 held out of the training set) or `train` (the rest of it).
+        split: `test`, `validation` (for CIFAR, 5,000 images held out of the training set) or `train` (the rest of the
+            training set). `sample` has only `test`.
 
     Raises:
-        DataError: not found or damaged; `sample` has a test split alone.
+        ArgumentError: the split is unknown.
+        DataError: the data set or its split does not exist, or a file is damaged.
     """
     check_choice(split, SPLITS, "split")
     if data == "sample":
@@ -48,9 +50,16 @@ def load_images(data: str, split: str = "test") -> Images:
 
 
 def load_training(data: str) -> tuple[str, Images, Images]:
-    """What to call the data, its training part and its validation part; `data` and errors as in `load_images`.
+    """Load the training and the validation split of a data set.
 
-    The name is `cifar10` or `cifar100`, or all of `imagefolder:PATH[@SIZE]` as it was given.
+    Args:
+        data: as in `load_images`, without `sample`.
+
+    Returns:
+        The name of the data set for `TrainingConfig.data`, the training split and the validation split.
+
+    Raises:
+        DataError: the data set does not exist, or a file is damaged.
     """
     if data.startswith(FOLDER_PREFIX):
         path, size = _path_and_size(data)
@@ -80,11 +89,11 @@ def _resolve(data: str) -> tuple[str, Path | None]:
         known = ", ".join(("sample", *CIFARS))
         folders = " or ".join(cifar.folder for cifar in CIFARS.values())
         raise DataError(
-            f"data: expected {known}, or a folder with {folders} in it, or {FOLDER_PREFIX}PATH[@SIZE] with a folder of "
-            f"images per class in PATH, got {data}"
+            f"data: expected {known}, or a folder that contains {folders}, or {FOLDER_PREFIX}PATH[@SIZE] with one "
+            f"folder of images per class in PATH, got {data}"
         )
     if len(found) > 1:
-        raise DataError(f"data: expected one data set in {path}, found both; name the inner folder")
+        raise DataError(f"data: expected one data set in {path}, found both; pass the folder of one of them")
     return found[0].name, path
 
 

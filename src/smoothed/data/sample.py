@@ -1,4 +1,4 @@
-"""The 1,000 CIFAR-10 test images that come with the package, as the default of every command."""
+"""The 1,000 CIFAR-10 test images that come with the package, the default data of most commands."""
 
 from importlib.resources import files
 
@@ -11,7 +11,7 @@ SAMPLE = "cifar10-sample.npz"
 
 
 def load_sample() -> ImageSet:
-    """The first 1,000 CIFAR-10 test images (of the order `assets/README.md` names), uint8, losslessly stored."""
+    """Load the bundled images, 1,000 of the CIFAR-10 test set; `assets/README.md` describes their origin."""
     with (files("smoothed.data") / "assets" / SAMPLE).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         images, labels = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"].astype(np.int64))
         return ImageSet("cifar10 sample", images, labels, tuple(arrays["classes"].tolist()))

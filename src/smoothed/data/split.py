@@ -1,4 +1,4 @@
-"""Hold a validation split out of a training set: every choice is made on it, never on the test set."""
+"""Validation splits, held out of the training set; all choices are made on them and none on the test set."""
 
 import torch
 from torch import Tensor
@@ -10,22 +10,26 @@ from smoothed.rng.seeds import seeded
 SPLITS = ("test", "validation", "train")
 
 VALIDATION_IMAGES = 5000
-# Part of what "the validation split" means: another seed would leak old validation images into training.
+# The seed defines the validation split; with another seed, old validation images would become training images.
 VALIDATION_SEED = 2020
 
 
 def split_validation(
     train: AnyImages, count: int = VALIDATION_IMAGES, seed: int = VALIDATION_SEED
 ) -> tuple[AnyImages, AnyImages]:
-    """Split `train` into a training and a validation part, stratified: each class keeps its share, to one image.
+    """Split `train` into training and validation images, stratified by class.
 
     Args:
-        train: the whole training set, N images.
-        count: images of the validation part, 1 to N - 1.
-        seed: of the choice; the same seed gives the same split.
+        train: whole training set of N images.
+        count: number of validation images, 1 to N - 1.
+        seed: seed of the random choice.
 
     Returns:
-        The training and the validation part; each keeps the order of `train`.
+        The training and the validation images, both in the order of `train`. The share of each class is the same in
+        both, up to one image.
+
+    Raises:
+        ArgumentError: `count` is out of range.
     """
     held_out = hold_out(train.labels.cpu(), count, seed).to(train.labels.device)
     base = train.name.removesuffix(" train")
@@ -33,22 +37,25 @@ def split_validation(
 
 
 def hold_out(labels: Tensor, count: int, seed: int = VALIDATION_SEED) -> Tensor:
-    """Which of N images to hold out: `count` of them, each class by its share, to one image.
+    """Choose `count` of N images at random, stratified by class up to one image.
 
     Args:
-        labels: int64, (N,), on the CPU.
-        count: 1 to N - 1.
-        seed: of the choice.
+        labels: classes of the images, int64 (N,), on the CPU.
+        count: number of images to choose, 1 to N - 1.
+        seed: seed of the random choice.
 
     Returns:
-        Booleans, (N,).
+        Whether each image is chosen, bool (N,).
+
+    Raises:
+        ArgumentError: `count` is out of range.
     """
     if not 0 < count < len(labels):
         raise ArgumentError("count", f"1 to {len(labels) - 1} validation images", count)
     order = torch.randperm(len(labels), generator=seeded(seed))
-    # Sorting a shuffled set by class, and taking evenly spaced places in it, gives each class its share.
+    # Evenly spaced images of a shuffled set that is sorted by class contain each class in proportion.
     by_class = order[labels[order].argsort(stable=True)]
-    places = torch.arange(count) * len(labels) // count
+    chosen = torch.arange(count) * len(labels) // count
     held_out = torch.zeros(len(labels), dtype=torch.bool)
-    held_out[by_class[places]] = True
+    held_out[by_class[chosen]] = True
     return held_out

@@ -1,4 +1,4 @@
-"""Read the pickles of CIFAR's official files without running what else a pickle could hold."""
+"""Reader for the pickle files of CIFAR that never runs code from the file."""
 
 import pickle
 from pathlib import Path
@@ -10,11 +10,11 @@ from smoothed.errors import DataError
 
 
 class _Refused(pickle.UnpicklingError):
-    """The file names something that a CIFAR file does not hold."""
+    """The file contains an object that CIFAR files do not contain."""
 
 
-# Numpy's own classes trust the state that they are given: a damaged file could crash the process, a crafted one do
-# worse. These take in their place what CIFAR's files hold, arrays of uint8.
+# NumPy's own classes do not check the state that they unpickle, so that a damaged file could crash the process and a
+# crafted one could do worse. These replacements accept only arrays of uint8, as in CIFAR's files.
 class _Uint8:
     def __init__(self, name: bytes | str, *_: object) -> None:
         if name not in (b"u1", "u1"):
@@ -30,7 +30,7 @@ class _Array:
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, kind, fortran, raw = state
         if not isinstance(kind, _Uint8) or not isinstance(raw, bytes):
-            raise _Refused("an array of something else than bytes")
+            raise _Refused("an array of another type than uint8")
         self.values = np.frombuffer(raw, np.uint8).reshape(shape, order="F" if fortran else "C")
 
 
@@ -39,7 +39,7 @@ def _reconstruct(*_: object) -> _Array:
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    # Protocol 2 writes bytes as a call of _codecs.encode on Latin-1 text; nothing else of codecs is needed.
+    # Pickle protocol 2 stores bytes as a call of _codecs.encode with Latin-1 text.
     if encoding != "latin1":
         raise _Refused(f"the encoding {encoding}")
     return text.encode("latin1")
@@ -51,12 +51,12 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Uint8,
     ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,  # its name since numpy 2
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,  # name since NumPy 2
 }
 
 
 class _NumpyOnly(pickle.Unpickler):
-    """Resolves the names of numpy arrays alone."""
+    """Unpickler that accepts only the names in `_ALLOWED`."""
 
     def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - the signature of pickle
         try:
@@ -66,16 +66,25 @@ class _NumpyOnly(pickle.Unpickler):
 
 
 def read_pickle(path: Path) -> dict[bytes, Any]:
-    """The dict in a file of CIFAR's python version; its keys are bytes, its arrays numpy's, uint8 and read-only.
+    """Read a file of CIFAR's Python version.
+
+    Args:
+        path: path of the pickle file.
+
+    Returns:
+        Its dict, with bytes as keys; arrays are read-only NumPy arrays of uint8.
 
     Raises:
-        DataError: the file is missing, truncated, names anything but arrays of uint8, or holds no dict.
+        DataError: the file is missing or truncated, contains objects other than plain values and arrays of uint8, or is
+            not a dict.
     """
     try:
         with path.open("rb") as file:
             content = _NumpyOnly(file, encoding="bytes").load()
     except FileNotFoundError:
-        raise DataError(f"{path}: expected a file of CIFAR's python version, found none; download it again") from None
+        raise DataError(
+            f"{path}: expected a file of CIFAR's Python version, found none; download the data set again"
+        ) from None
     except _Refused as error:
         raise DataError(
             f"{path}: expected arrays of uint8 and plain values, got {error}; do not trust this file"

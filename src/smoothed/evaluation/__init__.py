@@ -1,1 +1,1 @@
-"""Evaluation: accuracy with intervals, clean and attacked, of one draw and of every vote."""
+"""Evaluation protocols: clean, attacked and certified accuracy of single draws and of votes, with intervals."""

@@ -1,4 +1,4 @@
-"""Certified accuracy: how many images a smoothed network classifies correctly, and provably so within an L2 radius."""
+"""Certified accuracy: the share of images whose correct class is certified within an L2 radius (Cohen et al., 2019)."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -15,8 +15,8 @@ from smoothed.acceleration.fast import Fast
 from smoothed.data.images import Images
 from smoothed.errors import ArgumentError
 from smoothed.evaluation.correctness import BATCH, OnProgress, ignore_progress
-from smoothed.evaluation.paper_protocol.evaluate import SIGMA_UNITS, Protocol
-from smoothed.evaluation.resume import Tensors, records_of_all
+from smoothed.evaluation.resume import Tensors, open_resume_folder
+from smoothed.evaluation.streams import CertificationStream
 from smoothed.rng.seeds import mix, seeded
 from smoothed.smoothing.certification import (
     ABSTAIN,
@@ -29,40 +29,39 @@ from smoothed.smoothing.certification import (
     warn_if_too_few,
 )
 from smoothed.smoothing.classifier import Smoothed
-from smoothed.utils.checks import check_choice, check_not_negative, check_positive
+from smoothed.smoothing.config import NoiseConfig
+from smoothed.utils.checks import check_not_negative, check_positive
 from smoothed.utils.devices import Precision
-from smoothed.utils.distributed import ALONE, Processes
+from smoothed.utils.distributed import SINGLE_PROCESS, Processes
 from smoothed.utils.intervals import interval
 
-# Draws between two words of progress.
-DRAWS = 25
-
-# Which group of draws a key belongs to.
-SELECTION, ESTIMATION = range(2)
+# Draws between two progress updates. It also seeds the draws: another value changes every result.
+DRAWS_PER_STEP = 25
 
 RADII = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
-"""L2 radii in pixel units of [0, 1]."""
+"""Default L2 radii, in pixel units of [0, 1]."""
 
 
 @dataclass(frozen=True)
 class CertificationProtocol:
-    """How to certify, as plain values.
+    """The settings of a certification.
 
     Attributes:
-        radii: at which to give the certified accuracy: L2, in pixel units of [0, 1].
-        alpha: bound of the probability of error, for each image.
-        selection_samples: draws that choose a class, n0.
-        num_samples: draws that bound its probability, n.
-        sigma_units: of all sigmas: `normalized` (the paper's) or `pixel`.
-        seed: of all draws.
-        precision: likewise.
+        radii: L2 radii at which to report certified accuracy, in pixel units of [0, 1].
+        alpha: upper bound of the error probability of each image's certificate, in (0, 1).
+        selection_samples: draws per image that choose the class (n0 of Cohen et al., 2019).
+        num_samples: draws per image that bound the probability of that class (n).
+        seed: seed of all draws.
+        precision: number format of the forward passes.
+
+    Raises:
+        ArgumentError: no radii, a repeated or negative radius, or a number out of range.
     """
 
     radii: tuple[float, ...] = RADII
     alpha: float = 0.001
     selection_samples: int = 100
     num_samples: int = 1000
-    sigma_units: str = "normalized"
     seed: int = 0
     precision: Precision = "float32"
 
@@ -70,57 +69,57 @@ class CertificationProtocol:
         check_alpha(self.alpha)
         check_positive(self.selection_samples, "selection_samples")
         check_positive(self.num_samples, "num_samples")
-        check_choice(self.sigma_units, SIGMA_UNITS, "sigma_units")
         if not self.radii or len(set(self.radii)) != len(self.radii):
-            raise ArgumentError("radii", "each radius once, and at least one", list(self.radii))
+            raise ArgumentError("radii", "at least one radius and no repeated ones", list(self.radii))
         for radius in self.radii:
             check_not_negative(radius, "radii")
 
     @property
     def draws(self) -> int:
-        """All draws of an image."""
+        """Total number of draws per image."""
         return self.selection_samples + self.num_samples
 
-    def counted(self) -> dict[str, Any]:
-        """What the counts of the draws depend on. Radii and alpha are read off them afterwards."""
+    def draw_settings(self) -> dict[str, Any]:
+        """The settings that the counts of draws depend on; radii and alpha are applied to the counts afterwards."""
         return {name: value for name, value in asdict(self).items() if name not in {"radii", "alpha"}}
 
 
 @dataclass(frozen=True)
 class CertifiedRow:
-    """Certified accuracy of one network at one sigma and one radius, with what all radii have in common.
+    """Certified accuracy of one model at one sigma and one radius.
+
+    Only `radius`, `linf_eps`, `certified` and its interval differ between the radii of one sigma. All intervals are
+    95 % Wilson intervals over images. Of N certified images, at most alpha * N are wrongly certified in expectation.
 
     Attributes:
         model: name or path of the checkpoint.
-        sigma: deviation of the Gaussian input noise, in `sigma_units`.
-        sigma_units: `normalized` (the paper's) or `pixel`.
-        sigma_pixel: the smallest deviation of a channel in pixel units, which the radius is measured by.
-        radius: L2, in pixel units of [0, 1].
-        dimensions: of an image, d = C * H * W.
-        linf_eps: the largest L-inf ball inside that L2 ball, radius / sqrt(d), in pixel units.
-        certified: share of images that CERTIFY gives the right class with at least that radius, in [0, 1].
-        certified_interval: its 95 % Wilson interval over images.
-        clean: share of images that PREDICT gives the right class; to abstain is to be wrong.
-        clean_interval: likewise.
-        predict_abstained: share of images that PREDICT abstains on.
-        predict_abstained_interval: likewise.
-        abstained: share of images that CERTIFY abstains on.
-        abstained_interval: likewise.
-        mean_radius: of all images, with 0 for those that are wrong or abstained on (Zhai et al., 2020: ACR).
-        images: how many.
-        alpha: bound of the probability of error of each image.
-        selection_samples: draws that choose a class, n0.
-        num_samples: draws that bound its probability, n; PREDICT takes the same ones.
-        seed: of all draws.
-        precision: likewise.
-
-    Of N images certified, alpha * N are wrongly so at most, in expectation.
+        sigma: standard deviation of the Gaussian input noise in pixel units of [0, 1], the mean over channels.
+        sigma_normalized: the same deviation in the paper's unit; None if the model has no `normalize` layer.
+        sigma_smallest: smallest deviation of any channel, in pixel units; certified radii are multiples of it.
+        radius: L2 radius in pixel units of [0, 1].
+        dimensions: number of values of an image, d = C * H * W.
+        linf_eps: radius of the largest L-inf ball inside the L2 ball, radius / sqrt(d), in pixel units.
+        certified: share of images to which CERTIFY assigns the true class with at least that radius, in [0, 1].
+        certified_interval: interval of `certified`.
+        clean: share of images to which PREDICT assigns the true class; abstentions count as wrong.
+        clean_interval: interval of `clean`.
+        predict_abstained: share of images on which PREDICT abstains.
+        predict_abstained_interval: interval of `predict_abstained`.
+        abstained: share of images on which CERTIFY abstains.
+        abstained_interval: interval of `abstained`.
+        mean_radius: average certified radius (ACR of Zhai et al., 2020); wrong and abstained images count as 0.
+        images: number of images.
+        alpha: upper bound of the error probability of each image.
+        selection_samples: draws per image that choose the class (n0).
+        num_samples: draws per image that bound the probability of that class (n); PREDICT uses the same draws.
+        seed: seed of all draws.
+        precision: number format of the forward passes.
     """
 
     model: str
     sigma: float
-    sigma_units: str
-    sigma_pixel: float
+    sigma_normalized: float | None
+    sigma_smallest: float
     radius: float
     dimensions: int
     linf_eps: float
@@ -150,80 +149,91 @@ def evaluate_certified(
     data: Images,
     protocol: CertificationProtocol,
     *,
-    sigmas: Sequence[float],
+    noises: Sequence[NoiseConfig],
     name: str,
     out: Path | None = None,
     chunk_size: int = 250,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
     on_progress: OnProgress = ignore_progress,
 ) -> list[CertifiedRow]:
-    """PREDICT and CERTIFY every image, and count.
+    """Apply PREDICT and CERTIFY to every image and report the shares of correct, certified and abstained images.
 
     Args:
-        model: from images to logits (N, K), on the data's device; noise inside it is drawn anew for each vote.
-        data: the images to measure on.
-        protocol: how.
-        sigmas: deviations of the Gaussian input noise, in the protocol's units.
-        name: of the model, for the rows.
-        out: a folder for the counts of the batches done, from which a killed evaluation goes on, and one at other radii
-            or another alpha starts; None keeps nothing.
+        model: network from images in [0, 1] to logits (N, K), on the device of the data. Noise inside it is drawn anew
+            for each draw.
+        data: images to evaluate.
+        protocol: settings of the certification.
+        noises: configurations of Gaussian input noise, one per sigma.
+        name: name of the model in the rows.
+        out: folder that stores the counts of finished batches. An interrupted evaluation continues from it, and an
+            evaluation with other radii or another alpha reuses them. None stores nothing.
         chunk_size: rows of one forward pass.
-        processes: those that share the batches. All of them get the rows.
-        on_progress: called with the draws of this process done and their total, each of a batch, at one sigma.
+        processes: processes that share the batches; each of them gets all rows.
+        on_progress: called with the finished draws of this process and their total. One draw here is one draw of a
+            whole batch at one sigma.
 
     Returns:
-        One row a sigma and radius, in the order given.
+        One row for each noise and radius, in the order given.
 
     Raises:
-        ArgumentError: a setting that makes no sense, such as a sigma of 0.
-        CheckpointError: `out` holds another configuration's counts.
+        ArgumentError: the noise can't be certified, such as a sigma of 0.
+        CheckpointError: `out` holds the counts of another configuration.
         OutputError: `out` can't be written.
-        ProcessError: another process is gone.
+        ProcessError: another process has ended.
 
     Warns:
         TooFewSamplesWarning: too few draws to certify any image.
     """
-    noise_of = Protocol(sigma_units=protocol.sigma_units).input_noise
     voter = Fast(model, protocol.precision)
-    votes = [Smoothed(voter, noise_of(model, sigma), chunk_size=chunk_size) for sigma in sigmas]
-    for smoothed in votes:
-        certifiable_sigma(smoothed)
+    classifiers = [Smoothed(voter, noise.for_model(model), chunk_size=chunk_size) for noise in noises]
+    for smoothed in classifiers:
+        certifiable_sigma(smoothed)  # raises on noise that can't be certified before any work
     warn_if_too_few(protocol.num_samples, fewest_to_certify(protocol.alpha), protocol.alpha)
-    configuration = {"protocol": "certified", "model": name, **protocol.counted(), "sigmas": list(sigmas)}
-    records = records_of_all(processes, out, configuration, model, data)
+    configuration = {
+        "protocol": "certified",
+        "model": name,
+        **protocol.draw_settings(),
+        "noises": list(map(asdict, noises)),
+    }
+    resume = open_resume_folder(processes, out, configuration, model, data)
     starts = range(0, len(data), BATCH)
-    work = [(place, start) for place in range(len(votes)) for start in starts]
+    work = [(sigma_index, start) for sigma_index in range(len(classifiers)) for start in starts]
     done, total = 0, len(work[processes.rank :: processes.count]) * protocol.draws
 
-    def drawn(draws: int) -> None:
+    def on_draws(draws: int) -> None:
         nonlocal done
         done += draws
         on_progress(done, total)
 
-    def count(place: int, start: int) -> tuple[Tensors, Tensor]:
-        before, number = done, start // BATCH
+    def count(sigma_index: int, start: int) -> tuple[Tensors, Tensor]:
+        done_before, number = done, start // BATCH
         ((inputs, labels),) = data.subset(slice(start, start + BATCH)).batches(BATCH)
-        compute = partial(_count, votes[place], inputs, protocol, seed=mix(protocol.seed, number), drawn=drawn)
-        counts = records.once(f"sigma{place}-batch{number:04d}", compute)
-        if done == before:  # it was done before
-            drawn(protocol.draws)
+        seed = mix(protocol.seed, number)
+        compute = partial(_count, classifiers[sigma_index], inputs, protocol, seed=seed, on_draws=on_draws)
+        counts = resume.compute_once(f"sigma{sigma_index}-batch{number:04d}", compute)
+        if done == done_before:  # the counts came from the resume folder
+            on_draws(protocol.draws)
         return counts, labels.cpu()
 
-    counted = processes.divide([partial(count, *piece) for piece in work])
+    batches = processes.divide([partial(count, *piece) for piece in work])
     dimensions = math.prod(next(iter(data.first(1).batches(1)))[0].shape[1:])
     rows: list[CertifiedRow] = []
-    for place, (sigma, smoothed) in enumerate(zip(sigmas, votes, strict=True)):
-        certifiable = certifiable_sigma(smoothed)
-        own = counted[place * len(starts) : (place + 1) * len(starts)]
-        outcomes = [_judge(counts, labels, alpha=protocol.alpha, sigma=certifiable) for counts, labels in own]
+    for sigma_index, (noise, smoothed) in enumerate(zip(noises, classifiers, strict=True)):
+        sigma = certifiable_sigma(smoothed)
+        batches_at_sigma = batches[sigma_index * len(starts) : (sigma_index + 1) * len(starts)]
+        outcomes = [
+            _outcome_from_counts(counts, labels, alpha=protocol.alpha, sigma=sigma)
+            for counts, labels in batches_at_sigma
+        ]
         outcome = _Outcome(*(torch.cat(parts) for parts in zip(*outcomes, strict=True)))
-        settings = {"model": name, "sigma": sigma, "sigma_pixel": certifiable, "dimensions": dimensions}
+        sigmas = {key: value for key, value in noise.to_json(model).items() if key != "noise"}
+        settings = {"model": name, **sigmas, "sigma_smallest": sigma, "dimensions": dimensions}
         rows += _rows(outcome, protocol, settings)
     return rows
 
 
 class _Outcome(NamedTuple):
-    """What became of each image: (N,) tensors on the CPU."""
+    """Labels, the classes of PREDICT and CERTIFY, and certified radii of all images: (N,) tensors on the CPU."""
 
     labels: Int[Tensor, " n"]
     predicted: Int[Tensor, " n"]
@@ -237,37 +247,40 @@ def _count(
     protocol: CertificationProtocol,
     *,
     seed: int,
-    drawn: Callable[[int], None],
+    on_draws: Callable[[int], None],
 ) -> Tensors:
-    """How often each class came, (N, K), in the draws that select and in those that estimate."""
-    groups = {"selection": (SELECTION, protocol.selection_samples), "estimation": (ESTIMATION, protocol.num_samples)}
+    """Count the predicted classes, (N, K) each, in the selection draws and in the estimation draws."""
+    groups = {
+        "selection": (CertificationStream.SELECTION, protocol.selection_samples),
+        "estimation": (CertificationStream.ESTIMATION, protocol.num_samples),
+    }
     return {
-        name: _count_group(smoothed, inputs, draws, seed=mix(seed, group), drawn=drawn)
-        for name, (group, draws) in groups.items()
+        name: _count_group(smoothed, inputs, draws, seed=mix(seed, stream), on_draws=on_draws)
+        for name, (stream, draws) in groups.items()
     }
 
 
 def _count_group(
-    smoothed: Smoothed, inputs: Tensor, draws: int, *, seed: int, drawn: Callable[[int], None]
+    smoothed: Smoothed, inputs: Tensor, draws: int, *, seed: int, on_draws: Callable[[int], None]
 ) -> Int[Tensor, "n k"]:
-    """How often each class came in `draws`, (N, K), a few at a time."""
+    """Count the predicted classes, (N, K), in `draws` draws, `DRAWS_PER_STEP` at a time."""
     counts: list[Tensor] = []
-    for start in range(0, draws, DRAWS):
-        size = min(DRAWS, draws - start)
+    for start in range(0, draws, DRAWS_PER_STEP):
+        size = min(DRAWS_PER_STEP, draws - start)
         counts += draw_counts(smoothed, inputs, (size,), generator=seeded(mix(seed, start), inputs.device))
-        drawn(size)
+        on_draws(size)
     return torch.stack(counts).sum(0)
 
 
-def _judge(counts: Tensors, labels: Tensor, *, alpha: float, sigma: float) -> _Outcome:
-    """PREDICT on the draws that CERTIFY estimates with: each claim holds with its own probability all the same."""
+def _outcome_from_counts(counts: Tensors, labels: Tensor, *, alpha: float, sigma: float) -> _Outcome:
+    """Apply CERTIFY, and PREDICT on its estimation draws; each error bound still holds by itself."""
     certificate = certificate_from_counts(counts["selection"], counts["estimation"], sigma=sigma, alpha=alpha)
     predicted = predict_from_counts(counts["estimation"], alpha)
     return _Outcome(labels, predicted, certificate.classes, certificate.radius)
 
 
 def _rows(outcome: _Outcome, protocol: CertificationProtocol, settings: dict[str, Any]) -> list[CertifiedRow]:
-    right = outcome.classes == outcome.labels  # which an abstention never is
+    right = outcome.classes == outcome.labels  # false for abstentions, whose class is -1
     common = {
         **settings,
         **_share("clean", outcome.predicted == outcome.labels),
@@ -288,6 +301,7 @@ def _rows(outcome: _Outcome, protocol: CertificationProtocol, settings: dict[str
     ]
 
 
-def _share(name: str, hits: Bool[Tensor, " n"]) -> dict[str, Any]:
-    count = int(hits.sum())
-    return {name: count / len(hits), f"{name}_interval": interval(count, len(hits))}
+def _share(name: str, mask: Bool[Tensor, " n"]) -> dict[str, Any]:
+    """The share of images in `mask` and its interval, as two fields of a row."""
+    count = int(mask.sum())
+    return {name: count / len(mask), f"{name}_interval": interval(count, len(mask))}

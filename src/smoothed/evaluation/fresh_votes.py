@@ -1,4 +1,4 @@
-"""Fresh votes on images, and what they say of one vote, of a single draw, and of an attacker who tries again."""
+"""Votes with fresh draws on given images: counts, expected accuracy, and accuracy under repeated submissions."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -17,16 +17,16 @@ Counts = Int[Tensor, " n"]
 
 
 @dataclass(frozen=True, eq=False)
-class Votes:
-    """How independent votes on each of N images came out; all counts are (N,) int64, on the CPU.
+class VoteCounts:
+    """Outcomes of independent votes on each of N images; all counts are (N,) int64 on the CPU.
 
     Attributes:
-        count: votes.
-        right: those for the label.
-        draws: draws in all of these votes, each a vote of M = 1 by itself.
-        right_draws: those for the label.
-        tied: votes in which two classes shared the highest score.
-        abstained: votes that abstained, which are not right.
+        count: number of votes.
+        right: votes for the true class.
+        draws: draws in all of these votes; each is also a vote of M = 1.
+        right_draws: draws that predict the true class.
+        tied: votes in which two classes share the highest score.
+        abstained: votes that abstained; they do not count as right.
     """
 
     count: Counts
@@ -38,7 +38,7 @@ class Votes:
 
     @property
     def shares(self) -> Float[Tensor, " n"]:
-        """The share of right votes on each image, (N,) float64, in [0, 1]."""
+        """Share of right votes on each image, (N,) float64 in [0, 1]."""
         return self.right.double() / self.count
 
     def to_tensors(self) -> dict[str, Tensor]:
@@ -47,38 +47,38 @@ class Votes:
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> Self:
-        """The other way round; other names are passed over."""
+        """Counts from the tensors of `to_tensors`; other names are ignored."""
         return cls(**{field.name: tensors[field.name] for field in fields(cls)})
 
     @classmethod
-    def joined(cls, parts: Sequence["Votes"]) -> Self:
-        """The votes on several batches of images, in order."""
+    def concatenated(cls, parts: Sequence["VoteCounts"]) -> Self:
+        """Counts of several batches of images, joined in order."""
         return cls(**{field.name: torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)})
 
-    def at(self, rows: Tensor) -> "Votes":
-        """The votes on some of the images."""
+    def at(self, rows: Tensor) -> "VoteCounts":
+        """Counts of the images with the indices (or boolean mask) `rows`."""
         return self._each(lambda _, counts: counts[rows])
 
-    def replaced(self, rows: Int[Tensor, " m"], other: "Votes") -> "Votes":
-        """The same with the votes on `rows`, numbers of images, taken from `other`, of M images."""
+    def replaced(self, rows: Int[Tensor, " m"], other: "VoteCounts") -> "VoteCounts":
+        """A copy in which the images with the indices `rows`, (m,), have the counts of `other`, which has m images."""
         return self._each(lambda name, counts: counts.index_copy(0, rows, getattr(other, name)))
 
-    def times(self, factor: int) -> "Votes":
-        """The votes of a classifier without randomness, of which each would come out the same."""
+    def times(self, factor: int) -> "VoteCounts":
+        """Counts multiplied by `factor`: repeated votes of a classifier without randomness."""
         return self._each(lambda _, counts: counts * factor)
 
-    def worse_than(self, other: "Votes") -> Bool[Tensor, " n"]:
-        """Where a smaller share of votes is right, or the same and a smaller share of single draws."""
-        own, others = self.shares, other.shares
+    def worse_than(self, other: "VoteCounts") -> Bool[Tensor, " n"]:
+        """Images with a smaller share of right votes than in `other`; ties compare the shares of right draws."""
+        votes, other_votes = self.shares, other.shares
         draws, other_draws = self.right_draws / self.draws, other.right_draws / other.draws
-        return (own < others) | ((own == others) & (draws < other_draws))
+        return (votes < other_votes) | ((votes == other_votes) & (draws < other_draws))
 
-    def _each(self, function: Callable[[str, Tensor], Tensor]) -> "Votes":
-        return Votes(**{name: function(name, counts) for name, counts in vars(self).items()})
+    def _each(self, function: Callable[[str, Tensor], Tensor]) -> "VoteCounts":
+        return VoteCounts(**{name: function(name, counts) for name, counts in vars(self).items()})
 
 
 @torch.no_grad()
-def vote_afresh(
+def take_votes(
     smoothed: Smoothed,
     images: Float[Tensor, "n c h w"],
     labels: Counts,
@@ -87,17 +87,18 @@ def vote_afresh(
     seed: int,
     alpha: float | None = None,
     precision: Precision = "float32",
-) -> Votes:
-    """Take `count` votes on each image, just as a user of `smoothed` gets them.
+) -> VoteCounts:
+    """Take `count` independent votes on each image, with the vote and the `num_samples` of `smoothed`.
 
     Args:
-        smoothed: the defence: its vote, of its `num_samples` draws.
-        images: in [0, 1].
-        labels: true classes.
-        count: votes an image, independent of each other.
-        seed: of all draws.
-        alpha: abstain as PREDICT does at this level (on the prediction vote); None never abstains.
-        precision: of the passes.
+        smoothed: smoothed classifier.
+        images: images in [0, 1], (N, C, H, W).
+        labels: true classes, (N,) int64.
+        count: number of votes per image.
+        seed: seed of all draws.
+        alpha: error probability of PREDICT (Cohen et al., 2019), which abstains if the prediction vote is too close;
+            None never abstains.
+        precision: number format of the forward passes.
     """
     draws = smoothed.num_samples
     right, right_draws, tied, abstained = (torch.zeros_like(labels) for _ in range(4))
@@ -105,29 +106,32 @@ def vote_afresh(
         generator = seeded(mix(seed, number), images.device)
         with autocast(precision, images.device):
             tallies = smoothed.tally(
-                images, (draws,), votes={"own": smoothed.vote, "prediction": "prediction"}, generator=generator
+                images, (draws,), votes={"vote": smoothed.vote, "prediction": "prediction"}, generator=generator
             )
-        own, prediction = tallies["own"][draws], tallies["prediction"][draws].scores.long()
-        classes = own.classes() if alpha is None else predict_from_counts(prediction, alpha)
+        tally, class_counts = tallies["vote"][draws], tallies["prediction"][draws].scores.long()
+        classes = tally.classes() if alpha is None else predict_from_counts(class_counts, alpha)
         right += classes == labels
-        right_draws += prediction.gather(1, labels[:, None])[:, 0]
-        tied += own.tied
+        right_draws += class_counts.gather(1, labels[:, None])[:, 0]
+        tied += tally.tied
         abstained += classes < 0
-    counts = {"right": right, "right_draws": right_draws, "tied": tied, "abstained": abstained}
-    taken = {"count": torch.full_like(labels, count), "draws": torch.full_like(labels, count * draws)}
-    return Votes.from_tensors({name: tensor.cpu() for name, tensor in (counts | taken).items()})
+    outcomes = {"right": right, "right_draws": right_draws, "tied": tied, "abstained": abstained}
+    totals = {"count": torch.full_like(labels, count), "draws": torch.full_like(labels, count * draws)}
+    return VoteCounts.from_tensors({name: tensor.cpu() for name, tensor in (outcomes | totals).items()})
 
 
-def all_right(right: Counts, count: Counts, times: int) -> Float[Tensor, " n"]:
-    """The probability that `times` votes are all right, (N,) float64: p^times, where one is with probability p.
+def probability_all_correct(right: Counts, count: Counts, times: int) -> Float[Tensor, " n"]:
+    """Estimate the probability that `times` independent votes on an image are all right, p^times for p of one vote.
 
-    Estimates it by the share of choices of `times` votes of the `count` in which all are right: without bias, for votes
-    that are independent (Halmos, 1946), where (right / count)^times would flatter the defence.
+    The estimate is the share of all choices of `times` votes out of `count` in which every vote is right. It is
+    unbiased (Halmos, 1946), unlike (right / count)^times, which overestimates robustness.
 
     Args:
-        right: right votes.
-        count: votes taken, at least `times`.
-        times: how often the attacker may submit the same image.
+        right: number of right votes on each image, (N,).
+        count: number of votes taken on each image, (N,), at least `times`.
+        times: number of times that an attacker may submit the same image.
+
+    Returns:
+        Probabilities, (N,) float64.
     """
-    done = torch.arange(times)
-    return ((right[:, None] - done).clamp_min(0) / (count[:, None] - done).double()).prod(1)
+    already_drawn = torch.arange(times)
+    return ((right[:, None] - already_drawn).clamp_min(0) / (count[:, None] - already_drawn).double()).prod(1)

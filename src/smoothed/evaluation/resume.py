@@ -1,7 +1,7 @@
-"""Steps of a long evaluation that are computed once: a killed one goes on from those it finds in its folder.
+"""Resumable evaluations: each finished step is stored in a folder, and an interrupted evaluation continues from it.
 
-A step is named, and a function of the configuration and of its name, its randomness included; so a run that went on
-ends with the numbers of one that was never killed.
+A step, including its randomness, is a function of its name and of the configuration. A resumed evaluation therefore
+gives the same numbers as an uninterrupted one.
 """
 
 import hashlib
@@ -22,22 +22,22 @@ from smoothed.utils.files import write_json
 
 CONFIGURATION = "configuration.json"
 
-# Images that are looked at to tell one set from another: enough, and read quickly.
+# Number of images whose pixels identify a data set: enough to tell sets apart, and quick to read.
 SAMPLE = 100
 
 Tensors = dict[str, Tensor]
 
 
-class Records:
-    """A folder of steps done, one file each, whole or absent.
+class ResumeFolder:
+    """A folder of finished steps, one file each; files are written atomically.
 
     Args:
-        folder: where they are kept; None keeps nothing.
-        configuration: what they are a function of, as JSON values.
-        option: what the folder is called in errors.
+        folder: path of the folder; None stores nothing.
+        configuration: all settings that the steps depend on, as JSON values.
+        option: name of the folder's command-line option, for error messages.
 
     Raises:
-        CheckpointError: the folder holds another configuration's steps; the message names the first difference.
+        CheckpointError: the folder holds the steps of another configuration; the message names the first difference.
         OutputError: the folder can't be written.
     """
 
@@ -51,12 +51,12 @@ class Records:
         else:
             write_json(configuration, path)
 
-    def once(self, name: str, compute: Callable[[], Tensors]) -> Tensors:
-        """What `compute` gives, or what it gave when this step was done before; tensors are on the CPU.
+    def compute_once(self, name: str, compute: Callable[[], Tensors]) -> Tensors:
+        """Load the tensors of the step `name`, or compute and store them; the tensors are on the CPU.
 
         Raises:
-            CheckpointError: the step's file is damaged.
-            OutputError: the step can't be written.
+            CheckpointError: the file of the step is damaged.
+            OutputError: the file can't be written.
         """
         if self.folder is None:
             return _on_cpu(compute())
@@ -68,7 +68,7 @@ class Records:
         return tensors
 
 
-def records_of_all(
+def open_resume_folder(
     processes: Processes,
     out: Path | None,
     configuration: Mapping[str, Any],
@@ -76,40 +76,41 @@ def records_of_all(
     data: Images,
     *,
     sources: Mapping[str, nn.Module] | None = None,
-) -> Records:
-    """`Records` in a folder that several processes share: none begins before all have seen that it is theirs.
+) -> ResumeFolder:
+    """Open a `ResumeFolder` that several processes share.
 
     Args:
-        processes: those that share it.
-        out: the folder, or None to keep nothing.
-        configuration: the settings, as JSON values; the circumstances are added.
-        model: what is measured.
-        data: on what.
-        sources: other networks that numbers depend on, by name.
+        processes: processes that share the folder.
+        out: path of the folder; None stores nothing.
+        configuration: settings of the evaluation, as JSON values. Fingerprints of the networks and of the data are
+            added.
+        model: evaluated network.
+        data: images to evaluate.
+        sources: other networks that results depend on, by name.
 
     Raises:
-        CheckpointError: as `Records` raises it.
-        OutputError: likewise.
-        ProcessError: another process is gone.
+        CheckpointError: the folder holds the steps of another configuration.
+        OutputError: the folder can't be written.
+        ProcessError: another process has ended.
     """
     if out is not None:
-        others = {name: digest(network.state_dict()) for name, network in (sources or {}).items()}
-        configuration = {**configuration, "sources": others, **circumstances(model, data)}
-    records = Records(out, configuration)
-    processes.gather(None)
-    return records
+        weights = {name: fingerprint(network.state_dict()) for name, network in (sources or {}).items()}
+        configuration = {**configuration, "sources": weights, **fingerprints(model, data)}
+    resume = ResumeFolder(out, configuration)
+    processes.gather(None)  # no process starts before all have checked the configuration
+    return resume
 
 
-def circumstances(model: nn.Module, data: Images) -> dict[str, Any]:
-    """What numbers depend on beside the settings: weights, images, hardware and versions, as JSON values."""
+def fingerprints(model: nn.Module, data: Images) -> dict[str, Any]:
+    """Weights, images, hardware and versions that results depend on besides the settings, as JSON values."""
     pixels, _ = next(iter(data.batches(SAMPLE)))
     device = pixels.device
     return {
-        "weights": digest(model.state_dict()),
+        "weights": fingerprint(model.state_dict()),
         "data": data.name,
         "images": len(data),
-        "pixels": digest({"pixels": pixels}),
-        "labels": digest({"labels": data.labels}),
+        "pixels": fingerprint({"pixels": pixels}),
+        "labels": fingerprint({"labels": data.labels}),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "torch": torch.__version__,
         "smoothed": package_version(),
@@ -117,31 +118,32 @@ def circumstances(model: nn.Module, data: Images) -> dict[str, Any]:
     }
 
 
-def digest(tensors: Mapping[str, Tensor]) -> str:
-    """A short fingerprint of named tensors."""
-    total = hashlib.sha256()
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """Fingerprint of tensors, in the order of their names: 16 hexadecimal digits of a SHA-256 hash."""
+    digest = hashlib.sha256()
     for _, tensor in sorted(tensors.items()):
-        plain = tensor.detach().cpu().contiguous()
-        total.update(f"{plain.dtype} {tuple(plain.shape)}".encode())
-        total.update(plain.flatten().view(torch.uint8).numpy().data)
-    return total.hexdigest()[:16]
+        contiguous = tensor.detach().cpu().contiguous()
+        digest.update(f"{contiguous.dtype} {tuple(contiguous.shape)}".encode())
+        digest.update(contiguous.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def _on_cpu(tensors: Tensors) -> Tensors:
     return {name: tensor.detach().cpu() for name, tensor in tensors.items()}
 
 
-def _require_same(path: Path, ours: dict[str, Any], option: str) -> None:
+def _require_same(path: Path, configuration: dict[str, Any], option: str) -> None:
+    """Raise `CheckpointError` unless the file `path` holds `configuration`."""
     try:
-        theirs = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path}: expected the configuration of an evaluation, got {error}") from None
-    if not isinstance(theirs, dict):
-        raise CheckpointError(f"{path}: expected the configuration of an evaluation, got {theirs!r}")
-    for name in [*ours, *(name for name in theirs if name not in ours)]:
-        there, here = theirs.get(name), ours.get(name)
+    if not isinstance(stored, dict):
+        raise CheckpointError(f"{path}: expected the configuration of an evaluation, got {stored!r}")
+    for name in [*configuration, *(name for name in stored if name not in configuration)]:
+        there, here = stored.get(name), configuration.get(name)
         if there != here:
             raise CheckpointError(
-                f"{option}: the evaluation there has {name} = {there!r}, this one {here!r}; "
-                "give the same options or another folder"
+                f"{option}: expected an evaluation with {name} = {here!r}, got one with {there!r} in {path.parent}; "
+                "use the same options as before, or another folder"
             )

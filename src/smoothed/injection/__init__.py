@@ -2,8 +2,8 @@
 
 from smoothed.injection.additive import Additive
 from smoothed.injection.cni import CNI
-from smoothed.injection.inject import Change, Injection, inject, reinject, weight_normals
-from smoothed.injection.layer import NoiseLayer, drawing, frozen, noise_layers, noiseless
+from smoothed.injection.inject import Change, Injection, count_weight_normals, inject, reinject
+from smoothed.injection.layer import NoiseLayer, frozen, noise_from, noise_layers, noiseless
 from smoothed.injection.pni import PNI
 from smoothed.injection.presets import PRESETS, inject_preset
 
@@ -15,12 +15,12 @@ __all__ = [
     "Change",
     "Injection",
     "NoiseLayer",
-    "drawing",
+    "count_weight_normals",
     "frozen",
     "inject",
     "inject_preset",
+    "noise_from",
     "noise_layers",
     "noiseless",
     "reinject",
-    "weight_normals",
 ]

@@ -1,7 +1,7 @@
-"""Gaussian noise of an absolute deviation on activations: RSE's layers, and a learned strength at the network's input.
+"""Gaussian noise of an absolute deviation on activations: random self-ensemble, and learned noise on the input.
 
-`x + sigma * n` with n ~ N(0, I), drawn for every image. Random self-ensemble (Liu et al., ECCV 2018) keeps sigma fixed;
-the paper's section 3.1 lets it be learned.
+`x + sigma * n` with n ~ N(0, I), drawn for each image. Random self-ensemble (RSE; Liu et al., ECCV 2018) has a fixed
+sigma; section 3.1 of the paper learns it.
 """
 
 from dataclasses import dataclass, replace
@@ -17,13 +17,16 @@ from smoothed.utils.checks import check_choice, check_not_negative
 
 @dataclass(frozen=True)
 class Additive:
-    """The law `sigma * n`, for activations.
+    """Law of the noise `sigma * n` on activations, with one sigma per layer.
 
     Args:
-        initial: where sigma starts, in the units of the activation (at the first layer, those of the normalised image,
-            which are the paper's).
-        learned: whether sigma is a parameter; it is a buffer otherwise.
-        site: whether a layer's input or its output is noisy.
+        initial: initial sigma, at least 0, in units of the activation. The input of the first layer is the normalised
+            image, so its unit is the paper's.
+        learned: whether sigma is a parameter; if not, it is a buffer.
+        site: whether the noise is on a layer's `input` or on its `output`.
+
+    Raises:
+        ArgumentError: `initial` is negative or not finite, or `site` is unknown.
     """
 
     initial: float = 0.1
@@ -35,22 +38,22 @@ class Additive:
         check_not_negative(self.initial, "initial")
 
     def scaled(self, strength: float) -> "Additive":
-        """The same law, starting at `strength` times the deviation."""
+        """Return the same law with the initial deviation multiplied by `strength`."""
         return replace(self, initial=self.initial * strength)
 
     def for_weight(self, weight: Tensor, channel_dim: int = 0) -> NoiseLayer:
-        """Refused: an absolute deviation means nothing for a weight."""
+        """Raise `ArgumentError`: weights need noise relative to their own size."""
         del weight, channel_dim
-        raise ArgumentError("weights", "PNI or CNI", "Additive", "use it for activations")
+        raise ArgumentError("weights", "PNI or CNI", "Additive", "pass it as activations=")
 
     def for_activation(self, channels: int, spatial: int) -> NoiseLayer:
-        """The noise of an activation (N, channels, ...)."""
+        """Create the noise layer of an activation (N, channels, ...)."""
         del channels, spatial
         return AdditiveLayer(self.initial, learned=self.learned)
 
 
 class AdditiveLayer(NoiseLayer):
-    """`sigma * n`, sigma a number."""
+    """Noise layer for `sigma * n`, where `sigma` is a scalar."""
 
     sigma: Tensor
 

@@ -1,9 +1,9 @@
 """Colored noise injection, CNI (Zheltonozhskii et al., 2020): Gaussian noise with learned low-rank covariance.
 
-`x + sqrt(|std(x) * d|) * n + F z` with n ~ N(0, I) and z ~ N(0, I_r): covariance diag(|std(x) d|) + F F^T. The
-variance d starts at 0.25^2, F at 0.01; both are learned, no gradient goes through std(x), F z is not scaled by it.
-A weight has an entry of d and a row of F for each element. An activation has them for each channel, and its n and z
-are drawn for every image and position.
+`x + sqrt(|std(x) * d|) * n + F z` with n ~ N(0, I) and z ~ N(0, I_r); the covariance is diag(|std(x) d|) + F F^T.
+The variance d (initially 0.25^2) and the factor F (initially 0.01) are learned. No gradient flows through std(x), and
+F z is not scaled by std(x). A weight has one entry of d and one row of F per element. An activation has them per
+channel; its n and z are drawn for each image and position.
 """
 
 import math
@@ -18,19 +18,22 @@ from smoothed.injection.layer import NoiseLayer
 from smoothed.injection.pni import Site
 from smoothed.utils.checks import check_choice
 
-# The root's slope is infinite at 0; below this variance the diagonal noise is held, and its gradient is 0.
+# Smallest variance under the square root, whose derivative is infinite at 0; the gradient is 0 below it.
 SMALLEST_VARIANCE = 1e-12
 
 
 @dataclass(frozen=True)
 class CNI:
-    """The law `sqrt(|std * d|) * n + F z`.
+    """Law of the noise `sqrt(|std * d|) * n + F z`.
 
     Args:
-        rank: r, the columns of F; 0 leaves the diagonal alone.
-        site: for activations, whether a layer's input or its output is noisy.
-        initial_variance: where d starts.
-        initial_factor: where F starts.
+        rank: number r of columns of F, at least 0; 0 means diagonal noise only.
+        site: for activations, whether the noise is on a layer's `input` or on its `output`.
+        initial_variance: initial value of all entries of d.
+        initial_factor: initial value of all entries of F.
+
+    Raises:
+        ArgumentError: `rank` is negative or `site` is unknown.
     """
 
     rank: int = 5
@@ -44,7 +47,7 @@ class CNI:
             raise ArgumentError("rank", "an integer of at least 0", self.rank)
 
     def scaled(self, strength: float) -> "CNI":
-        """The same law, starting at `strength` times the deviation."""
+        """Return the same law with the initial deviation multiplied by `strength`."""
         return replace(
             self,
             initial_variance=self.initial_variance * strength**2,
@@ -52,24 +55,24 @@ class CNI:
         )
 
     def for_weight(self, weight: Tensor, channel_dim: int = 0) -> NoiseLayer:
-        """The noise of one weight, whose output channels run along `channel_dim`."""
-        del channel_dim  # the law is by element
+        """Create the noise layer of a weight whose output channels run along `channel_dim`."""
+        del channel_dim  # every element has its own strength
         return CNILayer(weight.shape, self, per_row=False)
 
     def for_activation(self, channels: int, spatial: int) -> NoiseLayer:
-        """The noise of an activation (N, channels, ...) with `spatial` more dimensions."""
+        """Create the noise layer of an activation (N, channels, ...) with `spatial` further dimensions."""
         return CNILayer((channels,), self, per_row=True, channel_dim=1 if spatial else -1)
 
 
 class CNILayer(NoiseLayer):
-    """Diagonal plus low-rank noise: `variance` (*shape,) is d, `factor` (elements of shape, r) is F.
+    """Noise layer for diagonal plus low-rank noise: `variance` (*shape,) is d, `factor` (elements of shape, r) is F.
 
-    F is a matrix, so that `model.to(memory_format=torch.channels_last)`, which takes 4 or 5 dimensions, passes it by.
+    F has two dimensions, because `model.to(memory_format=torch.channels_last)` changes parameters with four or five.
     """
 
     def __init__(self, shape: Sequence[int], law: CNI, *, per_row: bool, channel_dim: int = 1) -> None:
         super().__init__(per_row=per_row)
-        self.channel_dim = channel_dim  # of activations: linear layers have their features last
+        self.channel_dim = channel_dim  # channels of an activation; linear layers have them last
         self.variance = nn.Parameter(torch.full(tuple(shape), law.initial_variance))
         self.factor = nn.Parameter(torch.full((math.prod(shape), law.rank), law.initial_factor))
 
@@ -86,7 +89,7 @@ class CNILayer(NoiseLayer):
     def noise(self, tensor: Tensor) -> Tensor:
         """See `NoiseLayer.noise`."""
         factor, rank = self.factor, self.factor.shape[-1]
-        # One request serves n and z: both belong to one draw of the layer and must not repeat each other.
+        # n and z come from one request, because two requests for the same draw and layer return the same numbers.
         if not self.per_row:
             size = tensor.numel()
             normals, latent = self.normals((size + rank,), factor).split([size, rank])

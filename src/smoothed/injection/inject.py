@@ -1,4 +1,4 @@
-"""Put noise into a network that had none, say what changed, and take it out again."""
+"""Add noise to the layers of a network, list the changes, and remove the noise again."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,49 +15,59 @@ from smoothed.injection.cni import CNI
 from smoothed.injection.layer import NoiseLayer, noise_layers
 from smoothed.injection.pni import PNI
 
-Law = PNI | CNI | Additive
-LawByType = Mapping[type[nn.Module], Law]
-LAWS: dict[str, type[PNI] | type[CNI] | type[Additive]] = {"Additive": Additive, "CNI": CNI, "PNI": PNI}
+NoiseLaw = PNI | CNI | Additive
+"""Specification of noise inside a network; it creates the noise layers."""
+NoiseLawByType = Mapping[type[nn.Module], NoiseLaw]
+NOISE_LAWS: dict[str, type[PNI] | type[CNI] | type[Additive]] = {"Additive": Additive, "CNI": CNI, "PNI": PNI}
 NOISY_TYPES = (_ConvNd, nn.Linear)
 NoisyType = _ConvNd | nn.Linear
 ACTIVATION_NOISE = "activation_noise"
+"""Name of the submodule that holds the activation noise of a layer."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """One noise put into one layer: the layer's name, what is noisy (`weight` or `activation`), the law, its size."""
+    """Noise added to one layer.
+
+    Attributes:
+        layer: name of the layer in its model.
+        target: noisy tensor of the layer, `weight` or `activation`.
+        law: law of the noise.
+        parameters: number of learned noise strengths.
+    """
 
     layer: str
     target: str
-    law: Law
+    law: NoiseLaw
     parameters: int
 
 
 @dataclass(frozen=True)
 class Injection:
-    """What `inject` changed. Printing it lists the layers; `undo` takes the noise out again."""
+    """Result of `inject`: the noise added to `model`. Printing it lists the layers; `undo` removes the noise."""
 
     model: nn.Module
     changes: tuple[Change, ...]
 
     def undo(self) -> None:
-        """Give every layer back its own weight and activations; the learned strengths are dropped."""
+        """Remove the noise from all layers and discard its learned strengths."""
         for change in reversed(self.changes):
             layer = self.model.get_submodule(change.layer)
             (_remove_from_weight if change.target == "weight" else _remove_from_activation)(layer)
 
     def __add__(self, other: "Injection") -> "Injection":
-        """What both changed in the same model."""
+        """Combine the changes of two injections into the same model."""
         return Injection(self.model, self.changes + other.changes)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """The changes as JSON values, which `reinject` understands."""
+        """Return the changes as JSON values, which `reinject` accepts."""
         return [
             {"layer": c.layer, "target": c.target, "law": type(c.law).__name__, **asdict(c.law)} for c in self.changes
         ]
 
     def __str__(self) -> str:
-        lines = [f"noise in {len(self.changes)} places, {sum(c.parameters for c in self.changes):,} parameters"]
+        total = sum(change.parameters for change in self.changes)
+        lines = [f"noise on {len(self.changes)} weights and activations, {total:,} parameters"]
         lines += [
             f"  {c.layer or '(the model)'}.{c.target}: {c.law}, {c.parameters:,} parameters" for c in self.changes
         ]
@@ -67,51 +77,53 @@ class Injection:
 def inject(
     model: nn.Module,
     *,
-    weights: Law | LawByType | None = None,
-    activations: Law | LawByType | None = None,
+    weights: NoiseLaw | NoiseLawByType | None = None,
+    activations: NoiseLaw | NoiseLawByType | None = None,
     layers: Sequence[str] | Callable[[str, nn.Module], bool] | None = None,
 ) -> Injection:
-    """Put learned noise into the convolutions and linear layers of `model`, in place.
+    """Add noise to the convolutions and linear layers of `model`, in place.
 
-    The noise is on in train and eval mode alike, fresh at each pass; `noiseless` switches it off for a while. Weight
-    noise is shared by the whole batch (as in the paper), activation noise is each image's own.
+    The noise is fresh at each forward pass, in train and in eval mode; `noiseless` switches it off temporarily. Weight
+    noise is shared by the whole batch (as in the paper); each image has its own activation noise.
 
     Args:
-        model: any network; its convolutions and linear layers are what can be noisy.
-        weights: the law for weights, such as `CNI(rank=5)`, or a law for each type of layer, such as
-            `{torch.nn.Conv2d: CNI(rank=5), torch.nn.Linear: PNI("element")}`.
-        activations: likewise for what goes into a layer or comes out of it (the law's `site`).
-        layers: the names of the layers to change, or a function (name, layer) -> bool; all of them when None.
+        model: any network with convolutions or linear layers.
+        weights: law of the noise on weights, such as `CNI(rank=5)`, or a law for each type of layer, such as
+            `{torch.nn.Conv2d: CNI(rank=5), torch.nn.Linear: PNI("element")}`; None for no noise on weights.
+        activations: law, or a law for each type of layer, of the noise on the layers' inputs or outputs (the law's
+            `site`); None for no noise on activations.
+        layers: names of the layers to change, or a function (name, layer) -> bool; None for all layers.
 
     Returns:
-        What changed: print it, keep it for `undo`, store its `to_json`.
+        The changes, which can be printed, undone, and stored as JSON.
 
     Raises:
-        ArgumentError: no law given, an unknown layer name, nothing to change, or noise where there already is some.
+        ArgumentError: no law is given, a layer name is unknown, no layer matches, or a layer cannot take the noise
+            (for example because it already has noise).
 
-    Source: PNI, section 3; CNI, section 3; the paper, section 3.1.
+    Source: He et al., 2019, section 3 (PNI); Zheltonozhskii et al., 2020, section 3 (CNI); the paper, section 3.1.
     """
     if weights is None and activations is None:
-        raise ArgumentError("weights", "a law for weights or for activations", "neither")
+        raise ArgumentError("weights", "a noise law for weights or for activations", "neither")
     by_name = dict(model.named_modules())
     if isinstance(layers, Sequence):
         unknown = [name for name in layers if not isinstance(by_name.get(name), NOISY_TYPES)]
         if unknown:
             raise ArgumentError("layers", "names of convolutions or linear layers of the model", repr(unknown[0]))
-    planned: list[tuple[str, str, NoisyType, Law]] = []
+    planned: list[tuple[str, str, NoisyType, NoiseLaw]] = []
     for name, layer in by_name.items():
         chosen = layers is None or (layers(name, layer) if callable(layers) else name in layers)
         if not (isinstance(layer, NOISY_TYPES) and chosen):
             continue
         for target, laws in (("weight", weights), ("activation", activations)):
-            law = _law_for(layer, laws)
+            law = _law_of_layer(layer, laws)
             if law is not None:
                 planned.append((name, target, layer, law))
     if not planned:
-        raise ArgumentError("model", "at least one convolution or linear layer that a law applies to", "none")
+        raise ArgumentError("model", "at least one convolution or linear layer to which a law applies", "none")
     for name, target, layer, _ in planned:
-        _require_free(name, target, layer)
-    # Every noise is built before the first is added: a law that does not fit leaves the model as it was.
+        _require_injectable(name, target, layer)
+    # All noise layers are created before the first is added, so that an invalid law leaves the model unchanged.
     noises = [_noise(layer, target, law) for _, target, layer, law in planned]
     for (_, target, layer, law), noise in zip(planned, noises, strict=True):
         _add(layer, target, law, noise)
@@ -123,22 +135,26 @@ def inject(
 
 
 def reinject(model: nn.Module, changes: Sequence[Mapping[str, Any]]) -> None:
-    """Put into `model` the noise that `changes`, from `Injection.to_json`, describes.
+    """Add the noise that `changes` describes to `model`, in place.
+
+    Args:
+        model: network without this noise.
+        changes: noise of each layer, from `Injection.to_json`.
 
     Raises:
-        CheckpointError: a law that this version does not know, or a layer that `model` does not have.
+        CheckpointError: a law is unknown to this version, or `model` lacks a layer.
     """
     for change in changes:
         options = dict(change)
         try:
-            name, target, law = options.pop("layer"), options.pop("target"), LAWS[options.pop("law")](**options)
+            name, target, law = options.pop("layer"), options.pop("target"), NOISE_LAWS[options.pop("law")](**options)
             inject(model, layers=[name], **{{"weight": "weights", "activation": "activations"}[target]: law})
         except (KeyError, TypeError, ArgumentError) as error:
             raise CheckpointError(f"injection: expected noise that fits the network, got {dict(change)}") from error
 
 
-def weight_normals(model: nn.Module) -> int:
-    """How many standard normals one pass draws for the weights of `model`, so that they can be drawn together."""
+def count_weight_normals(model: nn.Module) -> int:
+    """Return the number of standard normals that one pass draws for the weights of `model`."""
     count = 0
     for module in model.modules():
         if not parametrize.is_parametrized(module, "weight"):
@@ -151,7 +167,7 @@ def weight_normals(model: nn.Module) -> int:
     return count
 
 
-def _law_for(layer: nn.Module, laws: Law | LawByType | None) -> Law | None:
+def _law_of_layer(layer: nn.Module, laws: NoiseLaw | NoiseLawByType | None) -> NoiseLaw | None:
     if isinstance(laws, Mapping):
         return next((law for kind, law in laws.items() if isinstance(layer, kind)), None)
     return laws
@@ -163,18 +179,22 @@ def _has_noise(layer: nn.Module, target: str) -> bool:
     return parametrize.is_parametrized(layer, "weight") and bool(noise_layers(_parametrizations(layer)))
 
 
-def _require_free(name: str, target: str, layer: NoisyType) -> None:
-    """Raise unless `layer` can take noise at `target`."""
+def _require_injectable(name: str, target: str, layer: NoisyType) -> None:
+    """Raise `ArgumentError` unless noise can be added to `target` of `layer`."""
     if _has_noise(layer, target):
-        raise ArgumentError("model", "layers without noise", f"{name}.{target}, which has some", "undo it first")
+        raise ArgumentError(
+            "model", "layers without noise", f"{name}.{target}, which already has noise", "undo its injection first"
+        )
     if isinstance(layer.weight, UninitializedParameter):
-        raise ArgumentError("model", "layers that know their size", f"{name}, a lazy one", "call the model once")
+        raise ArgumentError(
+            "model", "initialised layers", f"{name}, a lazy layer of unknown size", "call the model once"
+        )
     if "weight" not in dict(layer.named_parameters(recurse=False)) and not parametrize.is_parametrized(layer, "weight"):
-        hint = "use torch.nn.utils.parametrizations instead"
+        hint = "use torch.nn.utils.parametrizations instead of torch.nn.utils.weight_norm or spectral_norm"
         raise ArgumentError("model", "weights that are parameters", f"{name}, whose weight is computed", hint)
 
 
-def _noise(layer: NoisyType, target: str, law: Law) -> NoiseLayer:
+def _noise(layer: NoisyType, target: str, law: NoiseLaw) -> NoiseLayer:
     weight = layer.weight
     if target == "activation":
         noise = law.for_activation(*_activation_shape(layer, law.site))
@@ -184,9 +204,9 @@ def _noise(layer: NoisyType, target: str, law: Law) -> NoiseLayer:
     return noise.to(weight.device, weight.dtype)
 
 
-def _add(layer: NoisyType, target: str, law: Law, noise: NoiseLayer) -> None:
+def _add(layer: NoisyType, target: str, law: NoiseLaw, noise: NoiseLayer) -> None:
     if target == "weight":
-        # Checking by calling, torch's default, would draw noise here.
+        # By default torch calls the parametrization to check it, which would draw noise.
         parametrize.register_parametrization(layer, "weight", noise, unsafe=True)
         return
     layer.add_module(ACTIVATION_NOISE, noise)
@@ -202,7 +222,7 @@ def _activation_shape(layer: NoisyType, site: str) -> tuple[int, int]:
     return (layer.in_features if site == "input" else layer.out_features), 0
 
 
-# Plain functions that find their noise through the layer, so that a copied model uses its own copy.
+# The hooks find the noise through the layer, so that a copied model uses its own copy.
 def _noisy_input(layer: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return (getattr(layer, ACTIVATION_NOISE)(args[0]), *args[1:])
 
@@ -219,16 +239,16 @@ def _parametrizations(layer: nn.Module) -> nn.ModuleList:
 def _remove_from_weight(layer: nn.Module) -> None:
     chain = _parametrizations(layer)
     if len(chain) == 1:
-        # Copies of a layer share its class, from which torch now deletes `weight`: let them keep theirs.
+        # torch deletes `weight` from the layer's class; a class of its own keeps copies of the layer intact.
         shared = type(layer)
         layer.__class__ = type(shared.__name__, shared.__bases__, dict(vars(shared)))  # pyright: ignore[reportAttributeAccessIssue]
         parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
-        # The weight came back last; an optimiser's state and a state_dict go by the order there was.
+        # torch appends the weight; optimiser states and state dicts rely on the original order of parameters.
         for name, parameter in list(layer.named_parameters(recurse=False)):
             if name != "weight":
                 delattr(layer, name)
                 layer.register_parameter(name, parameter)
-    else:  # the user's own parametrizations, below ours or above it, stay
+    else:  # the user's own parametrizations stay
         del chain[next(index for index, step in enumerate(chain) if isinstance(step, NoiseLayer))]
 
 

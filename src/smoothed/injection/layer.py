@@ -1,4 +1,4 @@
-"""What every noise inside a network shares: a module that adds noise to what passes, and switches around it."""
+"""Base class of the noise layers inside a network, and context managers that set the source of their noise."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -12,12 +12,12 @@ from smoothed.utils.modes import Classifier
 
 
 class NoiseLayer(nn.Module, ABC):
-    """Adds learned noise to a tensor, in train and eval mode alike.
+    """Module that adds noise to a tensor, in train and in eval mode.
 
     Attributes:
-        source: where the normals come from; None switches the noise off.
-        index: the layer's number in its network, from 1: part of the key of keyed noise, set by `drawing`.
-        per_row: whether each row of the batch has its own noise (activations) or all share one (weights).
+        source: source of the standard normals; None switches the noise off.
+        index: number of the layer in its network, from 1, set by `noise_from`; part of the key of keyed noise.
+        per_row: whether each row of the batch has its own noise (activations) or all rows share it (weights).
     """
 
     def __init__(self, *, per_row: bool) -> None:
@@ -27,42 +27,47 @@ class NoiseLayer(nn.Module, ABC):
         self.per_row = per_row
 
     def forward(self, tensor: Tensor) -> Tensor:
-        """Return `tensor` plus one draw of noise of its shape."""
+        """Return `tensor` plus one draw of noise, or `tensor` itself if the noise is off."""
         if self.source is None:
             return tensor
-        # Noise strengths are small and learned: half precision is for the network's own arithmetic.
+        # Noise strengths are small, learned numbers, for which half precision is too coarse.
         with torch.autocast(tensor.device.type, enabled=False):
             return tensor + self.noise(tensor)
 
     @abstractmethod
     def noise(self, tensor: Tensor) -> Tensor:
-        """One draw of noise of the shape of `tensor`."""
+        """Return one draw of the noise, of the shape of `tensor`."""
 
     @abstractmethod
     def scale_(self, factor: float) -> None:
-        """Multiply the noise's deviation by `factor`, in place."""
+        """Multiply the standard deviation of the noise by `factor`, in place."""
 
     def linear_form(self, weight: Tensor) -> tuple[Tensor, Tensor | None] | None:
-        """The noise of a weight as `scale * n + factor @ z`, n and z standard normals, or None if it has no such form.
+        """Return the noise of a weight in the form `scale * n + factor @ z` with standard normals n and z.
+
+        Args:
+            weight: weight without noise.
 
         Returns:
-            The scale, of the weight's shape, and the factor, (elements of the weight, r), or None for no second term.
+            The scale, of the weight's shape, and the factor, (elements of the weight, r), which is None if there is no
+            second term. None if the noise does not have this form.
         """
         del weight
         return None
 
     def normals(self, shape: Sequence[int], like: Tensor) -> Tensor:
-        """Standard normals of `shape`, by row or shared, from the source."""
+        """Draw standard normals of `shape` from the source, per row or shared by all rows."""
         source = Fresh() if self.source is None else self.source
         draw = source.rows if self.per_row else source.shared
         return draw(self.index, shape, like)
 
     def deviation(self, tensor: Tensor) -> Tensor:
-        """The deviation of all of a weight's elements, or of each image's activation; no gradient goes through it.
+        """Return the standard deviation over the elements of a weight, or of the activation of each image.
 
-        An activation's deviation is taken image by image, so that an image's noise never depends on its batch.
+        No gradient flows through the result. It is per image for activations, so that the noise of an image does not
+        depend on its batch.
         """
-        # One element has no spread: its deviation is 0, where torch's estimate would be NaN.
+        # The deviation of a single element is 0; torch's estimate would be NaN.
         values = tensor.detach()
         if not self.per_row:
             return values.std() if values.numel() > 1 else values.new_zeros(())
@@ -72,53 +77,57 @@ class NoiseLayer(nn.Module, ABC):
 
 
 def noise_layers(model: Classifier) -> list[NoiseLayer]:
-    """All noise layers of `model`, in the order of its modules; none if it is no `torch.nn.Module`.
+    """Return all noise layers of `model` in the order of its modules; an empty list if it is no `torch.nn.Module`.
 
-    A module that is put together for good may say what they are: an attribute `known_noise`, a list.
+    A module whose structure does not change may list its noise layers in an attribute `known_noise`.
     """
-    # Asked before every pass, and five times as fast as `modules()`, which also makes names.
-    found, seen, left = list[NoiseLayer](), set[int](), [model] if isinstance(model, nn.Module) else []
-    while left:
-        module = left.pop()
-        if id(module) in seen:
+    # Called before every pass; this search takes a fifth of the time of `modules()`, which also builds names.
+    found, visited, pending = list[NoiseLayer](), set[int](), [model] if isinstance(model, nn.Module) else []
+    while pending:
+        module = pending.pop()
+        if id(module) in visited:
             continue
-        seen.add(id(module))
+        visited.add(id(module))
         if isinstance(module, NoiseLayer):
             found.append(module)
         elif (known := vars(module).get("known_noise")) is not None:
-            left += reversed(known)
+            pending += reversed(known)
         elif module._modules:
-            left += [child for child in reversed(module._modules.values()) if child is not None]
+            pending += [child for child in reversed(module._modules.values()) if child is not None]
     return found
 
 
 @contextmanager
-def drawing(model: Classifier, source: Source | None) -> Iterator[None]:
-    """Take the network's noise from `source` inside the block; None switches it off.
+def noise_from(model: Classifier, source: Source | None) -> Iterator[None]:
+    """Draw the noise inside `model` from `source` inside the block; None switches the noise off.
 
-    Noise that is switched off stays off. The layers are numbered anew in the order of `model`, so that no two layers of
-    one network ever share a key, also where it is put together from networks with noise.
+    Layers whose noise is already off stay off. The layers are numbered in the order of `model`, so that no two layers
+    share a key even if the network is composed of networks with noise.
     """
     layers = noise_layers(model)
-    before = [(layer.source, layer.index) for layer in layers]
+    previous = [(layer.source, layer.index) for layer in layers]
     for index, layer in enumerate(layers, start=1):
-        # Not as attributes: `nn.Module` looks at each for what it might be, twenty times a pass and more.
+        # Assigning attributes is slow, because `nn.Module` checks whether each is a parameter or a module.
         vars(layer).update(source=None if layer.source is None else source, index=index)
     try:
         yield
     finally:
-        for layer, (previous, index) in zip(layers, before, strict=True):
-            vars(layer).update(source=previous, index=index)
+        for layer, (old_source, old_index) in zip(layers, previous, strict=True):
+            vars(layer).update(source=old_source, index=old_index)
 
 
 def noiseless(model: Classifier) -> AbstractContextManager[None]:
-    """Switch the network's noise off inside the block, which leaves its mean."""
-    return drawing(model, None)
+    """Switch the noise inside `model` off inside the block, which makes it the mean network."""
+    return noise_from(model, None)
 
 
 def frozen(model: Classifier, seed: int = 0) -> AbstractContextManager[None]:
-    """One draw of the network's noise, the same at every pass inside the block: for debugging.
+    """Use the same draw of the noise inside `model` at every pass inside the block, for debugging.
 
-    Activation noise is frozen by the row of the batch.
+    Activation noise is the same for the same row of the batch.
+
+    Args:
+        model: network with noise layers.
+        seed: seed of the draw.
     """
-    return drawing(model, Keyed(seed))
+    return noise_from(model, Keyed(seed))

@@ -1,7 +1,7 @@
 """Parametric noise injection, PNI (He, Rakin and Fan, CVPR 2019): Gaussian noise of learned strength.
 
-`x + alpha * std(x) * n` with n ~ N(0, I), fresh at each pass; x is a weight or an activation, no gradient goes through
-std(x), and alpha is learned, from 0.25.
+`x + alpha * std(x) * n` with n ~ N(0, I), fresh at each pass, where x is a weight or an activation. The strength alpha
+(initially 0.25) is learned; no gradient flows through std(x).
 """
 
 from collections.abc import Sequence
@@ -20,16 +20,19 @@ Site = Literal["input", "output"]
 
 @dataclass(frozen=True)
 class PNI:
-    """The law `alpha * std * n`.
+    """Law of the noise `alpha * std * n`.
 
-    An activation's std is taken image by image, where He et al. take the whole batch's: an image's noise, and so its
-    vote, never depends on the images beside it.
+    The std of an activation is computed for each image, whereas He et al. compute it over the batch. The noise of an
+    image, and therefore its vote, does not depend on the other images of its batch.
 
     Args:
-        granularity: one alpha a layer, a channel (a weight's output channel, an activation's channel), or an element
-            (weights only: an activation's size is the image's).
-        site: for activations, whether a layer's input (PNI-A-a) or output (PNI-A-b) is noisy.
-        initial: where alpha starts.
+        granularity: one alpha per `layer`, per `channel` (output channel of a weight, channel of an activation), or per
+            `element` (weights only, because the number of elements of an activation depends on the image size).
+        site: for activations, whether the noise is on a layer's `input` (PNI-A-a) or on its `output` (PNI-A-b).
+        initial: initial value of alpha.
+
+    Raises:
+        ArgumentError: `granularity` or `site` is unknown.
     """
 
     granularity: Granularity = "layer"
@@ -41,24 +44,28 @@ class PNI:
         check_choice(self.site, ("input", "output"), "site")
 
     def scaled(self, strength: float) -> "PNI":
-        """The same law, starting at `strength` times the deviation."""
+        """Return the same law with the initial deviation multiplied by `strength`."""
         return replace(self, initial=self.initial * strength)
 
     def for_weight(self, weight: Tensor, channel_dim: int = 0) -> NoiseLayer:
-        """The noise of one weight, whose output channels run along `channel_dim`."""
+        """Create the noise layer of a weight whose output channels run along `channel_dim`."""
         channels = [size if dim == channel_dim else 1 for dim, size in enumerate(weight.shape)]
         shapes = {"layer": (), "channel": channels, "element": weight.shape}
         return PNILayer(shapes[self.granularity], self.initial, per_row=False)
 
     def for_activation(self, channels: int, spatial: int) -> NoiseLayer:
-        """The noise of an activation (N, channels, ...) with `spatial` more dimensions."""
+        """Create the noise layer of an activation (N, channels, ...) with `spatial` further dimensions.
+
+        Raises:
+            ArgumentError: the granularity is `element`.
+        """
         check_choice(self.granularity, ("layer", "channel"), "granularity of PNI on activations")
         shape = () if self.granularity == "layer" else (channels, *[1] * spatial)
         return PNILayer(shape, self.initial, per_row=True)
 
 
 class PNILayer(NoiseLayer):
-    """`alpha * std(x) * n`, alpha of any shape that broadcasts to x."""
+    """Noise layer for `alpha * std(x) * n`, where alpha has any shape that broadcasts to x."""
 
     def __init__(self, shape: Sequence[int], initial: float, *, per_row: bool) -> None:
         super().__init__(per_row=per_row)

@@ -1,4 +1,4 @@
-"""The paper's injections, and those around it, by name: one dict, for the command line and for recipes."""
+"""Injections of the paper and of related work by name, for the command line and for recipes."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,48 +7,48 @@ from torch import nn
 from smoothed.errors import ArgumentError
 from smoothed.injection.additive import Additive
 from smoothed.injection.cni import CNI
-from smoothed.injection.inject import NOISY_TYPES, Injection, Law, inject
+from smoothed.injection.inject import NOISY_TYPES, Injection, NoiseLaw, inject
 from smoothed.injection.pni import PNI
 from smoothed.utils.checks import check_choice
 
 Preset = Callable[[nn.Module, float], Injection]
-"""Puts its noise into a network, at a strength (a factor on the deviation that it starts with)."""
+"""Function that adds noise to a network; the number is a factor on its initial standard deviation."""
 
 _CONVOLUTION, _LINEAR = NOISY_TYPES
 
-# The noise maximising the paper's accuracy, in units of the normalised image (section 5).
+# Standard deviation with the best accuracy in the paper (section 5), in units of the normalised image.
 INPUT_SIGMA = 0.24
 
 
-def _weights(law: Law) -> Preset:
+def _weights(law: NoiseLaw) -> Preset:
     return lambda model, strength: inject(model, weights=law.scaled(strength))
 
 
-def _activations(law: Law) -> Preset:
+def _activations(law: NoiseLaw) -> Preset:
     return lambda model, strength: inject(model, activations=law.scaled(strength))
 
 
-def _before(layers: Sequence[str], law: Law) -> Preset:
+def _layer_inputs(layers: Sequence[str], law: NoiseLaw) -> Preset:
     return lambda model, strength: inject(model, activations=law.scaled(strength), layers=layers)
 
 
 def _cni_w(model: nn.Module, strength: float) -> Injection:
-    """Every convolution, the first one too; the last linear layer has element-wise PNI (FACTS, noise injection)."""
+    """CNI on the weights of all convolutions, element-wise PNI on the weights of linear layers (the paper's CNI-W)."""
     laws = {_CONVOLUTION: CNI(rank=5).scaled(strength), _LINEAR: PNI("element").scaled(strength)}
     return inject(model, weights=laws)
 
 
 def _learned_input(model: nn.Module, strength: float) -> Injection:
-    """Gaussian noise on the normalised image, of a strength that is learned (section 3.1)."""
-    return _before([_first(model)], Additive(INPUT_SIGMA, learned=True))(model, strength)
+    """Gaussian noise of learned strength on the normalised image (section 3.1)."""
+    return _layer_inputs([_first(model)], Additive(INPUT_SIGMA, learned=True))(model, strength)
 
 
 def _rse(model: nn.Module, strength: float) -> Injection:
-    """Random self-ensemble: before every convolution, 0.2 at the first and 0.1 inside (Liu et al., section 4)."""
+    """Random self-ensemble: noise of 0.2 before the first convolution, 0.1 before others (Liu et al., section 4)."""
     first = _first(model)
     inner = [name for name, layer in model.named_modules() if isinstance(layer, _CONVOLUTION) and name != first]
-    places = [(0.2, [first]), (0.1, inner)] if inner else [(0.2, [first])]
-    return _together(*(_before(layers, Additive(sigma)) for sigma, layers in places))(model, strength)
+    layers_by_sigma = [(0.2, [first]), (0.1, inner)] if inner else [(0.2, [first])]
+    return _combine(*(_layer_inputs(layers, Additive(sigma)) for sigma, layers in layers_by_sigma))(model, strength)
 
 
 def _first(model: nn.Module) -> str:
@@ -59,8 +59,10 @@ def _first(model: nn.Module) -> str:
     return name
 
 
-def _together(*presets: Preset) -> Preset:
-    def both(model: nn.Module, strength: float) -> Injection:
+def _combine(*presets: Preset) -> Preset:
+    """A preset that adds the noise of all `presets`, or none of it if one of them fails."""
+
+    def combined(model: nn.Module, strength: float) -> Injection:
         injection = Injection(model, ())
         try:
             for preset in presets:
@@ -70,7 +72,7 @@ def _together(*presets: Preset) -> Preset:
             raise
         return injection
 
-    return both
+    return combined
 
 
 PRESETS: dict[str, Preset] = {
@@ -82,22 +84,25 @@ PRESETS: dict[str, Preset] = {
     "pni-a-b": _activations(PNI("layer", site="output")),
     "cni-w": _cni_w,
     "cni-a": _activations(CNI(rank=5)),
-    "cni-w+pni-a": _together(_cni_w, _activations(PNI("layer", site="input"))),
-    "cni-w+input": _together(_cni_w, _learned_input),
+    "cni-w+pni-a": _combine(_cni_w, _activations(PNI("layer", site="input"))),
+    "cni-w+input": _combine(_cni_w, _learned_input),
     "rse": _rse,
 }
 
 
 def inject_preset(model: nn.Module, name: str, strength: float = 1.0) -> Injection:
-    """Put an injection of the paper into `model`.
+    """Add the noise of a preset to `model`, in place.
 
     Args:
-        model: changed in place.
-        name: a key of `PRESETS`; `none` changes nothing.
-        strength: factor on the deviation that every noise starts with.
+        model: any network with convolutions or linear layers.
+        name: key of `PRESETS`; `none` adds no noise.
+        strength: factor on the initial standard deviation of all noise, at least 0.
+
+    Returns:
+        The changes, which can be printed, undone, and stored as JSON.
 
     Raises:
-        ArgumentError: an unknown name.
+        ArgumentError: the name is unknown, or noise cannot be added to the model (see `inject`).
     """
     check_choice(name, PRESETS, "injection")
     return PRESETS[name](model, strength)

@@ -1,4 +1,4 @@
-"""The paper's networks by name. Normalisation is their first layer; inputs are images in [0, 1]."""
+"""Networks of the paper by name. Inputs are images in [0, 1]; the first layer normalises them."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -35,16 +35,16 @@ def build(
     mean: Sequence[float] = CIFAR10_MEAN,
     std: Sequence[float] = CIFAR10_STD,
 ) -> nn.Module:
-    """A freshly initialised network from images (N, C, H, W) in [0, 1] to logits (N, K).
+    """Create an untrained network from images (N, C, H, W) in [0, 1] to logits (N, K).
 
     Args:
-        architecture: a key of `ARCHITECTURES`: resnet20/32/44/56/110, wide_resnet28_10, wide_resnet34_10.
-        num_classes: K.
-        mean: of the data, one a channel, in pixel units of [0, 1].
-        std: likewise.
+        architecture: key of `ARCHITECTURES`: resnet20/32/44/56/110, wide_resnet28_10 or wide_resnet34_10.
+        num_classes: number of classes K.
+        mean: mean of the data for each of the C channels, in pixel units of [0, 1].
+        std: standard deviation of the data for each of the C channels, in pixel units of [0, 1].
 
     Raises:
-        ArgumentError: an unknown architecture.
+        ArgumentError: the architecture is unknown, or `std` is not positive or not as long as `mean`.
     """
     check_choice(architecture, ARCHITECTURES, "architecture")
     return ARCHITECTURES[architecture](num_classes=num_classes, mean=mean, std=std)

@@ -1,4 +1,4 @@
-"""Normalisation as a network's first layer, so that everything else lives in [0, 1]."""
+"""Normalisation as the first layer of a network, so that all inputs and radii are in pixel units of [0, 1]."""
 
 from collections.abc import Sequence
 
@@ -14,15 +14,14 @@ CIFAR100_STD = (0.267, 0.256, 0.276)
 
 
 class Normalize(nn.Module):
-    """(inputs - mean) / std, channel by channel.
+    """Layer that computes (inputs - mean) / std for each channel.
 
     Args:
-        mean: one number a channel, in pixel units of [0, 1].
-        std: likewise, positive.
+        mean: mean of each of the C channels, in pixel units of [0, 1].
+        std: standard deviation of each of the C channels, in pixel units of [0, 1], positive.
 
     Raises:
-        ArgumentError: another number of deviations than means, or one that is not positive; when called, images with
-            another number of channels.
+        ArgumentError: `std` is not as long as `mean` or not positive; in a call, the images do not have C channels.
     """
 
     mean: Tensor
@@ -31,17 +30,17 @@ class Normalize(nn.Module):
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         if len(mean) != len(std) or not all(0 < value < float("inf") for value in std):
-            raise ArgumentError("std", f"{len(mean)} positive numbers, one a channel", tuple(std))
+            raise ArgumentError("std", f"{len(mean)} positive numbers, one per channel", tuple(std))
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Map images (N, C, H, W) to the same shape."""
+        """Normalise images (N, C, H, W) in [0, 1]."""
         if inputs.ndim != 4 or inputs.shape[1] != len(self.mean):
             expected = f"images of shape (N, {len(self.mean)}, H, W)"
             raise ArgumentError("inputs", expected, f"shape {tuple(inputs.shape)}")
         return (inputs - self.mean) / self.std
 
     def extra_repr(self) -> str:
-        """The numbers, for printing."""
+        """Return mean and deviation for printing."""
         return f"mean={self.mean.flatten().tolist()}, std={self.std.flatten().tolist()}"

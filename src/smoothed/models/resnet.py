@@ -1,4 +1,4 @@
-"""ResNets for 32 x 32 images (He et al., 2016, section 4.2), widths 16/32/64, with 1 x 1 convolution shortcuts."""
+"""ResNets for 32 x 32 images (He et al., 2016, section 4.2), widths 16/32/64, with 1 x 1 convolutions as shortcuts."""
 
 from collections.abc import Sequence
 
@@ -8,12 +8,12 @@ from smoothed.models.normalize import Normalize
 
 
 def conv3x3(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
-    """A 3 x 3 convolution that keeps the size at stride 1; batch norm follows, so it has no bias."""
+    """Create a 3 x 3 convolution with padding 1, without bias because a batch norm follows."""
     return nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
 
 
 class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions around a shortcut, which is a convolution where the shape changes."""
+    """Two 3 x 3 convolutions with a shortcut, which is a 1 x 1 convolution if the shape changes."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
         super().__init__()
@@ -35,13 +35,13 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A CIFAR ResNet of depth 6 n + 2.
+    """ResNet for CIFAR.
 
     Args:
-        depth: 20, 32, 44, 56, 110, or any 6 n + 2.
-        num_classes: K.
-        mean: of the data, one a channel, in pixel units.
-        std: likewise.
+        depth: number of layers of the form 6 n + 2, such as 20, 32, 44, 56 or 110.
+        num_classes: number of classes K.
+        mean: mean of the data for each channel, in pixel units of [0, 1].
+        std: standard deviation of the data for each channel, in pixel units of [0, 1].
     """
 
     def __init__(self, depth: int, num_classes: int, mean: Sequence[float], std: Sequence[float]) -> None:

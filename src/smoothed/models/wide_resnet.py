@@ -1,4 +1,4 @@
-"""Wide residual networks (Zagoruyko and Komodakis, 2016), pre-activation, as adversarial training uses them."""
+"""Wide residual networks with pre-activation (Zagoruyko and Komodakis, 2016), common in adversarial training."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from smoothed.models.resnet import conv3x3
 
 
 class WideBlock(nn.Module):
-    """Batch norm and ReLU before each of two 3 x 3 convolutions; a 1 x 1 shortcut where the shape changes."""
+    """Two 3 x 3 convolutions, each after batch norm and ReLU, with a 1 x 1 shortcut if the shape changes."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
         super().__init__()
@@ -24,20 +24,20 @@ class WideBlock(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Map (N, channels_in, H, W) to (N, channels_out, H / stride, W / stride)."""
         active = self.relu(self.bn1(features))
-        # Where the shape changes, the shortcut starts after the first activation, as in the original.
+        # If the shape changes, the shortcut starts after the first activation, as in the authors' code.
         shortcut = features if self.shortcut is None else self.shortcut(active)
         return shortcut + self.conv2(self.relu(self.bn2(self.conv1(active))))
 
 
 class WideResNet(nn.Module):
-    """A wide ResNet of depth 6 n + 4.
+    """Wide ResNet for CIFAR.
 
     Args:
-        depth: 28, 34, or any 6 n + 4.
-        width: how many times wider than a ResNet, 10 in WRN-34-10.
-        num_classes: K.
-        mean: of the data, one a channel, in pixel units.
-        std: likewise.
+        depth: number of layers of the form 6 n + 4, such as 28 or 34.
+        width: factor on the number of channels of a ResNet; 10 in WRN-34-10.
+        num_classes: number of classes K.
+        mean: mean of the data for each channel, in pixel units of [0, 1].
+        std: standard deviation of the data for each channel, in pixel units of [0, 1].
     """
 
     def __init__(self, depth: int, width: int, num_classes: int, mean: Sequence[float], std: Sequence[float]) -> None:

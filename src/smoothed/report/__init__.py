@@ -1,1 +1,1 @@
-"""What people read: tables and plots of evaluation rows."""
+"""Tables, sentences and plots of evaluation results."""

@@ -1,4 +1,4 @@
-"""The findings of the checklist as a table in the terminal."""
+"""Findings of the gradient-masking checks as a table in the terminal."""
 
 from collections.abc import Sequence
 
@@ -10,8 +10,8 @@ from smoothed.evaluation.gradient_masking import Finding, Verdict
 STYLES: dict[Verdict, str] = {"pass": "green", "suspicious": "bold red", "unclear": "yellow"}
 
 
-def findings_table(findings: Sequence[Finding], title: str) -> Table:
-    """A table with a row for each check: what ought to hold and what its figures mean, the figures, the verdict."""
+def gradient_masking_table(findings: Sequence[Finding], title: str) -> Table:
+    """A table with one row for each check: the tested property with its interpretation, the figures, the verdict."""
     table = Table(title=title, title_justify="left", show_lines=True)
     table.add_column("check", ratio=5)
     table.add_column("figures", ratio=5)

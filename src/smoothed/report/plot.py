@@ -9,20 +9,23 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from smoothed.evaluation.paper_protocol.rows import ONE_DRAW, Row
-from smoothed.report.table import attack_title
+from smoothed.report.format import format_attack, format_eps
 from smoothed.utils.files import write_atomically
 
-# Okabe and Ito's colours, which differ for every kind of colour vision.
+# The palette of Okabe and Ito, which is safe for colour-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 BASE_COLOUR = "#666666"
 
 
 def plot_accuracy(rows: Sequence[Row], path: Path | str) -> Path:
-    """Draw clean and robust accuracy against M: a line a vote, with 95 % intervals, and the base network across.
+    """Plot clean and robust accuracy against M: one line per vote with 95 % intervals, and the base network.
 
     Args:
-        rows: of one model and one sigma, as `evaluate` gives them.
-        path: of the PNG; replaced atomically.
+        rows: rows of one model and one sigma, from `evaluate`.
+        path: path of the PNG file, which is replaced atomically.
+
+    Returns:
+        The path of the file.
 
     Raises:
         OutputError: the file can't be written.
@@ -31,7 +34,8 @@ def plot_accuracy(rows: Sequence[Row], path: Path | str) -> Path:
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 2)
     first = rows[0]
-    titles = {"clean": "Clean images", "robust": f"{attack_title(first)}, eps {first.eps * 255:g}/255"}
+    attack = format_attack(first.attack, first.steps)
+    titles = {"clean": "Clean images", "robust": f"{attack}, eps {format_eps(first.eps, first.norm)}"}
     for axis, (name, title) in zip(axes, titles.items(), strict=True):
         _draw(axis, rows, name)
         axis.set_title(title, loc="left", fontweight="bold")
@@ -51,7 +55,7 @@ def _draw(axis: Axes, rows: Sequence[Row], name: str) -> None:
         )
     for place, (vote, colour) in enumerate(zip(votes, cycle(COLOURS), strict=False)):
         points = sorted((row for row in rows if row.vote == vote), key=lambda row: row.num_samples)
-        # Each vote is moved a little sideways, so that intervals don't hide each other.
+        # Votes are shifted sideways a little, so that their intervals do not overlap.
         x = [row.num_samples * 1.04 ** (place - (len(votes) - 1) / 2) for row in points]
         y = [100 * getattr(row, name) for row in points]
         bounds = [getattr(row, f"{name}_interval") for row in points]

@@ -1,19 +1,20 @@
-"""A judgement of adversarial images as a table in the terminal, and where these come from in a sentence."""
+"""Accuracy on saved adversarial examples as a table in the terminal, with a sentence on their origin."""
 
 from collections.abc import Sequence
 
 from rich.table import Table
 
-from smoothed.evaluation.saved_examples.evaluate import JudgedRow
+from smoothed.evaluation.saved_examples.evaluate import SavedExamplesRow
+from smoothed.report.format import format_interval
 
 
-def judged_table(rows: Sequence[JudgedRow]) -> Table:
-    """A line for single draws and one for the vote: percentages with their 95 % intervals over images."""
+def saved_examples_table(rows: Sequence[SavedExamplesRow]) -> Table:
+    """A table with one line for single draws and one for the vote: accuracies in percent with their 95 % intervals."""
     first, last = rows[0], rows[-1]
     radius = f"{first.eps * 255:g}/255" if first.norm == "linf" else f"{first.eps:g} {first.norm}"
     table = Table(
         title=f"{first.model}, {first.images} images, {first.attack} at eps {radius}, "
-        f"votes an image: {last.votes_per_image}",
+        f"votes per image: {last.votes_per_image}",
         title_justify="left",
     )
     table.add_column("vote")
@@ -23,24 +24,22 @@ def judged_table(rows: Sequence[JudgedRow]) -> Table:
         table.add_row(
             "one draw" if row is first else row.vote,
             str(row.num_samples),
-            f"{row.sigma:g}",
+            f"{row.sigma:.4g}",
             f"{100 * row.clean:.2f}",
-            _interval(row.clean_interval),
+            format_interval(row.clean_interval),
             f"{100 * row.robust:.2f}",
-            _interval(row.robust_interval),
+            format_interval(row.robust_interval),
         )
     return table
 
 
-def origin_sentence(row: JudgedRow) -> str:
-    """Whether the images were made for this network and this noise, which says how much they prove."""
-    if row.own:
-        return "The images were made on this network with this noise. No attack has seen the draws of these votes."
+def origin_sentence(row: SavedExamplesRow) -> str:
+    """State whether the examples were made on this model and noise, or are a transfer attack."""
+    if row.same_classifier:
+        return (
+            "The examples were made on this model with this noise; these votes use draws that the attack has not seen."
+        )
     return (
-        f"The images were made on {row.made_on} at sigma {row.made_at:g}, not on this network with this noise: "
-        "an attack on it may leave less."
+        f"The examples were made on {row.attacked_model} at sigma {row.attacked_sigma:.4g}, "
+        "not on this model with this noise: this is accuracy under transfer, and a direct attack may be stronger."
     )
-
-
-def _interval(bounds: tuple[float, float]) -> str:
-    return f"{100 * bounds[0]:.1f}-{100 * bounds[1]:.1f}"

@@ -1,4 +1,4 @@
-"""A sweep as a PNG: accuracy against sigma for each M, and all of sigma and M as a heat map, vote by vote."""
+"""A sweep as a PNG: for each vote, accuracy against sigma for several Ms, and a heat map over sigma and M."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,33 +11,36 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from smoothed.evaluation.results import Accuracy
 from smoothed.evaluation.sweep.sweep import Cell
-from smoothed.evaluation.worst_case.rows import Accuracy
-from smoothed.report.sweep import SweepReport, under_attack
+from smoothed.report.sweep import SweepReport, attack_with_eps
 from smoothed.utils.files import write_atomically
 
-# More lines than this can't be told apart.
+# Largest number of lines that stay distinguishable.
 MOST_LINES = 5
 
-# From few draws to many; the ends of the map are left out, for they vanish on white or look black.
+# Colours of the lines from few to many draws. The ends of the colour map are left out: they are too light or too dark.
 LINE_COLOURS = colormaps["viridis_r"]
-FROM, TO = 0.12, 0.95
+LIGHTEST, DARKEST = 0.12, 0.95
 HEAT = colormaps["cividis"]
 STAR = {"marker": "*", "s": 150, "color": "#D55E00", "edgecolor": "white", "linewidth": 0.8, "zorder": 5}
 DOT = {"s": 9, "color": "white", "edgecolor": "#333333", "linewidth": 0.4}
 
 KEY = (
-    "Band: 95 % interval over images, for the most draws. Dot: may be the best sigma of its vote and M (95 %). "
-    "Star: best of all."
+    "Band: 95 % interval over images, at the largest M. "
+    "Dot: may be the best sigma of its vote and M (95 % confidence). Star: best of all."
 )
 
 
 def plot_sweep(report: SweepReport, path: Path | str) -> Path:
-    """Draw a column for each vote: clean and attacked accuracy against sigma, and the heat map of sigma and M.
+    """Plot one column for each vote: clean and robust accuracy against sigma, and a heat map over sigma and M.
 
     Args:
-        report: on a sweep.
-        path: of the PNG; replaced atomically.
+        report: report on a sweep.
+        path: path of the PNG file, which is replaced atomically.
+
+    Returns:
+        The path of the file.
 
     Raises:
         OutputError: the file can't be written.
@@ -45,7 +48,7 @@ def plot_sweep(report: SweepReport, path: Path | str) -> Path:
     sweep = report.sweep
     kinds = {"clean": "clean images"}
     if sweep.attacked:
-        kinds["robust"] = under_attack(sweep.setting)
+        kinds["robust"] = attack_with_eps(sweep.setting)
     rows, columns = len(kinds) + 1, len(sweep.votes)
     figure = Figure(figsize=(max(6.5, 3.5 * columns + 1.3), 2.7 * rows + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -68,11 +71,11 @@ def _draw_lines(axis: Axes, report: SweepReport, vote: str, name: str) -> None:
     counts = _spread(report.sweep.num_samples)
     for place, count in enumerate(counts):
         share = place / (len(counts) - 1) if len(counts) > 1 else 1
-        colour = LINE_COLOURS(FROM + (TO - FROM) * share)
+        colour = LINE_COLOURS(LIGHTEST + (DARKEST - LIGHTEST) * share)
         line = _cells(report, vote, count)
         accuracies: list[Accuracy] = [getattr(cell, name) for cell in line]
         sigmas = [cell.sigma for cell in line]
-        if count == counts[-1]:  # those of fewer draws are about as wide, and would hide each other
+        if count == counts[-1]:  # intervals at smaller M have similar widths, and bands would overlap
             low, high = np.array([accuracy.interval for accuracy in accuracies]).T * 100
             axis.fill_between(sigmas, low, high, color=colour, alpha=0.15, linewidth=0)
         marker = "o" if len(sigmas) < 20 else None
@@ -87,7 +90,7 @@ def _draw_lines(axis: Axes, report: SweepReport, vote: str, name: str) -> None:
         )
     best = report.peak.cell
     if best.vote == vote and name == ("robust" if report.sweep.attacked else "clean"):
-        axis.scatter([best.sigma], [100 * best.judged.mean], **STAR)
+        axis.scatter([best.sigma], [100 * best.criterion.mean], **STAR)
     axis.margins(x=0.02)
     axis.grid(axis="y", alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
@@ -95,11 +98,11 @@ def _draw_lines(axis: Axes, report: SweepReport, vote: str, name: str) -> None:
 
 def _draw_heat(figure: Figure, axes: Sequence[Axes], report: SweepReport) -> None:
     sweep, best = report.sweep, report.peak.cell
-    values = [100 * cell.judged.mean for cell in report.cells]
+    values = [100 * cell.criterion.mean for cell in report.cells]
     scale = Normalize(min(values), max(values))
     places = range(len(sweep.num_samples))
     for axis, vote in zip(axes, sweep.votes, strict=True):
-        heat = [[100 * cell.judged.mean for cell in _cells(report, vote, count)] for count in sweep.num_samples]
+        heat = [[100 * cell.criterion.mean for cell in _cells(report, vote, count)] for count in sweep.num_samples]
         axis.pcolormesh(_edges(sweep.sigmas), np.arange(len(places) + 1) - 0.5, heat, cmap=HEAT, norm=scale)
         for place, peak in zip(places, (peak for peak in report.peaks if peak.cell.vote == vote), strict=True):
             axis.scatter(peak.candidates, [place] * len(peak.candidates), **DOT)
@@ -107,9 +110,9 @@ def _draw_heat(figure: Figure, axes: Sequence[Axes], report: SweepReport) -> Non
             axis.scatter([best.sigma], [sweep.num_samples.index(best.num_samples)], **STAR)
         axis.set_yticks(places, [str(count) for count in sweep.num_samples])
         axis.tick_params(axis="y", length=0)
-        axis.set_xlabel(f"sigma, {sweep.setting['sigma_units']}")
+        axis.set_xlabel("sigma, pixel units of [0, 1]")
         axis.spines[:].set_visible(False)
-    axes[0].set_ylabel(f"draws, M\n{under_attack(sweep.setting) if sweep.attacked else 'clean images'}")
+    axes[0].set_ylabel(f"draws, M\n{attack_with_eps(sweep.setting) if sweep.attacked else 'clean images'}")
     figure.colorbar(ScalarMappable(scale, HEAT), ax=axes[-1], label="accuracy, %").outline.set_visible(False)
 
 
@@ -118,14 +121,14 @@ def _cells(report: SweepReport, vote: str, count: int) -> list[Cell]:
 
 
 def _spread(counts: Sequence[int]) -> list[int]:
-    """At most `MOST_LINES` of them, evenly spread, with both ends."""
+    """At most `MOST_LINES` of `counts`, evenly spread, with both ends."""
     if len(counts) <= MOST_LINES:
         return list(counts)
     return [counts[round(place)] for place in np.linspace(0, len(counts) - 1, MOST_LINES)]
 
 
 def _edges(values: Sequence[float]) -> np.ndarray:
-    """Half-way between neighbours, and as far beyond the ends."""
+    """Edges of the cells of a heat map: the midpoints between neighbouring values, mirrored at the ends."""
     if len(values) == 1:
         return np.array([values[0] - 0.5, values[0] + 0.5])
     middles = (np.array(values[1:]) + np.array(values[:-1])) / 2

@@ -1,4 +1,4 @@
-"""Evaluation rows as a table in the terminal, and what smoothing gained in one sentence."""
+"""Results of the paper's and of the worst-case evaluation as tables in the terminal, with explanatory sentences."""
 
 from collections.abc import Sequence
 
@@ -6,15 +6,17 @@ from rich import box
 from rich.table import Table
 
 from smoothed.evaluation.paper_protocol.rows import ONE_DRAW, Row
-from smoothed.evaluation.worst_case.eot_sweep import SweepRow
-from smoothed.evaluation.worst_case.rows import SMOOTHED, WORST, Accuracy, StrongRow
+from smoothed.evaluation.results import Accuracy
+from smoothed.evaluation.worst_case.eot_sweep import EOTSweepRow
+from smoothed.evaluation.worst_case.rows import SMOOTHED, WORST, WorstCaseRow
+from smoothed.report.format import format_attack, format_eps, format_interval, format_sigma
 
 
 def rows_table(rows: Sequence[Row]) -> Table:
-    """A table with a line for each row: percentages, 95 % intervals, and deviations where there are several runs."""
+    """A table with one line for each row: percentages with 95 % intervals, and deviations over several runs."""
     first = rows[0]
-    attack = attack_title(first)
-    eps = f"{first.eps * 255:g}/255"
+    attack = format_attack(first.attack, first.steps)
+    eps = format_eps(first.eps, first.norm)
     table = Table(title=f"{first.model}, {first.images} images, {attack} at eps {eps}", title_justify="left")
     table.add_column("vote")
     table.add_column("M", justify="right")
@@ -31,78 +33,93 @@ def rows_table(rows: Sequence[Row]) -> Table:
         table.add_row(
             vote,
             str(row.num_samples),
-            f"{row.sigma:g}",
+            f"{row.sigma:.4g}",
             _percent(row.clean, row.clean_std, row.runs),
-            _interval(row.clean_interval),
+            format_interval(row.clean_interval),
             _percent(row.robust, row.robust_std, row.runs),
-            _interval(row.robust_interval),
+            format_interval(row.robust_interval),
         )
     return table
 
 
-def strong_table(rows: Sequence[StrongRow]) -> Table:
-    """A table with a line for each attack on each network, the worst case last: percentages of images."""
+def worst_case_table(rows: Sequence[WorstCaseRow]) -> Table:
+    """A table with one line for each attack on each network, the worst case last: accuracies in percent."""
     last = rows[-1]
-    times = list(last.worst)
-    shown = {
-        "tried on": lambda row: f"{row.attacked:g}",
+    resubmissions = list(last.worst)
+    columns = {
+        "attacked": lambda row: f"{row.attacked:g}",
         "robust": lambda row: _percent(row.robust.mean, row.robust.std, row.runs, digits=1),
-        "95 %": lambda row: _interval(row.robust.interval),
-        **{f"N = {n}": lambda row, n=n: _mean(row.worst.get(n)) for n in times if n > 1},
-        **{_single(n): lambda row, n=n: _mean(row.one_draw.get(n)) for n in times},
+        "95 %": lambda row: format_interval(row.robust.interval),
+        **{f"N = {n}": lambda row, n=n: _mean(row.worst.get(n)) for n in resubmissions if n > 1},
+        **{_one_draw_column(n): lambda row, n=n: _mean(row.one_draw.get(n)) for n in resubmissions},
         "tied": lambda row: f"{100 * row.tied:.1f}",
     }
     if last.alpha is not None:
-        shown["abstained"] = lambda row: f"{100 * row.abstained:.1f}"
-    defence = f", {last.vote} vote of M = {last.num_samples}, sigma {last.sigma:g} {last.sigma_units}"
+        columns["abstained"] = lambda row: f"{100 * row.abstained:.1f}"
+    classifier = f", {last.vote} vote of M = {last.num_samples}, {format_sigma(last.sigma, last.sigma_normalized)}"
     table = Table(
         title=f"{last.model}, {last.images} images, eps {last.eps * 255:g}/255"
-        + (defence if last.network == SMOOTHED else ""),
-        caption="% of images: right in one vote (robust), in all of N votes, in single draws (M = 1)",
+        + (classifier if last.network == SMOOTHED else ""),
+        caption="attacked: images that no earlier attack broke; other columns: % of images. robust: right in one vote; "
+        "N = n: right in all of n votes; M = 1: right in a single draw",
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
     )
     table.add_column("attack", no_wrap=True)
-    for name in shown:
+    for name in columns:
         table.add_column(name, justify="right", no_wrap=name == "95 %")
-    for before, row in zip([None, *rows], rows, strict=False):
-        if before is None or before.network != row.network:
+    for previous, row in zip([None, *rows], rows, strict=False):
+        if previous is None or previous.network != row.network:
             table.add_row(row.network, style="italic")
         table.add_row(
             row.attack,
-            *(show(row) for show in shown.values()),
+            *(text(row) for text in columns.values()),
             style="bold" if row.attack == WORST else None,
             end_section=row.attack == WORST,
         )
     return table
 
 
-def sweep_sentence(rows: Sequence[SweepRow]) -> str:
-    """What the sweep over the draws of a gradient found, and whether it was wide enough."""
-    found = ", ".join(f"{100 * row.robust.mean:.1f} % with {row.attack_samples}" for row in rows)
-    chosen = next(row.attack_samples for row in rows if row.chosen)
-    ending = "flat there" if rows[-1].flat else "and not flat yet: give --draws more"
-    return f"Draws a gradient, on {rows[0].images} images: {found}; {ending}. The attacks take {chosen}."
-
-
-def attack_title(row: Row) -> str:
-    """The attack as papers write it: PGD-7, FGSM."""
-    return row.attack.upper() if row.steps == 1 else f"{row.attack.upper()}-{row.steps}"
+def eot_sweep_sentence(rows: Sequence[EOTSweepRow]) -> str:
+    """The accuracy at each number of draws per gradient, whether more draws would help, and the chosen number."""
+    accuracies = ", ".join(f"{100 * row.robust.mean:.1f} % with {row.eot_samples}" for row in rows)
+    chosen = next(row.eot_samples for row in rows if row.chosen)
+    conclusion = (
+        "the last increase gained nothing significant (95 % interval)"
+        if rows[-1].flat
+        else "the attack still gains, so add larger numbers to --eot-samples"
+    )
+    return (
+        f"Robust accuracy by draws per gradient, on {rows[0].images} images: {accuracies}; {conclusion}. "
+        f"The attacks average {chosen} draw{'s' if chosen > 1 else ''}."
+    )
 
 
 def gain_sentence(rows: Sequence[Row], vote: str = "prediction") -> str:
-    """What `vote` at its largest M gained over the base network's one draw, in points.
+    """The gain of `vote` at its largest M over a single draw of the base network, in points of accuracy.
 
-    The vote is named beforehand, not picked by its result.
+    The sentence says where the 95 % intervals overlap. The vote is given beforehand, because selecting it by its result
+    would bias the gain.
     """
     base = next(row for row in rows if row.vote == ONE_DRAW)
     smoothed = max((row for row in rows if row.vote == vote), key=lambda row: row.num_samples)
-    return (
-        f"Smoothing ({vote} vote, {smoothed.num_samples} draws, sigma {smoothed.sigma:g} {smoothed.sigma_units}) "
-        f"{_change(base.robust, smoothed.robust)} under {attack_title(base)} "
+    sigma = format_sigma(smoothed.sigma, smoothed.sigma_normalized)
+    attacked = f"under {format_attack(base.attack, base.steps)}"
+    sentence = (
+        f"Smoothing ({vote} vote, {smoothed.num_samples} draws, {sigma}) "
+        f"{_change(base.robust, smoothed.robust)} {attacked} "
         f"and {_change(base.clean, smoothed.clean)} on clean images."
     )
+    intervals = {
+        attacked: (base.robust_interval, smoothed.robust_interval),
+        "on clean images": (base.clean_interval, smoothed.clean_interval),
+    }
+    uncertain = [place for place, (first, second) in intervals.items() if _overlap(first, second)]
+    if uncertain:
+        changes = "this change" if len(uncertain) == 1 else "these changes"
+        sentence += f" The 95 % intervals overlap {' and '.join(uncertain)}: {changes} may be due to chance."
+    return sentence
 
 
 def _change(before: float, after: float) -> str:
@@ -111,8 +128,12 @@ def _change(before: float, after: float) -> str:
     return f"{verb} {abs(points):.1f} points of accuracy ({before:.1%} -> {after:.1%})"
 
 
-def _single(times: int) -> str:
-    return "M = 1" if times == 1 else f"M = 1, N = {times}"
+def _overlap(first: tuple[float, float], second: tuple[float, float]) -> bool:
+    return first[0] <= second[1] and second[0] <= first[1]
+
+
+def _one_draw_column(resubmissions: int) -> str:
+    return "M = 1" if resubmissions == 1 else f"M = 1, N = {resubmissions}"
 
 
 def _mean(accuracy: Accuracy | None) -> str:
@@ -121,7 +142,3 @@ def _mean(accuracy: Accuracy | None) -> str:
 
 def _percent(mean: float, deviation: float, runs: int, digits: int = 2) -> str:
     return f"{100 * mean:.{digits}f}" + (f" ± {100 * deviation:.{digits}f}" if runs > 1 else "")
-
-
-def _interval(bounds: tuple[float, float]) -> str:
-    return f"{100 * bounds[0]:.1f}-{100 * bounds[1]:.1f}"

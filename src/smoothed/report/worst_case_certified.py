@@ -1,30 +1,30 @@
-"""Certified accuracy as lines of the strong protocol's table."""
+"""Certified accuracy as additional lines of the worst-case table."""
 
 from collections.abc import Sequence
 
 from rich.table import Table
 
 from smoothed.evaluation.certified import CertifiedRow
+from smoothed.report.format import format_interval
 
 TITLE = "certified, L2"
 
 
 def add_certified(table: Table, rows: Sequence[CertifiedRow]) -> Table:
-    """Add a line for each radius to `strong_table`, under the columns that mean the same of a certificate.
+    """Add one line for each radius to a `worst_case_table`, in the columns that apply to certificates.
 
-    The images that are certified with the right class stand under `robust`: no attack within the radius changes the
-    vote's class of theirs.
+    Certified accuracy is in the column `robust`: no attack within the radius changes the predicted class of these
+    images.
     """
     table.add_section()
     table.add_row(TITLE, style="italic")
     for row in rows:
-        low, high = row.certified_interval
-        shown = {
+        values = {
             "attack": f"r = {row.radius:.3g}",
-            "tried on": str(row.images),
+            "attacked": str(row.images),
             "robust": f"{100 * row.certified:.1f}",
-            "95 %": f"{100 * low:.1f}-{100 * high:.1f}",
+            "95 %": format_interval(row.certified_interval),
             "abstained": f"{100 * row.abstained:.1f}",
         }
-        table.add_row(*(shown.get(str(column.header), "-") for column in table.columns))
+        table.add_row(*(values.get(str(column.header), "-") for column in table.columns))
     return table

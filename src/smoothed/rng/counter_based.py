@@ -1,9 +1,9 @@
-"""Random numbers by a counter-based generator: each is a function of a key and of its place, and of nothing else.
+"""Random numbers from a counter-based generator: each number is a function of a key and a position only.
 
-SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) makes 64 bits of a key and a place; a law makes a number of them: a
-normal by Box and Muller's transform (1958), a uniform one, or one of Laplace's law. All of it is tensor operations,
-which need no state, run on every core and device, and can be compiled (`compile_numbers`): then a normal takes a
-quarter of the time of torch's own, which come one after another from one core.
+SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) hashes key and position to 64 bits, and a law converts the bits to a
+number: normal (Box and Muller, 1958), uniform or Laplace. The generator has no state and consists of tensor operations,
+which use all cores of a device and can be compiled (`compile_numbers`). A compiled normal takes a quarter of the time
+of one by torch's CPU generator, which computes them one after another on a single core.
 """
 
 import math
@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-# What numbers of a key depend on: another name for every change of them.
+# Identifies the numbers that a key yields: to be changed whenever these numbers change.
 GENERATOR = "SplitMix64: Box-Muller, uniform of 24 or 53 bits, signed exponential"
 
 # SplitMix64's constants, as signed integers.
@@ -23,207 +23,217 @@ GAMMA = 0x9E3779B97F4A7C15 - 2**64
 _ROUNDS = ((30, 0xBF58476D1CE4E5B9 - 2**64), (27, 0x94D049BB133111EB - 2**64))
 _LAST_SHIFT = 31
 
-# Numbers made at a time where nothing is compiled. On a CPU, what is in between them stays in its caches.
-_AT_A_TIME = {"cpu": 2**18}
-_AT_A_TIME_ELSEWHERE = 2**24
+# Numbers computed at a time without a compiler, by device type; on a CPU, so few that intermediates stay in its caches.
+_CHUNK_SIZES = {"cpu": 2**18}
+_DEFAULT_CHUNK_SIZE = 2**24
 
-_LOW = 2**32 - 1
-_UNIT = 2.0**-32
+_LOW_32_BITS = 2**32 - 1
+_TWO_TO_MINUS_32 = 2.0**-32
 
 Law = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""What makes a number of mean 0 and deviation 1 of 64 bits: it fills the first tensor, float32 or float64, from the
-second, int64. It may write to the third, int64 too, which spares it memory. All are of one shape."""
+"""A function `law(output, bits, scratch)` that fills `output`, float32 or float64, with numbers of mean 0 and standard
+deviation 1 and returns it. The numbers are computed from `bits`, int64. `scratch` is None or an int64 tensor that may
+be overwritten, which saves memory. All tensors have the same shape."""
 
-# Whether torch.compile makes the numbers of this process: `compile_numbers` says so.
-_compiles = {"on": False}
+# Whether torch.compile compiles the random numbers of this process; set by `compile_numbers`.
+_compilation = {"enabled": False}
 
 
 def compile_numbers(*, on: bool = True) -> None:
-    """Let torch.compile make the random numbers of this process from now on: the same numbers, to rounding.
+    """Let torch.compile compile the random numbers of this process from now on; they are the same up to rounding.
 
-    The first numbers of each law then wait for the compiler, which takes some 10 seconds. Where there is none, or one
-    that gives other numbers, they are made as before.
+    The first numbers of each law wait about 10 seconds for the compiler. If there is no compiler, or if it computes
+    different numbers, the numbers are computed without it.
 
     Args:
-        on: False goes back to numbers without a compiler.
+        on: whether to compile; False ends the use of the compiler.
     """
-    _compiles["on"] = on
+    _compilation["enabled"] = on
 
 
 def splitmix64(states: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
-    """SplitMix64's finaliser: a bijection of 64 bits in which each bit depends on all."""
+    """SplitMix64's finaliser: a bijection of 64 bits in which each output bit depends on all input bits."""
     for shift, multiplier in _ROUNDS:
-        states = (states ^ _shifted(states, shift)) * multiplier
-    return states ^ _shifted(states, _LAST_SHIFT)
+        states = (states ^ _shift_right(states, shift)) * multiplier
+    return states ^ _shift_right(states, _LAST_SHIFT)
 
 
 @lru_cache(maxsize=8)
-def places(count: int, device: torch.device) -> Int[Tensor, " count"]:
-    """The first places of a row, to be added to its key: multiples of SplitMix64's constant."""
+def positions(count: int, device: torch.device) -> Int[Tensor, " count"]:
+    """The first `count` positions of a row, to be added to its key: multiples of SplitMix64's constant, int64."""
     with torch.inference_mode(mode=False):
         return torch.arange(1, count + 1, device=device) * GAMMA
 
 
 @lru_cache(maxsize=8)
-def places_channels_last(channels: int, pixels: int, device: torch.device) -> Int[Tensor, " count"]:
-    """The places of images (C, H, W), H * W pixels each, in the order in which they lie with their channels last."""
+def positions_channels_last(channels: int, pixels: int, device: torch.device) -> Int[Tensor, " count"]:
+    """The positions of an image (C, H, W) with H * W = `pixels`, in the order of the channels-last memory format."""
     with torch.inference_mode(mode=False):
-        return places(channels * pixels, device).view(channels, pixels).t().reshape(-1)
+        return positions(channels * pixels, device).view(channels, pixels).t().reshape(-1)
 
 
 Affine = tuple[Tensor, Tensor]
-"""What the numbers of each row are multiplied with, (P,), and what is then added: (P,) to each row, or (R, P)."""
+"""A scale (P,) and an offset, (P,) for all rows or (R, P), that turn numbers n (R, P) into `scale * n + offset`."""
 
 
-def normal(made: Float[Tensor, "*n"], bits: Int[Tensor, "*n"], spare: Tensor | None = None) -> Float[Tensor, "*n"]:
-    """The standard normal law (`Law`), by Box and Muller's transform; none is beyond 6.7."""
-    angle = torch.bitwise_and(bits, _LOW, out=spare).to(made.dtype).mul_(2 * math.pi * _UNIT)
-    return _log(made, bits, spare).mul_(-2).sqrt_().mul_(angle.cos_())
+def normal(output: Float[Tensor, "*n"], bits: Int[Tensor, "*n"], scratch: Tensor | None = None) -> Float[Tensor, "*n"]:
+    """The standard normal distribution (`Law`) by the Box-Muller transform; absolute values are below 6.7."""
+    angle = torch.bitwise_and(bits, _LOW_32_BITS, out=scratch).to(output.dtype).mul_(2 * math.pi * _TWO_TO_MINUS_32)
+    return _log_uniform(output, bits, scratch).mul_(-2).sqrt_().mul_(angle.cos_())
 
 
-def uniform(made: Float[Tensor, "*n"], bits: Int[Tensor, "*n"], spare: Tensor | None = None) -> Float[Tensor, "*n"]:
-    """The uniform law on [-sqrt(3), sqrt(3)] (`Law`): the middle of one of 2^24 equal cells; in float64, of 2^53.
+def uniform(output: Float[Tensor, "*n"], bits: Int[Tensor, "*n"], scratch: Tensor | None = None) -> Float[Tensor, "*n"]:
+    """The uniform distribution on [-sqrt(3), sqrt(3)] (`Law`).
 
-    These are all that k + 1/2 can say without rounding. Half of them are below 0, none is 0, and none is beyond the
-    ends; rounded to another dtype, the outermost are where the ends are.
+    The numbers are the centres of 2^24 equal cells of the interval (2^53 in float64), the most cells whose centres
+    k + 1/2 the dtype represents exactly. Half of the numbers are negative, none is 0 and none lies outside the
+    interval. Rounded to a dtype with fewer digits, the outermost equal the rounded ends of the interval.
     """
-    digits = 53 if made.dtype == torch.float64 else 24
-    cell = torch.bitwise_right_shift(bits, 64 - digits, out=spare)  # with its sign: -2^(digits - 1) is the first
-    return made.copy_(cell).add_(0.5).mul_(math.sqrt(3) * 2.0 ** (1 - digits))
+    digits = 53 if output.dtype == torch.float64 else 24
+    cell = torch.bitwise_right_shift(bits, 64 - digits, out=scratch)  # a signed number: the first is -2^(digits - 1)
+    return output.copy_(cell).add_(0.5).mul_(math.sqrt(3) * 2.0 ** (1 - digits))
 
 
-def laplace(made: Float[Tensor, "*n"], bits: Int[Tensor, "*n"], spare: Tensor | None = None) -> Float[Tensor, "*n"]:
-    """Laplace's law of deviation 1 (`Law`): an exponential of 32 bits, the sign by another; none is beyond 15.7."""
-    sign = torch.bitwise_and(bits, 1, out=spare).to(made.dtype).mul_(math.sqrt(2)).sub_(math.sqrt(0.5))
-    return _log(made, bits, spare).mul_(sign)
+def laplace(output: Float[Tensor, "*n"], bits: Int[Tensor, "*n"], scratch: Tensor | None = None) -> Float[Tensor, "*n"]:
+    """Laplace's distribution with standard deviation 1 (`Law`); absolute values are below 15.7.
+
+    The absolute value is exponential, from the upper 32 bits; the sign is the lowest bit.
+    """
+    sign = torch.bitwise_and(bits, 1, out=scratch).to(output.dtype).mul_(math.sqrt(2)).sub_(math.sqrt(0.5))
+    return _log_uniform(output, bits, scratch).mul_(sign)
 
 
-def _log(made: Tensor, bits: Tensor, spare: Tensor | None) -> Tensor:
-    """The logarithm of a uniform number in (0, 1], by the upper 32 bits: never infinite."""
-    return made.copy_(_shifted(bits, 32, out=spare)).add_(1).mul_(_UNIT).log_()
+def _log_uniform(output: Tensor, bits: Tensor, scratch: Tensor | None) -> Tensor:
+    """The logarithm of a uniform number in (0, 1], from the upper 32 bits; always finite."""
+    return output.copy_(_shift_right(bits, 32, out=scratch)).add_(1).mul_(_TWO_TO_MINUS_32).log_()
 
 
 def normals(
     keys: Int[Tensor, " r"],
-    places: Int[Tensor, " p"],
+    positions: Int[Tensor, " p"],
     dtype: torch.dtype = torch.float32,
     affine: Affine | None = None,
 ) -> Float[Tensor, "r p"]:
-    """Independent standard normals: `numbers` of the law `normal`."""
-    return numbers(normal, keys, places, dtype, affine)
+    """Independent standard normal numbers: `numbers` of the law `normal`."""
+    return numbers(normal, keys, positions, dtype, affine)
 
 
 def numbers(
     law: Law,
     keys: Int[Tensor, " r"],
-    places: Int[Tensor, " p"],
+    positions: Int[Tensor, " p"],
     dtype: torch.dtype = torch.float32,
     affine: Affine | None = None,
 ) -> Float[Tensor, "r p"]:
-    """Independent numbers of mean 0 and deviation 1, each a function of the key of its row and of its place.
+    """Independent numbers of mean 0 and standard deviation 1, each a function of its row's key and its position.
 
-    What counts is the sum of the two, so keys must be hashes: rows are then pieces of one sequence of 2^64 numbers that
-    begin anywhere in it. In float64 the numbers are those of float32 with less rounding, in other dtypes those of
-    float32, rounded. The laws make theirs of the same bits: numbers of two laws need different keys to be independent.
+    A number depends on the sum of key and position only, so keys must be hashes: the rows are then sections of one
+    sequence of 2^64 numbers with random beginnings. float64 numbers are the float32 numbers with smaller rounding
+    errors; numbers of other dtypes are rounded float32 numbers. All laws use the same bits, so numbers of two laws are
+    independent only with different keys.
 
     Args:
         law: `normal`, `uniform` or `laplace`.
-        keys: int64, of any value.
-        places: int64, of `places`, or others.
-        dtype: a floating one.
-        affine: what rows are multiplied with, and what is then added to them.
+        keys: one key per row, (R,) int64.
+        positions: positions in the rows, (P,) int64, usually from `positions`.
+        dtype: floating dtype of the result.
+        affine: scale and offset applied to the numbers; None for neither.
 
     Returns:
-        (R, P), on the keys' device.
+        Numbers (R, P) on the device of the keys.
     """
-    kind = keys.device.type
-    exact = torch.float64 if dtype == torch.float64 else torch.float32
+    device_type = keys.device.type
+    working_dtype = torch.float64 if dtype == torch.float64 else torch.float32
     if affine is not None:
-        scale, added = affine
-        affine = scale.to(exact), (added.flatten() if len(keys) == 1 else added).to(exact)
-    compiled = _compiles["on"] and len(keys) and len(places)
-    form = len(keys) == 1, None if affine is None else affine[1].ndim
-    make = _compiled(law, kind, exact, *form) if compiled else partial(_in_parts, law)
-    with torch.no_grad(), torch.autocast(kind, enabled=False):
-        return make(keys, places, exact, affine).view(len(keys), len(places)).to(dtype)
+        scale, offset = affine
+        affine = scale.to(working_dtype), (offset.flatten() if len(keys) == 1 else offset).to(working_dtype)
+    use_compiler = _compilation["enabled"] and len(keys) and len(positions)
+    case = len(keys) == 1, None if affine is None else affine[1].ndim
+    generate = _compiled(law, device_type, working_dtype, *case) if use_compiler else partial(_in_chunks, law)
+    with torch.no_grad(), torch.autocast(device_type, enabled=False):
+        return generate(keys, positions, working_dtype, affine).view(len(keys), len(positions)).to(dtype)
 
 
 def _at_once(
-    law: Law, keys: Int[Tensor, " r"], places: Int[Tensor, " p"], dtype: torch.dtype, affine: Affine | None = None
+    law: Law, keys: Int[Tensor, " r"], positions: Int[Tensor, " p"], dtype: torch.dtype, affine: Affine | None = None
 ) -> Float[Tensor, "..."]:
-    # One row is a vector: of a matrix, compiled, the cores share rows alone.
-    bits = splitmix64((keys if len(keys) == 1 else keys[:, None]) + places)
-    made = law(torch.empty_like(bits, dtype=dtype), bits, None)
-    return made if affine is None else made * affine[0] + affine[1]
+    """The numbers of all rows, (R, P), or (P,) for a single row."""
+    # A single row is a vector because compiled code divides a matrix among the cores by rows only.
+    bits = splitmix64((keys if len(keys) == 1 else keys[:, None]) + positions)
+    output = law(torch.empty_like(bits, dtype=dtype), bits, None)
+    return output if affine is None else output * affine[0] + affine[1]
 
 
-def _in_parts(
-    law: Law, keys: Int[Tensor, " r"], places: Int[Tensor, " p"], dtype: torch.dtype, affine: Affine | None = None
+def _in_chunks(
+    law: Law, keys: Int[Tensor, " r"], positions: Int[Tensor, " p"], dtype: torch.dtype, affine: Affine | None = None
 ) -> Float[Tensor, "r p"]:
-    """`_at_once`, a part at a time, and what is in between always in the same memory."""
-    most = _AT_A_TIME.get(keys.device.type, _AT_A_TIME_ELSEWHERE)
-    made = torch.empty(len(keys), len(places), device=keys.device, dtype=dtype)
-    rows = max(1, most // max(1, len(places)))
-    scratch = torch.empty(2, min(rows, len(keys)), min(most, len(places)), device=keys.device, dtype=torch.int64)
-    scale, added = (None, None) if affine is None else (affine[0], affine[1].expand(made.shape))
+    """The numbers of `_at_once`, (R, P), computed chunk by chunk with the same memory for intermediate results."""
+    chunk_size = _CHUNK_SIZES.get(keys.device.type, _DEFAULT_CHUNK_SIZE)
+    output = torch.empty(len(keys), len(positions), device=keys.device, dtype=dtype)
+    rows = max(1, chunk_size // max(1, len(positions)))
+    columns = min(chunk_size, len(positions))
+    buffers = torch.empty(2, min(rows, len(keys)), columns, device=keys.device, dtype=torch.int64)
+    scale, offset = (None, None) if affine is None else (affine[0], affine[1].expand(output.shape))
     for row in range(0, len(keys), rows):
-        for start in range(0, len(places), most):
-            part = made[row : row + rows, start : start + most]
-            bits, other = scratch[:, : part.shape[0], : part.shape[1]].unbind()
-            torch.add(keys[row : row + rows, None], places[start : start + most], out=bits)
+        for start in range(0, len(positions), chunk_size):
+            chunk = output[row : row + rows, start : start + chunk_size]
+            bits, scratch = buffers[:, : chunk.shape[0], : chunk.shape[1]].unbind()
+            torch.add(keys[row : row + rows, None], positions[start : start + chunk_size], out=bits)
             for shift, multiplier in _ROUNDS:
-                bits.bitwise_xor_(_shifted(bits, shift, out=other)).mul_(multiplier)
-            bits.bitwise_xor_(_shifted(bits, _LAST_SHIFT, out=other))
-            law(part, bits, other)
-            if scale is not None and added is not None:
-                part.mul_(scale[start : start + most]).add_(added[row : row + rows, start : start + most])
-    return made
+                bits.bitwise_xor_(_shift_right(bits, shift, out=scratch)).mul_(multiplier)
+            bits.bitwise_xor_(_shift_right(bits, _LAST_SHIFT, out=scratch))
+            law(chunk, bits, scratch)
+            if scale is not None and offset is not None:
+                chunk_offset = offset[row : row + rows, start : start + chunk_size]
+                chunk.mul_(scale[start : start + chunk_size]).add_(chunk_offset)
+    return output
 
 
-def _shifted(states: Tensor, shift: int, out: Tensor | None = None) -> Tensor:
-    """To the right, zeros coming in: torch's own shift of signed integers repeats the sign."""
+def _shift_right(states: Tensor, shift: int, out: Tensor | None = None) -> Tensor:
+    """Logical right shift, which fills with zeros; torch's shift of signed integers repeats the sign bit."""
     shifted = torch.bitwise_right_shift(states, shift, out=out)
     return torch.bitwise_and(shifted, (1 << 64 - shift) - 1, out=out)
 
 
-Maker = Callable[[Tensor, Tensor, torch.dtype, Affine | None], Tensor]
+_Generate = Callable[[Tensor, Tensor, torch.dtype, Affine | None], Tensor]
 
 
-def _own_at_once(law: Law) -> Maker:
-    """`_at_once` of a law, of code of its own.
+def _with_own_code(law: Law) -> _Generate:
+    """`_at_once` for a law, as a function with its own code object.
 
-    torch.compile gives code up after 8 forms, and counts whether each tensor was made in inference mode.
+    torch.compile stops compiling a code object after 8 variants, and inference-mode tensors are variants, too.
     """
 
-    def make(keys: Tensor, places: Tensor, dtype: torch.dtype, affine: Affine | None) -> Tensor:
-        return _at_once(law, keys, places, dtype, affine)
+    def generate(keys: Tensor, positions: Tensor, dtype: torch.dtype, affine: Affine | None) -> Tensor:
+        return _at_once(law, keys, positions, dtype, affine)
 
-    return FunctionType(make.__code__.replace(), make.__globals__, law.__name__, None, make.__closure__)
+    return FunctionType(generate.__code__.replace(), generate.__globals__, law.__name__, None, generate.__closure__)
 
 
 @cache
-def _compiled(law: Law, kind: str, dtype: torch.dtype, one_row: bool, added: int | None) -> Maker:
-    """`_at_once` through torch.compile; `_in_parts` where there is no compiler, or one that gives other numbers.
+def _compiled(law: Law, device_type: str, dtype: torch.dtype, one_row: bool, offset_ndim: int | None) -> _Generate:
+    """`_at_once` compiled by torch.compile; `_in_chunks` if compilation fails or changes the numbers.
 
     Args:
-        law: the law.
-        kind: of device.
+        law: distribution of the numbers.
+        device_type: type of the device.
         dtype: float32 or float64.
-        one_row: whether there is one key.
-        added: the dimensions of what is added, 1 where there is one key; None where nothing is.
+        one_row: whether there is a single key.
+        offset_ndim: number of dimensions of the offset, 1 for a single key; None without an affine map.
     """
-    keys, where = torch.arange(1 if one_row else 5, device=kind), places(1000, torch.device(kind))
-    shape = (len(keys), 1000) if added == 2 else (1000,)
+    keys, indices = torch.arange(1 if one_row else 5, device=device_type), positions(1000, torch.device(device_type))
+    shape = (len(keys), 1000) if offset_ndim == 2 else (1000,)
     affine = (
-        torch.full((1000,), 0.5, device=kind, dtype=dtype),
-        torch.linspace(-1, 1, math.prod(shape), device=kind, dtype=dtype).view(shape),
+        torch.full((1000,), 0.5, device=device_type, dtype=dtype),
+        torch.linspace(-1, 1, math.prod(shape), device=device_type, dtype=dtype).view(shape),
     )
-    case = keys, where, dtype, None if added is None else affine
-    in_parts = partial(_in_parts, law)
+    arguments = keys, indices, dtype, None if offset_ndim is None else affine
+    in_chunks = partial(_in_chunks, law)
     try:
-        compiled = torch.compile(_own_at_once(law), dynamic=True)
-        with torch.no_grad(), torch.autocast(kind, enabled=False):
-            ours, own = compiled(*case), in_parts(*case)
-    except Exception:  # whatever goes wrong in a compiler: the numbers can be made without
-        return in_parts
-    return compiled if torch.allclose(ours, own.view(ours.shape), rtol=1e-4, atol=1e-5) else in_parts
+        compiled = torch.compile(_with_own_code(law), dynamic=True)
+        with torch.no_grad(), torch.autocast(device_type, enabled=False):
+            computed, expected = compiled(*arguments), in_chunks(*arguments)
+    except Exception:  # compilers raise many types of errors
+        return in_chunks
+    same = torch.allclose(computed, expected.view(computed.shape), rtol=1e-4, atol=1e-5)
+    return compiled if same else in_chunks

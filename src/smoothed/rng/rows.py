@@ -1,4 +1,4 @@
-"""Random numbers for the rows of a batch that follow the rows, wherever the batch is cut."""
+"""Random numbers for the rows of a batch that do not depend on how the batch is divided."""
 
 from collections.abc import Callable
 
@@ -8,18 +8,18 @@ from torch import Tensor
 from smoothed.rng.seeds import mix
 
 
-class Rows:
-    """Random numbers for the rows of a batch that follow the rows, wherever the batch is cut.
+class RowGenerator:
+    """A random generator for the rows of a batch whose numbers do not depend on how the batch is divided.
 
-    Row i of the whole batch gets, at the c-th request, numbers that are a function of (seed, c, i). So processes that
-    share a batch draw what one process would, each for its own rows.
+    At the c-th request, row i of the whole batch gets numbers that are a function of (seed, c, i). Processes that
+    divide a batch therefore draw the same numbers as a single process, each for its own rows.
 
     Args:
         seed: any integer.
-        first: the place in the whole batch of the first row that is asked for.
+        first: index in the whole batch of the first row for which numbers are requested.
     """
 
-    # Rows are drawn this many at a time: a generator is seeded once a block, and no more than a block is thrown away.
+    # Number of rows drawn per seeded generator; larger blocks need fewer seedings but discard more rows at the ends.
     BLOCK = 64
 
     def __init__(self, seed: int, first: int = 0) -> None:
@@ -27,8 +27,8 @@ class Rows:
         self.first = first
         self.requests = 0
 
-    def remember(self) -> Callable[[], None]:
-        """A function that takes the numbers back to where they are now."""
+    def snapshot(self) -> Callable[[], None]:
+        """Return a function that restores the current position in the random stream."""
         requests = self.requests
 
         def restore() -> None:
@@ -37,7 +37,12 @@ class Rows:
         return restore
 
     def fill_(self, tensor: Tensor, draw: Callable[[Tensor, torch.Generator], object]) -> Tensor:
-        """Fill `tensor` (rows first) in place: `draw` fills a block of rows from a generator on its device."""
+        """Fill `tensor` (N, ...) in place and return it.
+
+        Args:
+            tensor: the rows to fill, beginning with row `first` of the whole batch.
+            draw: function that fills a block of rows in place from a generator on the block's device.
+        """
         self.requests += 1
         generator = torch.Generator(tensor.device)
         start, stop = self.first, self.first + len(tensor)
@@ -49,19 +54,19 @@ class Rows:
         return tensor
 
 
-Randomness = torch.Generator | Rows | None
-"""Where random rows come from: a generator on their device, torch's default one (None), or `Rows`."""
+Randomness = torch.Generator | RowGenerator | None
+"""The source of random rows: a generator on their device, torch's default generator (None), or a `RowGenerator`."""
 
 
 def uniform_(tensor: Tensor, low: float, high: float, randomness: Randomness) -> Tensor:
-    """Fill `tensor`, (N, ...), with uniform numbers in place."""
-    if isinstance(randomness, Rows):
+    """Fill `tensor` (N, ...) in place with uniform numbers from [low, high) and return it."""
+    if isinstance(randomness, RowGenerator):
         return randomness.fill_(tensor, lambda block, generator: block.uniform_(low, high, generator=generator))
     return tensor.uniform_(low, high, generator=randomness)
 
 
 def normal_(tensor: Tensor, randomness: Randomness) -> Tensor:
-    """Fill `tensor`, (N, ...), with standard normals in place."""
-    if isinstance(randomness, Rows):
+    """Fill `tensor` (N, ...) in place with standard normal numbers and return it."""
+    if isinstance(randomness, RowGenerator):
         return randomness.fill_(tensor, lambda block, generator: block.normal_(generator=generator))
     return tensor.normal_(generator=randomness)

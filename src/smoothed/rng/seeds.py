@@ -1,4 +1,4 @@
-"""Seeds: functions of keys, so that everything random can be named and drawn again."""
+"""Seeds derived from integer keys, so that every random stream can be reproduced from its key."""
 
 from collections.abc import Sequence
 from functools import reduce
@@ -14,9 +14,9 @@ _Word = int | npt.NDArray[np.integer]
 
 
 def mix(*keys: int) -> int:
-    """A 63-bit seed that is a function of `keys` and of their order (SplitMix64's finaliser, chained).
+    """Derive a 63-bit seed from `keys` and their order (chained finaliser of SplitMix64).
 
-    Torch's CPU generator keeps the low 32 bits of a seed, so there two keys share a stream with probability 2^-32.
+    Torch's CPU generator uses the low 32 bits of a seed only, so two keys share a stream there with probability 2^-32.
     """
     return int(reduce(_absorb, keys, 0)) >> 1
 
@@ -28,17 +28,23 @@ def _absorb(state: _Word, key: _Word) -> _Word:
     return state ^ (state >> 31)
 
 
-def mixed(*keys: int | Sequence[int] | Tensor) -> Int[Tensor, " n"]:
-    """The same for many rows at once, all 64 bits: keys are numbers for all rows, or (N,) or (1,), one a row.
+def mix_rows(*keys: int | Sequence[int] | Tensor) -> Int[Tensor, " n"]:
+    """Derive a 64-bit key for each of N rows, in the way of `mix`.
 
-    It is on the CPU: NumPy makes keys of the some hundred rows of a pass in less than half of the time of torch.
+    Args:
+        keys: integers that apply to all rows, or sequences or tensors of shape (N,), one integer per row; shape (1,)
+            applies to all rows.
+
+    Returns:
+        Keys, (N,) int64, or (1,) if no argument has one integer per row. They are computed by NumPy on the CPU, which
+        takes less than half the time of torch for the few hundred rows of a pass.
     """
     state = reduce(_absorb, map(_word, keys), 0)
     return torch.from_numpy(np.atleast_1d(np.asarray(state, np.uint64)).view(np.int64))
 
 
 def _word(key: int | Sequence[int] | Tensor) -> _Word:
-    """As numbers without a sign, modulo 2^64."""
+    """Convert to unsigned integers modulo 2^64."""
     if isinstance(key, int):
         return key & _MASK
     key = key.cpu() if isinstance(key, Tensor) else key
@@ -46,10 +52,10 @@ def _word(key: int | Sequence[int] | Tensor) -> _Word:
 
 
 def seed_from(generator: torch.Generator) -> int:
-    """A 63-bit seed drawn from `generator`, which advances by one draw."""
+    """Draw a 63-bit seed from `generator`, which advances by one draw."""
     return int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device).item())
 
 
 def seeded(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator on `device` that starts at `seed`."""
+    """Create a generator on `device` with the given seed."""
     return torch.Generator(device).manual_seed(seed)

@@ -1,1 +1,1 @@
-"""Smoothed inference: input noise, votes, the loop that draws and counts, stopping rules, certification."""
+"""Smoothed inference: input noise, votes, drawing and counting, stopping rules, and certification."""

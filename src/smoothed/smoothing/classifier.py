@@ -1,8 +1,8 @@
 """Smoothed inference: a classifier that votes over noisy copies of its input (sections 3 and 3.1 of the paper).
 
-Every draw has its own input noise and its own network noise, all of it a function of (seed, draw, image). So the same
-seed gives the same votes whatever the chunk size (but for the rounding of sums in batches of another size, where two
-classes are that close), and no two votes of an image share a draw.
+Every draw has its own input noise and its own network noise, both a function of (seed, draw, image). Equal seeds
+therefore give equal votes at any chunk size, except where rounding of sums decides between two nearly equal classes.
+No two votes of an image share a draw.
 """
 
 import os
@@ -14,23 +14,23 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from smoothed.acceleration.chunk_size import LARGEST, find_chunk_size
+from smoothed.acceleration.chunk_size import LARGEST_CHUNK_SIZE, find_chunk_size
 from smoothed.injection import noise_layers
 from smoothed.rng.seeds import mix, seed_from
 from smoothed.rng.sources import Keyed
 from smoothed.smoothing.input_noise import Noise
-from smoothed.smoothing.noisy_classifier import OneDraw
-from smoothed.smoothing.sampling import Ballot, Drawer
-from smoothed.smoothing.sharding import share_votes
-from smoothed.smoothing.stopping import Stop, resolve_stop
+from smoothed.smoothing.noisy_classifier import NoisyClassifier
+from smoothed.smoothing.sampling import Sampler, VoteRequest
+from smoothed.smoothing.sharding import count_votes_sharded
+from smoothed.smoothing.stopping import StoppingRule, resolve_stopping_rule
 from smoothed.smoothing.tally import Tally, log_shares
 from smoothed.smoothing.votes import VOTES, Vote, resolve
 from smoothed.utils.checks import check_inputs, check_positive
-from smoothed.utils.distributed import ALONE, Processes
-from smoothed.utils.modes import Classifier, evaluating
+from smoothed.utils.distributed import SINGLE_PROCESS, Processes
+from smoothed.utils.modes import Classifier, eval_mode
 
 CHUNK_SIZE = 256
-# More rows bring nothing there, but may need memory that goes back to the system after each pass.
+# Larger passes are no faster on a CPU, and their memory goes back to the system after each pass.
 _CHUNK_SIZE_ON_CPU = 128
 
 
@@ -38,26 +38,28 @@ class Smoothed(nn.Module):
     """A smoothed classifier, from images (N, C, H, W) in [0, 1] to vote shares (N, K).
 
     Args:
-        model: any callable from images to logits (N, K). It is left as it was found. A network with noise inside
-            (`inject`) gets a fresh draw of it for each vote.
-        noise: of the input: `Gaussian(sigma)`, another of `smoothed.noise`, your own callable, or None for a vote over
-            the network's own noise alone (the paper's "no noise" rows).
-        vote: `prediction` (eq. 10), `weighted` (eq. 11), `soft` (eq. 13), or a function of logits, such as
+        model: any callable from images to logits (N, K); calls leave its mode, weights and hooks unchanged. Noise
+            inside the network (`inject`) is drawn afresh for each vote.
+        noise: noise added to the input: `Gaussian(sigma)`, another law of `smoothed.noise`, your own callable, or None
+            to vote over the network's own noise alone (the paper's "no noise" rows).
+        vote: `prediction` (eq. 10), `weighted` (eq. 11), `soft` (eq. 13), or a function from logits to scores, such as
             `votes.top_two(0.5)` (eq. 12).
-        num_samples: draws of an image, the paper's M.
-        layer: the name of a submodule whose input is made noisy instead of the image (eq. 22).
-        chunk_size: rows of one forward pass; memory grows with it, and not with `num_samples`. None is 128 on a CPU and
-            256 elsewhere. "auto" finds the fastest by a short probe, once for each shape of images; calls of fewer rows
-            than a probe are not worth one.
-        pack_draws: whether one pass may hold several draws of an image. Not if the model has randomness of its own that
-            a batch shares, for then its votes would not be independent. None packs where that is known to be right:
-            in a `torch.nn.Module` without noise of `inject` on weights; say False for other shared randomness.
-        stop: when `predict` may stop drawing an image: "exact" once the draws that are left can't change its class, so
-            that it is always that of all of them; another rule of `smoothed.stopping`, which says what it guarantees;
-            or None for all draws. Vote shares are always of all draws.
-        seed: of every draw; None takes one from the operating system.
+        num_samples: number of draws per image, the paper's M.
+        layer: name of a submodule whose input receives the noise instead of the image (eq. 22); None for the image.
+        chunk_size: maximum number of rows in one forward pass. Memory grows with it, not with `num_samples`. None means
+            128 on a CPU and 256 elsewhere. "auto" measures the fastest size once per image shape; calls with fewer
+            rows than the measurement needs use the default.
+        pack_draws: whether one pass may hold several draws of an image. Use False if rows of a batch share randomness
+            inside the model, because its votes would then be correlated. None packs draws if `model` is a
+            `torch.nn.Module` whose injected noise (`inject`), if any, differs between rows; None does not detect
+            other shared randomness.
+        stop: rule for `predict` to stop drawing an image early. "exact" stops once the remaining draws cannot change
+            the class, so the prediction is that of all draws. Other rules are in `smoothed.stopping`, with the
+            guarantee of each. None makes all draws. Vote shares always use all draws.
+        seed: integer seed of all draws; None takes a random seed from the operating system.
 
-    Each call draws anew, in an order that the seed decides; `generator` makes a call repeatable by itself.
+    Each call uses new noise, determined by the seed and the number of previous calls. Pass `generator` to make a single
+    call reproducible.
 
     Example:
         >>> import torch
@@ -78,133 +80,140 @@ class Smoothed(nn.Module):
         layer: str | None = None,
         chunk_size: int | Literal["auto"] | None = None,
         pack_draws: bool | None = None,
-        stop: str | Stop | None = "exact",
+        stop: str | StoppingRule | None = "exact",
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        self.one_draw = OneDraw(model, noise, layer=layer)
+        self.noisy_classifier = NoisyClassifier(model, noise, layer=layer)
         self.vote = vote
         self.num_samples = check_positive(num_samples, "num_samples")
         self.chunk_size: int | Literal["auto"] | None = (
             chunk_size if chunk_size is None or chunk_size == "auto" else check_positive(chunk_size, "chunk_size")
         )
         self.pack_draws = pack_draws
-        self.stop = resolve_stop(stop)
+        self.stop = resolve_stopping_rule(stop)
         self.seed = int.from_bytes(os.urandom(7), "big") if seed is None else seed
         self._calls = 0
-        self._found: dict[object, int] = {}
+        self._measured_chunk_sizes: dict[object, int] = {}
         resolve(vote)
 
     @property
     def model(self) -> Classifier:
-        """The classifier that votes."""
-        return self.one_draw.model
+        """The classifier whose draws vote."""
+        return self.noisy_classifier.model
 
     def forward(self, inputs: Tensor, generator: torch.Generator | None = None) -> Float[Tensor, "n k"]:
-        """Vote shares (N, K), rows summing to 1, of the inputs' device and dtype.
+        """Compute vote shares (N, K) with rows that sum to 1, on the inputs' device and in their dtype.
 
-        With the `soft` vote they are differentiable in the inputs and in the weights; all draws are then held in
-        memory. The model keeps its mode: call `eval()` first, as for any network, or use `predict`.
+        With the `soft` vote, shares are differentiable with respect to inputs and weights, and all draws are held in
+        memory. The model runs in its current mode: call `eval()` first, as for any network, or use `predict`.
 
         Raises:
-            ArgumentError: inputs that are no images in [0, 1], or a model that gives no logits (N, K).
+            ArgumentError: `inputs` are not images in [0, 1], or the model does not return logits (N, K).
         """
-        tallies = self._count(inputs, Ballot((self.num_samples,), {"own": resolve(self.vote)}), generator)
+        tallies = self._count(inputs, VoteRequest((self.num_samples,), {"own": resolve(self.vote)}), generator)
         return tallies["own"][self.num_samples].shares.to(inputs.dtype)
 
     def log_probs(self, inputs: Tensor, generator: torch.Generator | None = None) -> Float[Tensor, "n k"]:
-        """Logarithms of `forward`, (N, K): what tools that expect logits should call."""
+        """Return logarithms of the vote shares of `forward`, (N, K), for tools that expect logits."""
         return log_shares(self(inputs, generator))
 
     def as_logits(self) -> "LogProbs":
-        """This classifier with `log_probs` as its output: a network to hand to libraries that want logits."""
+        """Return this classifier as a network that returns `log_probs`, for libraries that expect logits."""
         return LogProbs(self)
 
     def predict(self, inputs: Tensor, generator: torch.Generator | None = None) -> Int[Tensor, " n"]:
-        """The winning classes (N,), int64, in eval mode and without gradients.
+        """Predict the winning classes (N,), int64, in eval mode and without gradients.
 
-        Ties go to the lowest class, as in the paper; `tally(...)[vote][M].classes("random")` splits them.
+        Ties go to the lowest class, as in the paper; `tally(...)[vote][M].classes("random")` breaks ties at random.
         """
-        own = self.tally(inputs, votes={"own": self.vote}, stop=self.stop, generator=generator)["own"]
-        return own[self.num_samples].classes()
+        tallies = self.tally(inputs, votes={"own": self.vote}, stop=self.stop, generator=generator)["own"]
+        return tallies[self.num_samples].classes()
 
     @torch.no_grad()
     def tally(
         self,
         inputs: Tensor,
-        at: Sequence[int] | None = None,
+        num_samples: int | Sequence[int] | None = None,
         *,
         votes: Sequence[str] | Mapping[str, str | Vote] = tuple(VOTES),
-        stop: str | Stop | None = None,
+        stop: str | StoppingRule | None = None,
         generator: torch.Generator | None = None,
         first_image: int = 0,
-        processes: Processes = ALONE,
+        processes: Processes = SINGLE_PROCESS,
     ) -> dict[str, dict[int, Tally]]:
-        """Tallies at every M of `at` and under every vote, all read off one set of draws, in eval mode.
+        """Tally votes for every M and every kind of vote from one shared set of draws, in eval mode.
 
         Args:
             inputs: images in [0, 1], (N, C, H, W).
-            at: numbers of draws, each at least 1; `num_samples` alone when None. A tally at M is of the first M draws.
-            votes: names, or names of your own with the vote they stand for.
-            stop: when to stop drawing an image: a rule of `smoothed.stopping`, or "exact", for which the classes at
-                every M and under every vote are those of all M draws; None makes all draws. A tally that was stopped
-                has the scores of the draws until then.
-            generator: decides the seed of this call, which advances it by one draw; the next of this object when None.
-            first_image: number of the first image, so that batches of one set can be tallied one by one.
-            processes: those that share this call: each is to give the same arguments, and gets the tallies of all. They
-                share the images, or all draws where there are fewer images than processes.
+            num_samples: one or several numbers of draws M, each at least 1; None for the classifier's own. The tally at
+                M uses the first M draws.
+            votes: names of votes, or a mapping from names of your choice to votes.
+            stop: rule for ending an image's draws early, from `smoothed.stopping`. With "exact" the classes at every M
+                and under every vote are those of all M draws. None makes all draws. A tally that stopped early holds
+                the scores of the draws counted until then.
+            generator: source of this call's seed, advanced by one draw; None uses this object's next seed.
+            first_image: number of the first image in its data set, so that a set can be tallied batch by batch with the
+                same noise.
+            processes: processes that share this call. Each must pass the same arguments and receives all tallies. They
+                divide the images, or the draws if there are fewer images than processes.
 
         Returns:
-            By vote's name, by M: the tally, whose scores (N, K) are float32 and whose `num_samples` (N,) says how many
-            draws each image took.
+            Tallies by name of the vote, then by M: scores (N, K) in float32 and the number of draws of each image (N,)
+            in `num_samples`.
 
         Raises:
-            ArgumentError: as `forward`; a number of draws below 1, an unknown vote, or an unknown rule.
-            ProcessError: another process is gone.
+            ArgumentError: as for `forward`; a number of draws below 1, an unknown vote, or an unknown rule.
+            ProcessError: another process has exited.
         """
-        counts = sorted({check_positive(count, "at") for count in (at or [self.num_samples])})
-        named = votes if isinstance(votes, Mapping) else {name: name for name in votes}
-        ballot = Ballot(counts, {name: resolve(vote) for name, vote in named.items()}, resolve_stop(stop))
-        with evaluating(self.model), evaluating(self.one_draw.noise):
-            return self._count(inputs, ballot, generator, first_image, processes)
+        requested = self.num_samples if num_samples is None else num_samples
+        sample_counts = sorted(
+            {check_positive(n, "num_samples") for n in (requested if isinstance(requested, Sequence) else [requested])}
+        )
+        named_votes = votes if isinstance(votes, Mapping) else {name: name for name in votes}
+        request = VoteRequest(
+            sample_counts, {name: resolve(vote) for name, vote in named_votes.items()}, resolve_stopping_rule(stop)
+        )
+        with eval_mode(self.model), eval_mode(self.noisy_classifier.noise):
+            return self._count(inputs, request, generator, first_image, processes)
 
     def _count(
         self,
         inputs: Tensor,
-        ballot: Ballot,
+        request: VoteRequest,
         generator: torch.Generator | None,
         first_image: int = 0,
-        processes: Processes = ALONE,
+        processes: Processes = SINGLE_PROCESS,
     ) -> dict[str, dict[int, Tally]]:
         inputs = check_inputs(inputs)
         seed = self._next_seed() if generator is None else seed_from(generator)
-        packs = self._packs()
-        rows = len(inputs) * (max(ballot.at) if packs else 1)
-        drawer = Drawer(self.one_draw, seed, self._rows_of_a_pass(inputs, rows), packs, first_image)
-        return share_votes(drawer, inputs, ballot, processes)
+        pack_draws = self._may_pack_draws()
+        rows = len(inputs) * (max(request.num_samples) if pack_draws else 1)
+        sampler = Sampler(self.noisy_classifier, seed, self._resolve_chunk_size(inputs, rows), pack_draws, first_image)
+        return count_votes_sharded(sampler, inputs, request, processes)
 
-    def _rows_of_a_pass(self, inputs: Tensor, wanted: int) -> int:
+    def _resolve_chunk_size(self, inputs: Tensor, available_rows: int) -> int:
         if isinstance(self.chunk_size, int):
             return self.chunk_size
-        usual = _CHUNK_SIZE_ON_CPU if inputs.device.type == "cpu" else CHUNK_SIZE
+        default = _CHUNK_SIZE_ON_CPU if inputs.device.type == "cpu" else CHUNK_SIZE
         if self.chunk_size is None:
-            return usual
+            return default
         kind = (inputs.shape[1:], inputs.dtype, inputs.device)
-        if kind not in self._found:
-            if wanted < LARGEST:
-                return usual
-            self._found[kind] = find_chunk_size(partial(self._try_pass, inputs[:1]))
-        return self._found[kind]
+        if kind not in self._measured_chunk_sizes:
+            if available_rows < LARGEST_CHUNK_SIZE:
+                return default
+            self._measured_chunk_sizes[kind] = find_chunk_size(partial(self._run_trial_pass, inputs[:1]))
+        return self._measured_chunk_sizes[kind]
 
     @torch.no_grad()
-    def _try_pass(self, image: Float[Tensor, "1 c h w"], rows: int) -> None:
-        images = self.one_draw.laid_out(image.expand(rows, -1, -1, -1).contiguous())
-        with evaluating(self.model), evaluating(self.one_draw.noise):
-            logits = self.one_draw.keyed(images, Keyed(0, images=range(rows)))
-        logits.sum().item()  # waits for a GPU
+    def _run_trial_pass(self, image: Float[Tensor, "1 c h w"], rows: int) -> None:
+        images = self.noisy_classifier.in_memory_format(image.expand(rows, -1, -1, -1).contiguous())
+        with eval_mode(self.model), eval_mode(self.noisy_classifier.noise):
+            logits = self.noisy_classifier.with_key(images, Keyed(0, images=range(rows)))
+        logits.sum().item()  # waits until the GPU has finished
 
-    def _packs(self) -> bool:
-        """Whether a pass may hold several draws: not where they share weights, for votes must be independent."""
+    def _may_pack_draws(self) -> bool:
+        """Whether a pass may hold several draws; draws that share noisy weights would not be independent."""
         if self.pack_draws is not None:
             return self.pack_draws
         return isinstance(self.model, nn.Module) and all(layer.per_row for layer in noise_layers(self.model))
@@ -214,18 +223,19 @@ class Smoothed(nn.Module):
         return mix(self.seed, self._calls)
 
     def extra_repr(self) -> str:
-        """The options, for printing."""
+        """The options shown by `print`."""
         vote = self.vote if isinstance(self.vote, str) else getattr(self.vote, "__name__", "own")
-        return f"noise={self.one_draw.noise}, vote={vote}, num_samples={self.num_samples}"
+        return f"noise={self.noisy_classifier.noise}, vote={vote}, num_samples={self.num_samples}"
 
 
 class LogProbs(nn.Module):
-    """A `Smoothed` as a network from images (N, C, H, W) in [0, 1] to the logarithms of its shares (N, K).
+    """A `Smoothed` classifier as a network from images (N, C, H, W) in [0, 1] to log vote shares (N, K).
 
-    They are logits whose softmax is the shares. It begins in the mode of `smoothed`.
+    The outputs are valid logits: their softmax is the vote shares. The mode (train or eval) is initially that of
+    `smoothed`.
 
     Args:
-        smoothed: the classifier.
+        smoothed: the classifier whose vote shares are returned.
     """
 
     def __init__(self, smoothed: Smoothed) -> None:
@@ -234,5 +244,5 @@ class LogProbs(nn.Module):
         self.training = smoothed.training
 
     def forward(self, inputs: Tensor) -> Float[Tensor, "n k"]:
-        """See `Smoothed.log_probs`; differentiable with the `soft` vote."""
+        """Return `Smoothed.log_probs` of the inputs, (N, K); differentiable with the `soft` vote."""
         return self.smoothed.log_probs(inputs)

@@ -1,8 +1,7 @@
-"""The draws of a vote, made and counted: all Ms and all votes are read off the same ones.
+"""Make and count the draws of a vote; one set of draws serves every M and every kind of vote.
 
-Draws run in the outer loop and images in the inner one. An image whose votes are settled leaves, and the passes stay
-full with those that go on. Noise is a function of (seed, draw, image), so what an image gets does not depend on who
-shares its passes.
+The outer loop runs over draws and the inner one over images. Decided images leave the batch; undecided ones fill it.
+Noise is a function of (seed, draw, image), so an image's noise does not depend on the other images of a pass.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,92 +13,100 @@ from torch import Tensor
 
 from smoothed.errors import ArgumentError
 from smoothed.rng.sources import Keyed
-from smoothed.smoothing.noisy_classifier import OneDraw
-from smoothed.smoothing.stopping import Question, Seen, Stop
+from smoothed.smoothing.noisy_classifier import NoisyClassifier
+from smoothed.smoothing.stopping import StoppingProblem, StoppingRule, VoteState
 from smoothed.smoothing.tally import Tally
-from smoothed.smoothing.votes import Vote, bound_of
-from smoothed.utils.checks import check_logits, naming_channels
+from smoothed.smoothing.votes import Vote, vote_bound
+from smoothed.utils.checks import check_logits, explaining_channel_errors
 
-# Passes that are made before their draws are counted, where they are sure to count: what lies between them is shared.
-_PASSES = 16
+# Maximum number of passes before votes are counted, so that the cost of counting is shared among them.
+_MAX_PASSES = 16
 
 
 @dataclass(frozen=True)
-class Ballot:
-    """What is asked of the draws.
+class VoteRequest:
+    """The votes to take: numbers of draws, kinds of vote, and when to stop.
 
     Attributes:
-        at: numbers of draws, M.
-        votes: by name.
-        stop: when an image needs no more draws; None for never.
+        num_samples: numbers of draws M at which to report a tally.
+        votes: kinds of vote by name.
+        stop: rule that decides when an image needs no more draws; None makes all draws.
     """
 
-    at: Sequence[int]
+    num_samples: Sequence[int]
     votes: Mapping[str, Vote]
-    stop: Stop | None = None
+    stop: StoppingRule | None = None
 
 
 @dataclass(frozen=True)
-class Drawer:
-    """Makes draws in full passes.
+class Sampler:
+    """Computes the logits of draws in passes of at most `chunk_size` rows.
 
     Attributes:
-        one_draw: the model and the noise.
-        seed: of all noise.
-        chunk_size: most rows of a pass.
-        packs: whether a pass may hold several draws of an image: not where rows share the noise of the weights, for
-            votes must be independent.
-        first_image: the number of the first input in the key of the noise.
-        first_draw: likewise of the first draw.
+        noisy_classifier: the model and the noise.
+        seed: seed of all noise.
+        chunk_size: maximum number of rows in a pass.
+        pack_draws: whether a pass may hold several draws of an image. It must be False if rows of a batch share the
+            noise of the weights, because votes must be independent.
+        first_image: number of the first input in the key of the noise.
+        first_draw: number of the first draw in the key of the noise.
     """
 
-    one_draw: OneDraw
+    noisy_classifier: NoisyClassifier
     seed: int
     chunk_size: int
-    packs: bool
+    pack_draws: bool
     first_image: int = 0
     first_draw: int = 0
 
-    def at_once(self, images: Float[Tensor, "a c h w"], sure: int, worth: int) -> int:
-        """How many draws of as many images as these to make before the next are counted.
+    def draws_to_compute(self, images: Float[Tensor, "a c h w"], required: int, allowed: int) -> int:
+        """Number of draws to compute before counting votes.
 
-        Those that are sure to count, for some passes, and of those that may be in vain no more than fill one.
+        Required draws may span several passes. Draws that may turn out unnecessary fill at most one pass.
 
         Args:
-            images: (A, C, H, W).
-            sure: how many draws are needed in any case, at least 1.
-            worth: how many may be made.
+            images: a batch of as many images as are still undecided, (A, C, H, W).
+            required: number of further draws that every image needs in any case, at least 1.
+            allowed: maximum number of draws to compute.
         """
-        if worth == 1:
+        if allowed == 1:
             return 1
-        sure = min(sure, _PASSES * self.chunk_size // len(images))
-        return min(worth, max(sure, self._of_a_pass(images)))
+        required = min(required, _MAX_PASSES * self.chunk_size // len(images))
+        return min(allowed, max(required, self._of_a_pass(images)))
 
     def _of_a_pass(self, images: Float[Tensor, "a c h w"]) -> int:
-        if self.packs:
+        """Number of draws of these images that share one pass."""
+        if self.pack_draws:
             return max(1, self.chunk_size // len(images))
-        return self.one_draw.draws_of_a_pass(images, self.chunk_size)
+        return self.noisy_classifier.draws_per_pass(images, self.chunk_size)
 
-    def logits(self, inputs: Tensor, going: Int[Tensor, " a"], drawn: int, draws: int) -> Float[Tensor, "draws a k"]:
-        """The logits of the next draws of some images.
+    def logits(
+        self, inputs: Tensor, undecided: Int[Tensor, " a"], drawn: int, draws: int
+    ) -> Float[Tensor, "draws a k"]:
+        """Compute the logits of the next draws of the undecided images.
 
         Args:
-            inputs: all of them, (N, C, H, W).
-            going: which go on, (A,) on the CPU.
-            drawn: how many draws each has had.
-            draws: how many to make.
+            inputs: all images, (N, C, H, W).
+            undecided: indices of the images to draw, (A,) int64 on the CPU.
+            drawn: number of draws that each of these images already has.
+            draws: number of draws to compute.
+
+        Returns:
+            Logits (draws, A, K).
         """
         numbers = self.first_draw + drawn + torch.arange(draws)
-        rows, images = going, going + self.first_image
-        if len(rows) <= self.chunk_size:  # laid out once for all these draws; of more, pass by pass
-            inputs, rows = self.one_draw.laid_out(_taken(inputs, rows)), torch.arange(len(rows))
-        if self.packs:
-            of = numbers.repeat_interleave(len(rows))
-            return self._passes(inputs, rows.repeat(draws), of, images.repeat(draws)).view(draws, len(rows), -1)
+        rows, images = undecided, undecided + self.first_image
+        if len(rows) <= self.chunk_size:  # one copy in the model's memory format serves all these draws
+            inputs, rows = self.noisy_classifier.in_memory_format(_taken(inputs, rows)), torch.arange(len(rows))
+        if self.pack_draws:
+            draw_of_row = numbers.repeat_interleave(len(rows))
+            return self._passes(inputs, rows.repeat(draws), draw_of_row, images.repeat(draws)).view(
+                draws, len(rows), -1
+            )
         if draws > 1 and (together := self._of_a_pass(inputs[: len(rows)])) > 1:
             keys = [Keyed(self.seed, number, images) for number in numbers.tolist()]
             stacks = [keys[start : start + together] for start in range(0, draws, together)]
-            made = torch.cat([self.one_draw.stacked(_taken(inputs, rows), stack) for stack in stacks])
+            made = torch.cat([self.noisy_classifier.stacked(_taken(inputs, rows), stack) for stack in stacks])
             check_logits(made[0], len(rows))
             return made
         return torch.stack([self._passes(inputs, rows, number.expand(len(rows)), images) for number in numbers])
@@ -107,9 +114,13 @@ class Drawer:
     def _passes(
         self, inputs: Tensor, rows: Int[Tensor, " r"], draws: Int[Tensor, " r"], images: Int[Tensor, " r"]
     ) -> Float[Tensor, "r k"]:
-        """Rows of `inputs`, with the draw and the number of each one's image.
+        """Logits of the given rows of `inputs`, computed in passes of nearly equal size.
 
-        In passes of equal size, rather than full ones and a small rest.
+        Args:
+            inputs: images, (N, C, H, W).
+            rows: indices into `inputs`, (R,).
+            draws: number of each row's draw, (R,).
+            images: number of each row's image, (R,).
         """
         parts = torch.arange(len(rows)).tensor_split(-(-len(rows) // self.chunk_size))
         return torch.cat([self._pass(_taken(inputs, rows[part]), draws[part], images[part]) for part in parts])
@@ -117,161 +128,166 @@ class Drawer:
     def _pass(
         self, rows: Float[Tensor, "r c h w"], draws: Int[Tensor, " r"], images: Int[Tensor, " r"]
     ) -> Float[Tensor, "r k"]:
-        rows = self.one_draw.laid_out(rows)
-        if self.one_draw.hands_over:
-            rows = rows.clone()  # a model may write to what it gets
-        with naming_channels(rows):
-            return check_logits(self.one_draw.keyed(rows, Keyed(self.seed, draws, images)), len(rows))
+        rows = self.noisy_classifier.in_memory_format(rows)
+        if self.noisy_classifier.passes_inputs_through:
+            rows = rows.clone()  # a model may modify its input in place
+        with explaining_channel_errors(rows):
+            return check_logits(self.noisy_classifier.with_key(rows, Keyed(self.seed, draws, images)), len(rows))
 
 
-def count_votes(drawer: Drawer, inputs: Tensor, ballot: Ballot) -> dict[str, dict[int, Tally]]:
-    """Tallies at every M and under every vote, all read off one set of draws.
+def count_votes(sampler: Sampler, inputs: Tensor, request: VoteRequest) -> dict[str, dict[int, Tally]]:
+    """Tally every kind of vote at every M from one shared set of draws.
 
-    An image goes on until each vote at each M has had its draws, or is settled. What is made in one pass beyond that is
-    not counted.
+    An image is drawn until each vote at each M either has its M draws or has been stopped by the rule. Draws computed
+    beyond that point, because they shared a pass, are not counted.
 
     Args:
-        drawer: makes the draws.
+        sampler: computes the draws.
         inputs: images in [0, 1], (N, C, H, W).
-        ballot: what is asked.
+        request: the votes to take.
 
     Returns:
-        By vote's name, by M: the tally, whose scores (N, K) are float32; differentiable if the votes are.
+        Tallies by name of the vote, then by M, with float32 scores (N, K); differentiable if the votes are.
 
     Raises:
-        ArgumentError: a model that gives no finite logits (N, K), or a vote that gives no scores of their shape.
+        ArgumentError: the model does not return finite logits (N, K), or a vote returns scores of another shape.
     """
-    counts = _Counts(ballot, len(inputs))
-    looked = False
+    counter = _VoteCounter(request, len(inputs))
+    checked_finite = False
     finite = torch.ones((), dtype=torch.bool, device=inputs.device)
-    while len(going := counts.going.nonzero()[:, 0]):
-        sure = counts.sure()
-        # Before any logits were seen, no more than a pass.
-        draws = drawer.at_once(inputs[: len(going)], sure if looked else 1, counts.worth_making(sure))
-        made = drawer.logits(inputs, going, counts.drawn, draws)
-        finite &= made.isfinite().all()
-        if not looked:  # and once more at the end, for on a GPU the answer has to be waited for
+    while len(images := counter.undecided.nonzero()[:, 0]):
+        required = counter.required_draws()
+        # The first draws fit one pass, so that a faulty model fails early.
+        draws = sampler.draws_to_compute(
+            inputs[: len(images)], required if checked_finite else 1, counter.allowed_draws(required)
+        )
+        logits = sampler.logits(inputs, images, counter.drawn, draws)
+        finite &= logits.isfinite().all()
+        if not checked_finite:  # then again only at the end, because reading the result waits for the GPU
             _require_finite(finite)
-            looked = True
-        while len(made) and len(still := counts.going[going].nonzero()[:, 0]):
-            seen, made = made.tensor_split([counts.until_look()])
-            counts.add(going[still], seen if len(still) == len(going) else seen[:, still.to(seen.device)])
+            checked_finite = True
+        while len(logits) and len(remaining := counter.undecided[images].nonzero()[:, 0]):
+            counted, logits = logits.tensor_split([counter.draws_until_check()])
+            if len(remaining) < len(images):
+                counted = counted[:, remaining.to(counted.device)]
+            counter.add(images[remaining], counted)
     _require_finite(finite)
-    return counts.tallies()
+    return counter.tallies()
 
 
-class _Counts:
-    """The scores so far, and which questions are still open."""
+class _VoteCounter:
+    """Running scores of all images, and the votes that are still undecided."""
 
-    def __init__(self, ballot: Ballot, images: int) -> None:
-        self.votes = ballot.votes
+    def __init__(self, request: VoteRequest, images: int) -> None:
+        self.votes = request.votes
         self.drawn = 0
-        self.going = torch.ones(images, dtype=torch.bool)
-        self._most = max(ballot.at)
-        self._blind = ballot.stop is None
+        self.undecided = torch.ones(images, dtype=torch.bool)
+        self._max_samples = max(request.num_samples)
+        self._makes_all_draws = request.stop is None
         self._scores: dict[str, Tensor] = {}
-        self._squares: dict[str, Tensor] = {}  # of the scores, where a rule watches
-        self._questions = {
-            (name, total): _Open(Question(vote, total, images), ballot.stop)
-            for name, vote in ballot.votes.items()
-            for total in ballot.at
+        self._squares: dict[str, Tensor] = {}  # sums of squared scores, which stopping rules need
+        self._open_votes = {
+            (name, total): _OpenVote(StoppingProblem(vote, total, images), request.stop)
+            for name, vote in request.votes.items()
+            for total in request.num_samples
         }
 
-    def sure(self) -> int:
-        """How many draws all images that go on need in any case: none stops before its last question may."""
-        left = self._most - self.drawn
-        if self._blind or left == 1:
-            return left
-        soonest = torch.stack([question.soonest for question in self._questions.values()]).amax(0)
-        return min(left, int(soonest[self.going].min()) - self.drawn)
+    def required_draws(self) -> int:
+        """Number of further draws that every undecided image needs before all its votes can be decided."""
+        remaining = self._max_samples - self.drawn
+        if self._makes_all_draws or remaining == 1:
+            return remaining
+        earliest = torch.stack([vote.earliest_stop for vote in self._open_votes.values()]).amax(0)
+        return min(remaining, int(earliest[self.undecided].min()) - self.drawn)
 
-    def worth_making(self, sure: int) -> int:
-        """How many draws may be made: beyond those that are sure, what is made in vain is never more than a third."""
-        return min(self._most - self.drawn, max(sure, 1 + self.drawn // 2))
+    def allowed_draws(self, required: int) -> int:
+        """Maximum number of draws to compute at once, such that at most a third of all draws is wasted."""
+        return min(self._max_samples - self.drawn, max(required, 1 + self.drawn // 2))
 
-    def until_look(self) -> int:
-        """How many draws may be counted before an image may stop."""
-        return min(question.next for question in self._questions.values() if question.going.any()) - self.drawn
+    def draws_until_check(self) -> int:
+        """Number of draws to count before a vote may next be decided."""
+        return min(vote.next_check for vote in self._open_votes.values() if vote.undecided.any()) - self.drawn
 
     def add(self, images: Int[Tensor, " a"], logits: Float[Tensor, "draws a k"]) -> None:
-        """Count the next draws of the images that go on."""
+        """Count the next draws of the given images."""
         self.drawn += len(logits)
         rows = logits.flatten(0, 1)
         for name, vote in self.votes.items():
             scores = _check_scores(vote(rows), rows).view(logits.shape)
-            self._scores[name] = self._with(self._scores.get(name), images, scores.sum(0))
-            if self._blind or bound_of(vote, logits.shape[2]).counts:
+            self._scores[name] = self._accumulate(self._scores.get(name), images, scores.sum(0))
+            if self._makes_all_draws or vote_bound(vote, logits.shape[2]).is_one_hot:
                 self._squares[name] = self._scores[name]
             else:
-                self._squares[name] = self._with(self._squares.get(name), images, scores.detach().square().sum(0))
-        closed = [
-            question.look(Seen(self._scores[name], self._squares[name], self.drawn))
-            for (name, _), question in self._questions.items()
+                squares = scores.detach().square().sum(0)
+                self._squares[name] = self._accumulate(self._squares.get(name), images, squares)
+        has_decisions = [
+            vote.update(VoteState(self._scores[name], self._squares[name], self.drawn))
+            for (name, _), vote in self._open_votes.items()
         ]
-        if any(closed):
-            self.going = torch.stack([question.going for question in self._questions.values()]).any(0)
+        if any(has_decisions):
+            self.undecided = torch.stack([vote.undecided for vote in self._open_votes.values()]).any(0)
 
-    def _with(
-        self, total: Tensor | None, images: Int[Tensor, " a"], more: Float[Tensor, "a k"]
+    def _accumulate(
+        self, total: Tensor | None, images: Int[Tensor, " a"], addend: Float[Tensor, "a k"]
     ) -> Float[Tensor, "n k"]:
-        """What there is of all images, with more of some."""
+        """Add the sums of some images to the totals of all images."""
         if total is None:
-            total = more.new_zeros(len(self.going), more.shape[1])
-        return total + more if len(images) == len(total) else total.index_add(0, images.to(more.device), more)
+            total = addend.new_zeros(len(self.undecided), addend.shape[1])
+        return total + addend if len(images) == len(total) else total.index_add(0, images.to(addend.device), addend)
 
     def tallies(self) -> dict[str, dict[int, Tally]]:
-        """What there is to say when no question is open."""
+        """Tallies by name of the vote, then by M, once every vote is decided."""
         tallies: dict[str, dict[int, Tally]] = {name: {} for name in self.votes}
-        for (name, total), question in self._questions.items():
-            tallies[name][total] = question.tally()
+        for (name, total), vote in self._open_votes.items():
+            tallies[name][total] = vote.tally()
         return tallies
 
 
-class _Open:
-    """One question: the images that it is still open for, and the answers for the others."""
+class _OpenVote:
+    """One kind of vote at one M: the images that are undecided, and the results of the others."""
 
-    def __init__(self, question: Question, stop: Stop | None) -> None:
-        self.total = question.total
-        self.going = torch.ones(question.images, dtype=torch.bool)
-        # The draws that each image has before it may stop.
-        self.soonest = torch.full((question.images,), 1 if stop else self.total)
-        self._watch = stop.watch(question) if stop else None
-        # The draws at which one of them may, first of all.
-        self.next = 1 if stop else self.total
-        self._closed: list[tuple[Tensor, Tensor, int]] = []
+    def __init__(self, problem: StoppingProblem, stop: StoppingRule | None) -> None:
+        self.total = problem.total
+        self.undecided = torch.ones(problem.images, dtype=torch.bool)
+        # Smallest number of draws at which each image may stop.
+        self.earliest_stop = torch.full((problem.images,), 1 if stop else self.total)
+        # Number of draws at which the rule is evaluated next: the minimum over the undecided images.
+        self.next_check = 1 if stop else self.total
+        self._monitor = stop.monitor(problem) if stop else None
+        self._results: list[tuple[Tensor, Tensor, int]] = []
 
-    def look(self, seen: Seen) -> bool:
-        """Whether what is seen of all images closed the question for some."""
-        drawn = seen.drawn
-        if drawn < self.next or not self.going.any():
+    def update(self, state: VoteState) -> bool:
+        """Apply the rule to the state of all images; return whether the vote was decided for some."""
+        drawn = state.drawn
+        if drawn < self.next_check or not self.undecided.any():
             return False
-        images = self.going.nonzero()[:, 0]
-        scores = _taken(seen.scores, images)
+        images = self.undecided.nonzero()[:, 0]
+        scores = _taken(state.scores, images)
         needs = torch.zeros(len(images), dtype=torch.int64)
-        if drawn < self.total and self._watch:
-            needs = self._watch(Seen(scores, _taken(seen.squares, images), drawn)).cpu()
-        self.soonest[images] = soonest = (needs + drawn).clamp_max(self.total)
-        done = needs <= 0
-        if stopped := bool(done.any()):
-            self.going[images[done]] = False
-            self._closed.append((images[done], _taken(scores, done.nonzero()[:, 0]).clone(), drawn))
-        self.next = int(soonest[~done].min()) if not done.all() else self.total
-        return stopped
+        if drawn < self.total and self._monitor:
+            needs = self._monitor(VoteState(scores, _taken(state.squares, images), drawn)).cpu()
+        self.earliest_stop[images] = earliest = (needs + drawn).clamp_max(self.total)
+        decided = needs <= 0
+        if any_decided := bool(decided.any()):
+            self.undecided[images[decided]] = False
+            self._results.append((images[decided], _taken(scores, decided.nonzero()[:, 0]).clone(), drawn))
+        self.next_check = int(earliest[~decided].min()) if not decided.all() else self.total
+        return any_decided
 
     def tally(self) -> Tally:
-        """The answers, of all images."""
-        images = torch.cat([images for images, _, _ in self._closed])
-        drawn = torch.cat([torch.full((len(images),), drawn) for images, _, drawn in self._closed])
-        scores = torch.cat([scores for _, scores, _ in self._closed])
+        """The tally of all images, in their order."""
+        images = torch.cat([images for images, _, _ in self._results])
+        drawn = torch.cat([torch.full((len(images),), drawn) for images, _, drawn in self._results])
+        scores = torch.cat([scores for _, scores, _ in self._results])
         order = images.argsort()
         return Tally(_taken(scores, order), drawn[order].to(scores.device))
 
 
 def _taken(rows: Tensor, index: Int[Tensor, " r"]) -> Tensor:
-    """Those rows, by an index on the CPU: without a copy if they follow each other, and laid out as all are."""
+    """Select rows by an index on the CPU: a view if the rows are consecutive, in the memory format of `rows`."""
     if len(index) and torch.equal(index, torch.arange(len(index)) + index[0]):
         return rows[int(index[0]) :][: len(index)]
-    index = index.to(rows.device)  # `index_select` is several times as fast as brackets, of what lies row by row
+    index = index.to(rows.device)  # `index_select` on contiguous rows is several times as fast as `rows[index]`
     if rows.ndim == 4 and rows.is_contiguous(memory_format=torch.channels_last):
         return rows.movedim(1, -1).index_select(0, index).movedim(-1, 1)
     return rows.index_select(0, index)

@@ -1,4 +1,4 @@
-"""One vote by several processes: they share the images, or the draws where there are fewer images than processes."""
+"""Distribute a vote over processes: they divide the images, or the draws if images are fewer than processes."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,69 +6,83 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from smoothed.smoothing.sampling import Ballot, Drawer, count_votes
+from smoothed.smoothing.sampling import Sampler, VoteRequest, count_votes
 from smoothed.smoothing.tally import Tally
 from smoothed.utils.distributed import Processes
 
 Tallies = dict[str, dict[int, Tally]]
 
 
-def share_votes(drawer: Drawer, inputs: Tensor, ballot: Ballot, processes: Processes) -> Tallies:
-    """What `count_votes` gives, from all processes together, and to all of them.
+def count_votes_sharded(sampler: Sampler, inputs: Tensor, request: VoteRequest, processes: Processes) -> Tallies:
+    """Run `count_votes` on all processes together; every process receives all tallies.
 
-    Noise is a function of (seed, draw, image), so it is what one process gives, to the rounding of sums. Where draws
-    are shared, all of them are made: no process alone could tell when to stop.
+    Noise is a function of (seed, draw, image), so tallies equal those of a single process up to the rounding of sums.
+    When processes divide the draws, all draws are made, because no process alone can decide when to stop.
+
+    Args:
+        sampler: computes the draws; the same in every process.
+        inputs: all images in [0, 1], (N, C, H, W); the same in every process.
+        request: the votes to take.
+        processes: processes that share the work.
+
+    Returns:
+        Tallies as of `count_votes`, on the inputs' device and detached from the graph if several processes took part.
 
     Raises:
-        ProcessError: another process is gone.
+        ProcessError: another process has exited.
     """
     if processes.count == 1:
-        return count_votes(drawer, inputs, ballot)
-    share = _share_images if len(inputs) >= processes.count else _share_draws
-    return _moved(share(drawer, inputs, ballot, processes), inputs.device)
+        return count_votes(sampler, inputs, request)
+    count_shard = _divide_images if len(inputs) >= processes.count else _divide_draws
+    return _to_device(count_shard(sampler, inputs, request, processes), inputs.device)
 
 
-def _share_images(drawer: Drawer, inputs: Tensor, ballot: Ballot, processes: Processes) -> Tallies:
-    start, end = _span(len(inputs), processes)
-    own = replace(drawer, first_image=drawer.first_image + start)
-    parts = processes.gather(_moved(count_votes(own, inputs[start:end], ballot), "cpu"))
+def _divide_images(sampler: Sampler, inputs: Tensor, request: VoteRequest, processes: Processes) -> Tallies:
+    start, end = _shard(len(inputs), processes)
+    shard_sampler = replace(sampler, first_image=sampler.first_image + start)
+    parts = processes.gather(_to_device(count_votes(shard_sampler, inputs[start:end], request), "cpu"))
     return {
         name: {
             total: Tally(
                 torch.cat([part[name][total].scores for part in parts]),
                 torch.cat([part[name][total].num_samples for part in parts]),
             )
-            for total in ballot.at
+            for total in request.num_samples
         }
-        for name in ballot.votes
+        for name in request.votes
     }
 
 
-def _share_draws(drawer: Drawer, inputs: Tensor, ballot: Ballot, processes: Processes) -> Tallies:
-    start, end = _span(max(ballot.at), processes)
-    # Of the first M draws, those that fall to this process; there may be none.
-    own = {total: min(total, end) - start for total in ballot.at if min(total, end) > start}
-    drawer = replace(drawer, first_draw=drawer.first_draw + start)
-    asked = replace(ballot, at=sorted(set(own.values())), stop=None)
-    made = _moved(count_votes(drawer, inputs, asked), "cpu") if own else {}
-    parts = processes.gather({name: {total: made[name][size] for total, size in own.items()} for name in made})
+def _divide_draws(sampler: Sampler, inputs: Tensor, request: VoteRequest, processes: Processes) -> Tallies:
+    start, end = _shard(max(request.num_samples), processes)
+    # By M: how many of the first M draws belong to this process. An M without draws here is left out.
+    shard_sizes = {total: min(total, end) - start for total in request.num_samples if min(total, end) > start}
+    sampler = replace(sampler, first_draw=sampler.first_draw + start)
+    shard_request = replace(request, num_samples=sorted(set(shard_sizes.values())), stop=None)
+    tallies = _to_device(count_votes(sampler, inputs, shard_request), "cpu") if shard_sizes else {}
+    parts = processes.gather(
+        {name: {total: tallies[name][size] for total, size in shard_sizes.items()} for name in tallies}
+    )
     return {
-        name: {total: _sum([part[name][total] for part in parts if total in part.get(name, {})]) for total in ballot.at}
-        for name in ballot.votes
+        name: {
+            total: _sum([part[name][total] for part in parts if total in part.get(name, {})])
+            for total in request.num_samples
+        }
+        for name in request.votes
     }
 
 
 def _sum(tallies: Sequence[Tally]) -> Tally:
-    """In the order of the draws."""
+    """Add tallies of disjoint draws, in the order of the draws."""
     return Tally(sum(tally.scores for tally in tallies), sum(tally.num_samples for tally in tallies))  # pyright: ignore[reportArgumentType]
 
 
-def _span(length: int, processes: Processes) -> tuple[int, int]:
-    """What of 0 .. `length` falls to this process: spans that follow each other and differ by one at most."""
+def _shard(length: int, processes: Processes) -> tuple[int, int]:
+    """This process's range (start, end) of `length` items; the sizes of the ranges differ by at most one."""
     return length * processes.rank // processes.count, length * (processes.rank + 1) // processes.count
 
 
-def _moved(tallies: Tallies, device: torch.device | str) -> Tallies:
+def _to_device(tallies: Tallies, device: torch.device | str) -> Tallies:
     return {
         name: {
             total: Tally(tally.scores.detach().to(device), tally.num_samples.to(device))

@@ -1,10 +1,10 @@
-"""How one draw's logits become scores: prediction, weighted and soft votes (eq. 9, 11, 12, 13).
+"""Votes turn one draw's logits into scores: prediction, weighted and soft votes (eq. 9, 11, 12, 13).
 
-A vote maps logits (R, K) to scores (R, K), row by row; a user's own vote is any such function. Equal logits of one draw
-rank in the order of their classes, the lowest first.
+A vote maps logits (R, K) to scores (R, K), row by row; any such function can serve as a vote. Classes with equal logits
+are ranked in ascending order of their index.
 
-What one draw can do to the lead of a class is the vote's `Bound`. Rules that stop early need it: `bounded` states that
-of a user's own vote.
+A `VoteBound` limits the change that one draw can make to the difference of two classes' scores. Stopping rules need it;
+`with_bound` declares it for a user's own vote.
 """
 
 import math
@@ -20,34 +20,37 @@ from smoothed.errors import ArgumentError
 from smoothed.utils.checks import check_choice, check_not_negative
 
 Vote = Callable[[Tensor], Tensor]
-"""From logits (R, K) to scores (R, K), of which larger means more votes."""
+"""A function from logits (R, K) to scores (R, K); a larger score counts more."""
 
 
 def prediction(logits: Float[Tensor, "r k"]) -> Float[Tensor, "r k"]:
-    """1 for the most probable class, 0 for the others (eq. 9)."""
+    """Score 1 for the most probable class and 0 for the others (eq. 9)."""
     return functional.one_hot(logits.argmax(-1), logits.shape[-1]).to(torch.float32)
 
 
 def weighted(logits: Float[Tensor, "r k"]) -> Float[Tensor, "r k"]:
-    """2^(1 - k) for the class of rank k = 1, 2, ... (eq. 11)."""
+    """Score 2^(1 - k) for the class of rank k = 1, 2, ... (eq. 11)."""
     return torch.exp2(-_ranks(logits).to(torch.float32))
 
 
 def soft(logits: Float[Tensor, "r k"]) -> Float[Tensor, "r k"]:
-    """The softmax (eq. 13); differentiable."""
+    """Score each class by its softmax probability (eq. 13); differentiable."""
     return logits.to(torch.float32).softmax(-1)
 
 
 def top_two(second: float) -> Vote:
-    """1 for the most probable class, C = `second` for the next one, 0 for the others (eq. 12)."""
+    """Create the vote that scores 1 for the most probable class, C = `second` for the next, 0 for others (eq. 12)."""
     return by_rank([1.0, second])
 
 
 def by_rank(weights: Sequence[float]) -> Vote:
-    """`weights[k - 1]` for the class of rank k, 0 beyond the last weight: the general form of eq. 11 and 12.
+    """Create the vote that scores `weights[k - 1]` for the class of rank k: the general form of eq. 11 and 12.
+
+    Args:
+        weights: finite weights of at least 0, best rank first; classes beyond the last weight score 0.
 
     Raises:
-        ArgumentError: no weights, or one that is negative or not finite.
+        ArgumentError: there are no weights, or a weight is negative or not finite.
     """
     weights = tuple(weights)
     values = torch.tensor(weights, dtype=torch.float32)
@@ -59,23 +62,23 @@ def by_rank(weights: Sequence[float]) -> Vote:
         padded = functional.pad(values, (0, max(0, classes - len(values)))).to(logits.device)
         return padded[_ranks(logits)]
 
-    def bound(classes: int) -> Bound:
-        given = [*weights, *[0.0] * classes][:classes]
-        winner_alone = sorted(given) == [0] * (classes - 1) + [1]
-        return Bound(max(given) - min(given), max(given), counts=winner_alone, shares=winner_alone)
+    def bound(classes: int) -> VoteBound:
+        scores = [*weights, *[0.0] * classes][:classes]
+        is_one_hot = sorted(scores) == [0] * (classes - 1) + [1]
+        return VoteBound(max(scores) - min(scores), max(scores), is_one_hot=is_one_hot, sums_to_one=is_one_hot)
 
-    return Bounded(vote, bound)
+    return BoundedVote(vote, bound)
 
 
 VOTES: dict[str, Vote] = {"prediction": prediction, "weighted": weighted, "soft": soft}
-"""The votes by name."""
+"""Votes by their names on the command line."""
 
 
 def resolve(vote: str | Vote) -> Vote:
-    """The vote of that name, or the function itself.
+    """Return the vote of the given name, or `vote` itself if it is a function.
 
     Raises:
-        ArgumentError: an unknown name.
+        ArgumentError: the name is not a key of `VOTES`.
     """
     if callable(vote):
         return vote
@@ -84,71 +87,76 @@ def resolve(vote: str | Vote) -> Vote:
 
 
 @dataclass(frozen=True)
-class Bound:
-    """What one draw can do.
+class VoteBound:
+    """Bounds on the scores of one draw.
 
     Attributes:
-        spread: the most by which it moves the difference of two classes; infinity where that is not known.
-        largest: the largest score, in size.
-        counts: whether it gives 1 to one class and 0 to the others, so that tallies are counts.
-        shares: whether it shares 1 among the classes, and may give all of it to any one; counts are shares.
+        spread: maximum change of the difference of two classes' scores; infinity if unknown.
+        largest: maximum absolute value of a score.
+        is_one_hot: whether one class scores 1 and the others 0, so that tallies are counts.
+        sums_to_one: whether the scores are at least 0, sum to 1 and may be one-hot; true if `is_one_hot`.
     """
 
     spread: float
     largest: float
-    counts: bool = False
-    shares: bool = False
+    is_one_hot: bool = False
+    sums_to_one: bool = False
 
 
 @dataclass(frozen=True)
-class Bounded:
-    """A vote that knows its bound, a function of the number of classes."""
+class BoundedVote:
+    """A vote with its bound.
+
+    Attributes:
+        function: maps logits (R, K) to scores (R, K).
+        bound: maps the number of classes K to the vote's bound.
+    """
 
     function: Vote
-    bound: Callable[[int], Bound]
+    bound: Callable[[int], VoteBound]
 
     def __call__(self, logits: Float[Tensor, "r k"]) -> Float[Tensor, "r k"]:
-        """The scores (R, K) of logits (R, K)."""
+        """Map logits (R, K) to scores (R, K)."""
         return self.function(logits)
 
 
-def bounded(function: Vote, *, spread: float, largest: float | None = None) -> Vote:
-    """`function` with its bound, which lets rules of `smoothed.stopping` stop it early.
+def with_bound(function: Vote, *, spread: float, largest: float | None = None) -> Vote:
+    """Declare the bound of a user's own vote, so that rules of `smoothed.stopping` can stop it early.
 
     Args:
-        function: from logits (R, K) to scores (R, K).
-        spread: the most by which the scores of two classes of one draw differ. If draws differ by more, a rule may be
-            wrong; nothing checks it.
-        largest: the largest score, in size; `spread` when None, which is right where the lowest score is 0.
+        function: maps logits (R, K) to scores (R, K).
+        spread: maximum difference of two classes' scores in one draw. It is not checked: a value that is too small
+            voids the guarantees of the stopping rules.
+        largest: maximum absolute value of a score; None for `spread`, which is correct if the lowest score is 0.
 
     Raises:
-        ArgumentError: a bound that is negative or not finite.
+        ArgumentError: a bound is negative or not finite.
     """
     spread = check_not_negative(spread, "spread")
     largest = spread if largest is None else check_not_negative(largest, "largest")
-    return Bounded(function, lambda _: Bound(spread, largest))
+    return BoundedVote(function, lambda _: VoteBound(spread, largest))
 
 
-def bound_of(vote: Vote, classes: int) -> Bound:
-    """The bound of that vote over that many classes: an infinite spread if the vote doesn't know it."""
-    if isinstance(vote, Bounded):
+def vote_bound(vote: Vote, classes: int) -> VoteBound:
+    """Return the bound of `vote` for the given number of classes; its spread is infinite if unknown."""
+    if isinstance(vote, BoundedVote):
         return vote.bound(classes)
     if vote is prediction:
-        return Bound(1.0, 1.0, counts=True, shares=True)
+        return VoteBound(1.0, 1.0, is_one_hot=True, sums_to_one=True)
     if vote is weighted:
-        return Bound(1 - 2.0 ** (1 - classes), 1.0)
-    return Bound(1.0, 1.0, shares=True) if vote is soft else Bound(math.inf, math.inf)
+        return VoteBound(1 - 2.0 ** (1 - classes), 1.0)
+    return VoteBound(1.0, 1.0, sums_to_one=True) if vote is soft else VoteBound(math.inf, math.inf)
 
 
 def spread(vote: Vote, classes: int) -> float:
-    """The most by which one draw moves the difference of two of K classes.
+    """Return the maximum change that one draw makes to the difference of two classes' scores.
 
-    It is 1 for `prediction`, 1 - 2^(1 - K) for `weighted`, 1 for `soft`, which never reaches it, the largest weight
-    less the smallest for `by_rank`, and infinity for a function that does not know it (`bounded`).
+    The spread is 1 for `prediction`, 1 - 2^(1 - K) for `weighted`, 1 for `soft` (a supremum that is not attained), the
+    largest minus the smallest weight for `by_rank`, and infinity for a function without a bound (`with_bound`).
     """
-    return bound_of(vote, classes).spread
+    return vote_bound(vote, classes).spread
 
 
 def _ranks(logits: Float[Tensor, "r k"]) -> Int[Tensor, "r k"]:
-    """The rank of each class, from 0: the argsort of a stable descending argsort."""
+    """The rank of each class, (R, K), from 0 for the largest logit."""
     return logits.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)

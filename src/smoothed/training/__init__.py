@@ -1,1 +1,1 @@
-"""Training: configurations, losses, schedules, the loop and its resumable state."""
+"""Training: configurations, recipes, losses, schedules, the training loop and its resumable state."""

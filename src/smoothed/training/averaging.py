@@ -1,4 +1,4 @@
-"""An exponential average of the weights: smoother than the last step's, and more robust."""
+"""Exponential average of the weights, which often is more robust than the weights of the last step."""
 
 from collections.abc import Sequence
 
@@ -8,14 +8,17 @@ from torch.optim.swa_utils import AveragedModel
 
 
 def average_weights(model: nn.Module, decay: float) -> AveragedModel:
-    """A copy of `model` to call `update_parameters(model)` on after each step; its `.module` is the average.
+    """Create an exponential average of the weights of `model`.
 
-    Early in a run the decay is (1 + t) / (10 + t) where that is smaller, so the initial weights are soon forgotten.
-    Floating-point buffers (batch statistics) are averaged likewise, whole numbers are taken over.
+    The decay at update t is min(decay, (1 + t) / (10 + t)), so that the initial weights are soon forgotten.
+    Floating-point buffers (batch statistics) are averaged in the same way; integer buffers are copied.
 
     Args:
-        model: the network that is trained.
-        decay: in [0, 1]; 0 follows the model.
+        model: network in training.
+        decay: weight of the old average in each update, in [0, 1]; 0 copies the model.
+
+    Returns:
+        The average; call its `update_parameters(model)` after each step. Its `.module` is the averaged network.
     """
 
     @torch.no_grad()

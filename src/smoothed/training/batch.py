@@ -1,4 +1,4 @@
-"""A step's batch: which images it holds, and how processes, and parts within a process, divide it."""
+"""The batches of a run: their images, and their division among processes and into parts within a process."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,76 +10,86 @@ from smoothed.data.augment import augment
 from smoothed.data.images import Images
 from smoothed.data.imageset import to_float
 from smoothed.errors import ArgumentError
-from smoothed.rng.rows import Rows
+from smoothed.rng.rows import RowGenerator
 from smoothed.rng.seeds import mix, seeded
 
-# Which stream of randomness a key belongs to, so that no two uses ever share one. Initial weights have stream 0.
+# Numbers of the random streams, which keep any two uses of the seed apart. Initial weights have stream 0.
 ORDER, CROPS, NOISE, ROWS, VALIDATION = range(1, 6)
 
 
 @dataclass(frozen=True)
 class Share:
-    """Which pieces of every batch a process has: `parts` of them, of `processes` times as many in all."""
+    """Division of every batch into `processes * parts` pieces, and the process that holds `parts` of them.
+
+    Attributes:
+        process: index of the process, from 0.
+        processes: number of processes.
+        parts: number of pieces per process, which it computes one after the other.
+    """
 
     process: int = 0
     processes: int = 1
     parts: int = 1
 
-    def cuts(self, total: int) -> list[range]:
-        """The rows of each piece of a batch of `total` images, over all processes; sizes differ by one at most."""
-        pieces = self.processes * self.parts
-        if total < pieces:
-            raise ArgumentError("batch_size", f"at least {pieces}, an image for each part of each process", total)
-        return [range(total * i // pieces, total * (i + 1) // pieces) for i in range(pieces)]
+    def pieces(self, total: int) -> list[range]:
+        """Rows of each piece of a batch of `total` images, for all processes. Sizes differ by at most one.
 
-    def own(self, total: int) -> list[range]:
-        """This process's pieces, which follow each other."""
-        return self.cuts(total)[self.process * self.parts : (self.process + 1) * self.parts]
+        Raises:
+            ArgumentError: there are fewer images than pieces.
+        """
+        count = self.processes * self.parts
+        if total < count:
+            raise ArgumentError("batch_size", f"at least {count}, one image for each part of each process", total)
+        return [range(total * i // count, total * (i + 1) // count) for i in range(count)]
 
-    def beside(self, total: int, part: int) -> list[range]:
-        """The pieces that all processes have in hand at their `part`-th."""
-        return self.cuts(total)[part :: self.parts]
+    def own_pieces(self, total: int) -> list[range]:
+        """The consecutive pieces of this process."""
+        return self.pieces(total)[self.process * self.parts : (self.process + 1) * self.parts]
+
+    def concurrent_pieces(self, total: int, part: int) -> list[range]:
+        """The pieces that all processes compute at the same time: part number `part` of each."""
+        return self.pieces(total)[part :: self.parts]
 
 
 @dataclass(frozen=True)
 class Part:
-    """The images that a process differentiates at once.
+    """Images for one forward and backward pass of one process.
 
     Attributes:
-        clean: images in [0, 1], (n, C, H, W), channels-last.
-        labels: (n,).
-        index: where the images are in the training set, (n,).
-        places: where they are in the whole batch, (n,).
-        total: images of the whole batch.
-        epoch: from 0.
-        progress: of the run, in [0, 1].
-        rows: randomness that follows the images.
+        clean: augmented images in [0, 1], float (n, C, H, W), channels-last.
+        labels: true classes, int64 (n,).
+        index: indices of the images in the training set, int64 (n,).
+        positions: indices of the images in the whole batch, int64 (n,).
+        total: number of images of the whole batch.
+        epoch: index of the epoch, from 0.
+        progress: finished share of the run, in [0, 1].
+        row_generator: random numbers that depend on an image's position in the whole batch, not on its part.
     """
 
     clean: Tensor
     labels: Tensor
     index: Tensor
-    places: Tensor
+    positions: Tensor
     total: int
     epoch: int
     progress: float
-    rows: Rows
+    row_generator: RowGenerator
 
 
 @dataclass(frozen=True)
 class Batch:
-    """This process's share of one step's batch, loaded but not yet augmented.
+    """One process's share of the batch of one step, before augmentation.
 
     Attributes:
-        step: of the run, from 0.
-        number: of the batch in the run, from 0: one number for all steps on it.
-        epoch: from 0.
-        ends_epoch: whether the epoch's last step is this one.
-        progress: of the run before this step, in [0, 1].
-        images: uint8, (n, C, H, W).
-        labels: (n,).
-        index: where the images are in the training set, (n,), on the CPU.
-        total: images of the whole batch.
+        step: index of the step in the run, from 0.
+        number: index of the batch in the run, from 0; all replays of a batch have the same.
+        epoch: index of the epoch, from 0.
+        ends_epoch: whether this step is the last of its epoch.
+        progress: finished share of the run before this step, in [0, 1].
+        images: images, uint8 (n, C, H, W).
+        labels: true classes, int64 (n,).
+        index: indices of the images in the training set, int64 (n,), on the CPU.
+        total: number of images of the whole batch.
     """
 
     step: int
@@ -93,39 +103,39 @@ class Batch:
     total: int
 
     def parts(self, share: Share, seed: int) -> Iterator[Part]:
-        """The parts of this share, augmented; all that is random follows (seed, step, image), not the division.
+        """Augment this share and yield its parts; the random numbers do not depend on how the batch is divided.
 
-        Each step on a batch sees the same crops: what one of them learned of an image's pixels holds for the next.
+        All replays of a batch use the same crops, so that a perturbation of one step fits the images of the next.
         """
         device = self.images.device
-        pieces = share.own(self.total)
+        pieces = share.own_pieces(self.total)
         begin = pieces[0].start
         crops = seeded(mix(seed, CROPS, self.number))
         images = to_float(augment(self.images, crops, first=begin, total=self.total))
         for piece in pieces:
-            here = slice(piece.start - begin, piece.stop - begin)
+            local = slice(piece.start - begin, piece.stop - begin)
             yield Part(
-                images[here].contiguous(memory_format=torch.channels_last),
-                self.labels[here],
-                self.index[here],
+                images[local].contiguous(memory_format=torch.channels_last),
+                self.labels[local],
+                self.index[local],
                 torch.arange(piece.start, piece.stop, device=device),
                 self.total,
                 self.epoch,
                 self.progress,
-                Rows(mix(seed, ROWS, self.step), piece.start),
+                RowGenerator(mix(seed, ROWS, self.step), piece.start),
             )
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which images every step of a run sees: a function of the seed alone.
+    """Assignment of images to the steps of a run, a function of the seed.
 
     Args:
-        images: in the training set.
-        batch_size: of the whole batch; a smaller set is one batch.
-        epochs: passes over the set.
+        images: number of images in the training set.
+        batch_size: images of one batch over all processes; a smaller training set is a single batch.
+        epochs: passes over the training set.
         replays: steps on each batch.
-        seed: of the order.
+        seed: seed of the order of the images.
     """
 
     images: int
@@ -136,12 +146,12 @@ class Plan:
 
     @property
     def total_per_batch(self) -> int:
-        """Images of a whole batch."""
+        """Number of images of a batch over all processes."""
         return min(self.batch_size, self.images)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of one pass; images that don't fill a batch wait for the next epoch."""
+        """Steps of one epoch, without the incomplete batch at its end."""
         return self.images // self.total_per_batch * self.replays
 
     @property
@@ -150,21 +160,29 @@ class Plan:
         return self.epochs * self.steps_per_epoch
 
     def batches(self, data: Images, share: Share, step: int) -> Iterator[Batch]:
-        """This process's share of every batch from `step` on."""
+        """Yield this process's share of every batch from step number `step` on."""
         total = self.total_per_batch
-        own = share.own(total)
-        rows = slice(own[0].start, own[-1].stop)
+        pieces = share.own_pieces(total)
+        rows = slice(pieces[0].start, pieces[-1].stop)
         for epoch in range(step // self.steps_per_epoch, self.epochs):
             first = max(step, epoch * self.steps_per_epoch)
             order = torch.randperm(self.images, generator=seeded(mix(self.seed, ORDER, epoch)))
             indices = [batch[rows] for batch in order.split(total) if len(batch) == total]
-            done = (first - epoch * self.steps_per_epoch) // self.replays
-            loaded = data.load(indices[done:], seed=mix(self.seed, CROPS, epoch))
-            for number, (images, labels) in enumerate(loaded, start=done):
+            first_batch = (first - epoch * self.steps_per_epoch) // self.replays
+            loaded = data.load(indices[first_batch:], seed=mix(self.seed, CROPS, epoch))
+            for number, (images, labels) in enumerate(loaded, start=first_batch):
                 for replay in range(self.replays):
-                    now = epoch * self.steps_per_epoch + number * self.replays + replay
-                    if now < first:
+                    current = epoch * self.steps_per_epoch + number * self.replays + replay
+                    if current < first:
                         continue
-                    ends = now == (epoch + 1) * self.steps_per_epoch - 1
-                    progress = now / self.steps
-                    yield Batch(now, now // self.replays, epoch, ends, progress, images, labels, indices[number], total)
+                    yield Batch(
+                        current,
+                        current // self.replays,
+                        epoch,
+                        current == (epoch + 1) * self.steps_per_epoch - 1,
+                        current / self.steps,
+                        images,
+                        labels,
+                        indices[number],
+                        total,
+                    )

@@ -1,4 +1,4 @@
-"""The model card of a run: everything needed to repeat it, and what it measured, as one JSON file."""
+"""Model card of a run: all that is needed to repeat it, and its metrics, as one JSON file."""
 
 import json
 from pathlib import Path
@@ -14,13 +14,13 @@ CARD = "card.json"
 
 
 def write_card(run: Run, folder: Path, epochs: list[dict[str, Any]], command: str | None) -> None:
-    """Write `folder/card.json`: configuration, seed, versions, git revision, and the numbers of every epoch."""
+    """Write `folder/card.json`: configuration, versions, git revision, hardware, and the metrics of every epoch."""
     card = {**training_record(run, command), "kept": run.kept, "epochs": epochs}
     write_json(card, folder / CARD)
 
 
 def training_record(run: Run, command: str | None) -> dict[str, Any]:
-    """What card and checkpoints say of a run, but for the numbers."""
+    """Return the entries of a run that the card and the checkpoints share, without metrics."""
     return {
         "config": run.config.to_json(),
         "command": command,
@@ -31,11 +31,11 @@ def training_record(run: Run, command: str | None) -> dict[str, Any]:
 
 
 def read_config(path: Path | str) -> TrainingConfig:
-    """The configuration in a card, in a checkpoint's header, or in a JSON file of its own.
+    """Read a training configuration from a model card, a checkpoint's header, or a JSON file of settings.
 
     Raises:
-        CheckpointError: the file is missing, or holds no configuration.
-        ArgumentError: a setting that this version does not know.
+        CheckpointError: the file is missing or contains no configuration.
+        ArgumentError: a setting is unknown to this version or has the wrong type.
     """
     path = Path(path)
     try:
@@ -44,7 +44,7 @@ def read_config(path: Path | str) -> TrainingConfig:
         else:
             values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"config: expected a card in JSON, or a checkpoint, got {path} ({error})") from None
+        raise CheckpointError(f"config: expected a model card in JSON or a checkpoint, got {path} ({error})") from None
     values = values.get("config", values) if isinstance(values, dict) else None
     if not isinstance(values, dict) or not values:
         raise CheckpointError(f"config: expected a training configuration in {path}, got none")

@@ -1,4 +1,4 @@
-"""The whole configuration of a training run, as plain values: what a card stores and a run repeats."""
+"""Configuration of a training run as plain values, which the model card stores so that the run can be repeated."""
 
 import difflib
 from dataclasses import asdict, dataclass, fields
@@ -16,53 +16,57 @@ from smoothed.training.schedules import SCHEDULES
 from smoothed.utils.checks import check_choice, check_fraction, check_not_negative, check_positive
 from smoothed.utils.devices import PRECISIONS
 
-KEPT = ("best", "extremes")
+KEEP_CHOICES = ("best", "extremes")
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """What to train and how. Defaults are the paper's CNI-W, a ResNet-20 on CIFAR-10 (FACTS, training).
+    """Settings of a training run. The defaults are the paper's CNI-W: a ResNet-20 on CIFAR-10.
 
     Attributes:
-        recipe: the name of the recipe this started from; a label, every setting of it is below.
-        data: `cifar10`, `cifar100` or `imagefolder:PATH`.
-        architecture: a key of `models.ARCHITECTURES`, or `custom`.
-        injection: a key of `injection.PRESETS`.
-        injection_strength: factor on the deviation the learned noise starts with, the law's own or that of `start`;
-            short runs learn faster from less.
-        input_sigma: deviation of the Gaussian noise on the input while training; the attack sees it, too.
-        input_sigma_units: `normalized` (the paper's, after division by the data's deviation) or `pixel`.
-        input_draws: `fresh` at each pass, or `fixed`: `attack_samples` draws of a step that attack and loss share.
-        start: the checkpoint to fine-tune, a bundled name or a path; None starts anew.
-        attack: what makes the adversarial examples: one of `attacks.TRAINING_ATTACKS`, or a key of
+        recipe: name of the recipe that the settings come from; a label without effect.
+        data: data set: `cifar10`, `cifar100` or `imagefolder:PATH`.
+        architecture: key of `models.ARCHITECTURES`, or `custom` for a network of your own.
+        injection: noise inside the network, a key of `injection.PRESETS`.
+        injection_strength: factor, at least 0, on the initial deviation of the injected noise: the preset's, or the
+            learned one of `start`. Short runs learn faster from less noise.
+        input_sigma: standard deviation of Gaussian noise on the training inputs, in pixel units of [0, 1]. The attack
+            faces the same noise. At most one of `input_sigma` and `input_sigma_normalized` is above 0.
+        input_sigma_normalized: the same in the paper's unit, after division by the data set's deviation.
+        input_draws: `fresh` for new input noise at each forward pass; `fixed` for `eot_samples` draws per step, which
+            attack and loss share.
+        start: checkpoint to fine-tune, a bundled name or a path; None starts from random weights.
+        attack: method that makes the adversarial examples: one of `attacks.TRAINING_ATTACKS`, or a key of
             `training.examples.EXAMPLES`.
-        norm: of the attack's ball, `linf` or `l2`.
-        eps: its radius in pixel units of [0, 1].
-        eps_warmup: the share of the run, in [0, 1], over which eps grows from 0.
-        attack_steps: the attack's steps, the paper's k (single-step attacks ignore it).
-        attack_step: the length of each step, as a share of eps.
-        steps_warmup: the share of the run over which the steps grow from 1.
-        attack_samples: draws for each of its gradients, the paper's M (attacks on one draw ignore it).
-        loss: a key of `losses.LOSSES`.
-        adversarial_weight: w of eq. 6 (at 1 the clean term is gone, at 0 the attack), q of eq. 23.
-        beta: weight of the divergence, 1 / lambda in TRADES, lambda in MART.
-        label_smoothing: share of the target that is spread over all classes.
-        loss_samples: draws of each loss; their mean is descended.
+        norm: norm of the attack's radius, `linf` or `l2`.
+        eps: radius of the attack, in pixel units of [0, 1].
+        eps_warmup: share of the run, in [0, 1], over which eps grows from 0.
+        attack_steps: gradient steps of the attack, the paper's k; single-step attacks ignore it.
+        relative_step_size: length of each attack step, as a share of eps.
+        steps_warmup: share of the run, in [0, 1], over which the number of attack steps grows from 1.
+        eot_samples: draws averaged for each gradient of the attack; attacks on a single draw ignore it.
+        loss: key of `losses.LOSSES`.
+        adversarial_weight: weight of the adversarial examples, in [0, 1]: w of eq. 6 (1 drops the clean term, 0 the
+            adversarial one), q of eq. 23.
+        beta: weight of the divergence term, at least 0: 1 / lambda in TRADES, lambda in MART.
+        label_smoothing: share of the target, in [0, 1], that is spread over all classes.
+        loss_samples: draws over which each loss is averaged.
         weight_perturbation: gamma of adversarial weight perturbation, relative to each layer's norm; 0 for none.
-        replays: steps on each batch (m of free adversarial training).
-        epochs: passes over the training part.
-        batch_size: images of one step, over all processes.
-        accumulation: parts that each process cuts its share of a batch into, one after the other, to save memory.
-        schedule: of the learning rate, a key of `schedules.SCHEDULES`.
-        lr: its peak.
-        noise_lr: factor on it for the noise strengths, whose gradients are the noisier the higher the rate.
-        momentum: of SGD, Nesterov's.
-        weight_decay: on every parameter.
+        replays: optimiser steps on each batch (m of free adversarial training).
+        epochs: passes over the training images.
+        batch_size: images of one step, summed over all processes.
+        accumulation: number of parts into which each process divides its share of a batch, to save memory.
+        schedule: learning-rate schedule, a key of `schedules.SCHEDULES`.
+        lr: peak learning rate of SGD.
+        noise_lr: factor on the learning rate for the learned strengths of the noise.
+        momentum: Nesterov momentum of SGD; 0 for none.
+        weight_decay: L2 penalty on every parameter.
         average: decay of the exponential weight average that is evaluated and kept; 0 keeps the weights themselves.
         precision: `auto` (bf16 where the hardware has units for it), `float32` or `bf16` (mixed).
-        keep: `best` robust validation accuracy, or `extremes`: beside it the best and the worst clean accuracy.
-        seed: of everything random.
-        validation_attack_images: how many validation images PGD-7 attacks after each epoch.
+        keep: checkpoints to keep: `best` for the best robust validation accuracy; `extremes` for those of the best and
+            the worst clean validation accuracy as well.
+        seed: seed of all random numbers.
+        validation_attack_images: number of validation images that PGD-7 attacks after each epoch.
     """
 
     recipe: str = "cni-w"
@@ -71,7 +75,7 @@ class TrainingConfig:
     injection: str = "cni-w"
     injection_strength: float = 1.0
     input_sigma: float = 0.0
-    input_sigma_units: str = "normalized"
+    input_sigma_normalized: float = 0.0
     input_draws: str = "fresh"
     start: str | None = None
     attack: str = "pgd"
@@ -79,9 +83,9 @@ class TrainingConfig:
     eps: float = 8 / 255
     eps_warmup: float = 0.0
     attack_steps: int = 7
-    attack_step: float = 0.25
+    relative_step_size: float = 0.25
     steps_warmup: float = 0.0
-    attack_samples: int = 8
+    eot_samples: int = 8
     loss: str = "adversarial"
     adversarial_weight: float = 0.5
     beta: float = 6.0
@@ -109,59 +113,68 @@ class TrainingConfig:
         choices = {
             "architecture": (*ARCHITECTURES, CUSTOM),
             "injection": PRESETS,
-            "input_sigma_units": ("normalized", "pixel"),
             "input_draws": ("fresh", "fixed"),
             "attack": (*TRAINING_ATTACKS, *EXAMPLES),
             "norm": ("linf", "l2"),
             "loss": LOSSES,
             "schedule": SCHEDULES,
             "precision": PRECISIONS,
-            "keep": KEPT,
+            "keep": KEEP_CHOICES,
         }
         for name, allowed in choices.items():
             check_choice(getattr(self, name), allowed, name)
         for name in (
-            *("attack_steps", "attack_samples", "loss_samples", "replays", "epochs", "batch_size", "accumulation"),
+            *("attack_steps", "eot_samples", "loss_samples", "replays", "epochs", "batch_size", "accumulation"),
             "validation_attack_images",
         ):
             check_positive(getattr(self, name), name)
         for name in (
-            *("injection_strength", "input_sigma", "eps", "attack_step", "beta", "weight_perturbation"),
+            *(
+                "injection_strength",
+                "input_sigma",
+                "input_sigma_normalized",
+                "eps",
+                "relative_step_size",
+                "beta",
+                "weight_perturbation",
+            ),
             *("lr", "noise_lr", "momentum", "weight_decay"),
         ):
             check_not_negative(getattr(self, name), name)
         for name in ("adversarial_weight", "label_smoothing", "average", "eps_warmup", "steps_warmup"):
             check_fraction(getattr(self, name), name)
+        if self.input_sigma > 0 and self.input_sigma_normalized > 0:
+            raise ArgumentError("input_sigma", "only one of input_sigma and input_sigma_normalized above 0", "both")
         if self.loss == "mart" and self.label_smoothing > 0:
-            raise ArgumentError("label_smoothing", "0 with the loss mart, which has hard labels", self.label_smoothing)
+            raise ArgumentError("label_smoothing", "0 with loss mart, which uses hard labels", self.label_smoothing)
 
     @property
     def needs_attack(self) -> bool:
-        """Whether the loss looks at adversarial examples at all."""
+        """Whether the loss uses adversarial examples."""
         if self.attack == "none":
             return False
         return {"trades": self.beta > 0, "mart": True}.get(self.loss, self.adversarial_weight > 0)
 
     def to_json(self) -> dict[str, Any]:
-        """The configuration as JSON values."""
+        """Return all settings as JSON values."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        """The configuration that `to_json` gave.
+        """Create a configuration from the values of `to_json`.
 
         Raises:
-            ArgumentError: a name that this version does not know, or a value of another type.
+            ArgumentError: a setting is unknown to this version, or its value has the wrong type.
         """
         known = {field.name: field for field in fields(cls)}
         for name, value in values.items():
             if name not in known:
-                near = difflib.get_close_matches(name, known)
-                hint = f"did you mean {' or '.join(near)}?" if near else ""
-                raise ArgumentError("config", "names that this version knows", name, hint)
+                similar = difflib.get_close_matches(name, known)
+                hint = f"did you mean {' or '.join(similar)}?" if similar else ""
+                raise ArgumentError("config", "settings that this version knows", name, hint)
             default = known[name].default
-            wanted = (str, type(None)) if default is None else (int, float) if type(default) is float else type(default)
-            if not isinstance(value, wanted) or isinstance(value, bool):
-                kind = getattr(known[name].type, "__name__", known[name].type)
-                raise ArgumentError("config", f"{name} of type {kind}", repr(value))
+            types = (str, type(None)) if default is None else (int, float) if type(default) is float else type(default)
+            if not isinstance(value, types) or isinstance(value, bool):
+                expected_type = getattr(known[name].type, "__name__", known[name].type)
+                raise ArgumentError("config", f"{name} of type {expected_type}", repr(value))
         return cls(**values)

@@ -1,46 +1,48 @@
-"""What a recipe costs, counted in forward passes of one image.
+"""Cost of a recipe, in forward passes per training image and epoch.
 
-A backward pass to the inputs costs as much as a forward pass; to inputs and weights, twice as much. Batch norms, noise
-and validation are not counted.
+A backward pass to the inputs costs as much as a forward pass, a backward pass to inputs and weights twice as much.
+Batch norms, noise and validation are not counted.
 """
 
 from smoothed.attacks import SINGLE_STEP_ATTACKS
-from smoothed.attacks.objectives import HELD_DRAWS
+from smoothed.attacks.objectives import MAX_STORED_DRAWS
 from smoothed.training.config import TrainingConfig
 
-ASCENT = 2
-"""A forward pass and a backward pass to the inputs."""
-DESCENT = 3
-"""A forward pass and a backward pass to inputs and weights."""
+INPUT_GRADIENT_COST = 2
+"""Cost of a forward pass and a backward pass to the inputs."""
+WEIGHT_GRADIENT_COST = 3
+"""Cost of a forward pass and a backward pass to inputs and weights."""
 
 
 def forward_equivalents(config: TrainingConfig) -> int:
-    """Forward passes that one image costs in an epoch, at full radius and steps."""
-    descents = _passes(config) * DESCENT * (2 if config.weight_perturbation else 1)
-    return config.replays * (_examples(config) + descents)
+    """Cost of one image in an epoch, in forward passes, with the full number of attack steps."""
+    loss_cost = _loss_terms(config) * WEIGHT_GRADIENT_COST * (2 if config.weight_perturbation else 1)
+    return config.replays * (_attack_cost(config) + loss_cost)
 
 
-def _examples(config: TrainingConfig) -> int:
-    ascents = config.attack_steps * ASCENT
+def _attack_cost(config: TrainingConfig) -> int:
+    single_draw_cost = config.attack_steps * INPUT_GRADIENT_COST
     if not config.needs_attack or config.attack == "free":
         return 0
     if config.attack in SINGLE_STEP_ATTACKS:
-        return ASCENT
+        return INPUT_GRADIENT_COST
     if config.attack == "kl":
-        return 1 + ascents
+        return 1 + single_draw_cost
     if config.attack == "iaat":
-        return 3 * ascents + 2  # the larger radius and the image's own are tried, then the chosen one is attacked
-    samples = config.attack_samples
-    if config.attack == "smoothadv" and samples > HELD_DRAWS:
-        return config.attack_steps * (1 + samples * (1 + ASCENT))  # every draw is met twice, the first three times
-    return ascents * (samples if config.attack in ("epgd", "epgd-loss", "smoothadv") else 1)
+        return 3 * single_draw_cost + 2  # attacks at three radii; two of them are followed by a forward pass
+    samples = config.eot_samples
+    if config.attack == "smoothadv" and samples > MAX_STORED_DRAWS:
+        # Draws that are not stored are computed twice.
+        return config.attack_steps * (1 + samples * (1 + INPUT_GRADIENT_COST))
+    return single_draw_cost * (samples if config.attack in ("epgd", "epgd-loss", "smoothadv") else 1)
 
 
-def _passes(config: TrainingConfig) -> int:
-    two = {
+def _loss_terms(config: TrainingConfig) -> int:
+    """Number of forward passes in the loss of one image, over all its draws."""
+    has_two_terms = {
         "adversarial": 0 < config.adversarial_weight < 1,
         "bernoulli": False,
         "trades": config.beta > 0,
         "mart": config.beta > 0,
     }
-    return config.loss_samples * (2 if two[config.loss] else 1)
+    return config.loss_samples * (2 if has_two_terms[config.loss] else 1)

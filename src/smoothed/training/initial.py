@@ -1,4 +1,4 @@
-"""The network a run starts from: new, a checkpoint to fine-tune, or one's own."""
+"""Network from which a training run starts: a new one, a checkpoint to fine-tune, or the user's own."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,28 +10,30 @@ from smoothed.checkpoint import CUSTOM, load, locate, misfit, read_header
 from smoothed.data.channels import channel_statistics
 from smoothed.data.images import Images
 from smoothed.errors import ArgumentError, CheckpointError
-from smoothed.injection import inject_preset, noise_layers, reinject
+from smoothed.injection import PRESETS, inject_preset, noise_layers, reinject
 from smoothed.models import CIFAR10_MEAN, CIFAR10_STD, CIFAR100_MEAN, CIFAR100_STD, build
 from smoothed.rng.seeds import mix
 from smoothed.training.config import TrainingConfig
+from smoothed.training.recipes import RECIPES
 
 STATISTICS = {"cifar10": (CIFAR10_MEAN, CIFAR10_STD), "cifar100": (CIFAR100_MEAN, CIFAR100_STD)}
 
-# The stream of randomness that initial weights are drawn from; the loop's own streams count from 1.
-INITIAL = 0
+# Random stream of the initial weights; the streams in `batch` have the numbers from 1.
+INITIAL_WEIGHTS = 0
 
 Changes = list[dict[str, Any]]
+"""Injected noise as JSON values, in the format of `Injection.to_json`."""
 
 
 @dataclass(frozen=True)
-class Start:
-    """Where a run starts.
+class InitialNetwork:
+    """Network from which a run starts, and its origin.
 
     Attributes:
-        model: the network with its noise.
-        injection: the noise as JSON values.
-        parent: the training record of the checkpoint it comes from, if any.
-        std: the data's deviation, one number a channel, in pixel units.
+        model: network with its injected noise.
+        injection: the injected noise as JSON values.
+        parent: training record of the checkpoint that the network comes from; empty if there is none.
+        std: standard deviation of the data per channel, in pixel units of [0, 1].
     """
 
     model: nn.Module
@@ -40,68 +42,90 @@ class Start:
     std: tuple[float, ...]
 
 
-def initial_network(config: TrainingConfig, train_set: Images, network: nn.Module | None = None) -> Start:
-    """The network that `config` starts from.
+def initial_network(config: TrainingConfig, train_set: Images, network: nn.Module | None = None) -> InitialNetwork:
+    """Create the network from which a run of `config` starts.
 
-    A checkpoint keeps its noise and its learned strengths, times the configuration's `injection_strength`; noise that
-    the configuration has beyond it is put in.
+    A checkpoint keeps its noise with the learned strengths, multiplied by `config.injection_strength`. Noise of
+    `config.injection` that the checkpoint lacks is added.
 
     Args:
-        config: names architecture, noise and checkpoint.
-        train_set: its classes, and the statistics of its images where `STATISTICS` has none.
-        network: one's own, from images in [0, 1] to logits, in place of the architecture; changed in place.
+        config: configuration with architecture, injection, seed and the checkpoint to start from.
+        train_set: training images, for the class names; data sets without an entry in `STATISTICS` are normalised by
+            the statistics of these images.
+        network: network of your own from images in [0, 1] to logits, to train instead of the architecture; the noise is
+            added in place.
 
     Raises:
-        ArgumentError: a network of one's own without `architecture="custom"`, or the other way round.
-        CheckpointError: the checkpoint is unreadable, or of another architecture, other classes, or another noise.
+        ArgumentError: `network` is given without `architecture="custom"` or the other way round, or together with
+            `start`.
+        CheckpointError: the checkpoint cannot be read, or has another architecture, other classes, or noise that the
+            injection does not include.
     """
     if (network is not None) != (config.architecture == CUSTOM):
         got = f"{config.architecture} and {'a' if network is not None else 'no'} network"
-        raise ArgumentError("network", f"a network with the architecture {CUSTOM}, and only then", got)
+        raise ArgumentError("network", f"a network if, and only if, the architecture is {CUSTOM}", got)
     mean, std = STATISTICS[config.data] if config.data in STATISTICS else channel_statistics(train_set)
     if network is not None:
         if config.start is not None:
-            raise ArgumentError("start", "none with a network of your own", config.start, "load its weights first")
-        return Start(network, inject_preset(network, config.injection, config.injection_strength).to_json(), {}, std)
+            raise ArgumentError("start", "none with a network of your own", config.start, "load its weights yourself")
+        return InitialNetwork(
+            network, inject_preset(network, config.injection, config.injection_strength).to_json(), {}, std
+        )
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(mix(config.seed, INITIAL))  # the CPU's alone, which the fork gives back
+        torch.default_generator.manual_seed(mix(config.seed, INITIAL_WEIGHTS))  # the fork restores this generator only
         new = build(config.architecture, num_classes=len(train_set.classes), mean=mean, std=std)
     if config.start is None:
-        return Start(new, inject_preset(new, config.injection, config.injection_strength).to_json(), {}, std)
+        return InitialNetwork(new, inject_preset(new, config.injection, config.injection_strength).to_json(), {}, std)
     return _fine_tuned(config, train_set.classes, new, std)
 
 
-def _fine_tuned(config: TrainingConfig, classes: tuple[str, ...], new: nn.Module, std: tuple[float, ...]) -> Start:
+def _fine_tuned(
+    config: TrainingConfig, classes: tuple[str, ...], new: nn.Module, std: tuple[float, ...]
+) -> InitialNetwork:
+    """The network of the checkpoint `config.start`; `new` is an untrained network of the architecture."""
     assert config.start is not None  # noqa: S101
     path = locate(config.start)
-    header = read_header(path)
-    model = load(path)
+    header, model = read_header(path), load(path)
     if header.get("architecture") != config.architecture:
         with torch.random.fork_rng(devices=[]):
             bare = build(header["architecture"], num_classes=len(classes)).state_dict()
         raise CheckpointError(
-            f"{config.start}: expected architecture {config.architecture}, got {header['architecture']}; "
-            f"{misfit(bare, new.state_dict())}"
+            f"{config.start}: expected architecture {config.architecture}, got {header['architecture']} "
+            f"({misfit(bare, new.state_dict())}); pass --architecture {header['architecture']} to fine-tune it"
         )
     if header.get("classes") != list(classes):
         raise CheckpointError(f"{config.start}: expected classes {list(classes)}, got {header.get('classes')}")
     for layer in noise_layers(model):
         layer.scale_(config.injection_strength)
-    wanted = inject_preset(new, config.injection, config.injection_strength).to_json()
-    present: Changes = header.get("injection", [])
-    known, asked = [_place(change) for change in present], [_place(change) for change in wanted]
-    strange = [change for change, place in zip(present, known, strict=True) if place not in asked]
-    if strange:
-        first = strange[0]
-        raise CheckpointError(
-            f"{config.start}: expected a network with {config.injection}, part of it or no noise, got "
-            f"{first['law']} on {first['layer']}.{first['target']}"
-        )
-    added = [change for change, place in zip(wanted, asked, strict=True) if place not in known]
+    injection = inject_preset(new, config.injection, config.injection_strength)
+    required, present = injection.to_json(), header.get("injection", [])
+    injection.undo()
+    unexpected = [change for change in present if _without_strengths(change) not in map(_without_strengths, required)]
+    if unexpected:
+        raise CheckpointError(_describe_unexpected_noise(config, new, present, unexpected[0]))
+    added = [change for change in required if _without_strengths(change) not in map(_without_strengths, present)]
     reinject(model, added)
-    return Start(model, present + added, header.get("training", {}), std)
+    return InitialNetwork(model, present + added, header.get("training", {}), std)
 
 
-def _place(change: dict[str, Any]) -> list[tuple[str, Any]]:
-    """What is noisy and by which law, without where its strengths started."""
+def _without_strengths(change: dict[str, Any]) -> list[tuple[str, Any]]:
+    """The layer, target and law of injected noise, without its initial strengths."""
     return sorted((k, v) for k, v in change.items() if not k.startswith("initial"))
+
+
+def _describe_unexpected_noise(
+    config: TrainingConfig, network: nn.Module, present: Changes, unexpected: dict[str, Any]
+) -> str:
+    """An error message about noise of the checkpoint that the injection of `config` does not include."""
+    recipe = RECIPES.get(config.recipe)
+    of_recipe = recipe is not None and recipe.config().injection == config.injection
+    origin = f"recipe {config.recipe}" if of_recipe else f"--injection {config.injection}"
+    expected = "none" if config.injection == "none" else f"only {config.injection}" if of_recipe else "other noise"
+    message = f"{config.start} already has {unexpected['law']} noise; {origin} expects {expected}"
+    for preset in PRESETS:
+        injection = inject_preset(network, preset)
+        kinds = [_without_strengths(change) for change in injection.to_json()]
+        injection.undo()
+        if all(_without_strengths(change) in kinds for change in present):
+            return f"{message}. Pass --injection {preset} to keep it"
+    return message

@@ -1,4 +1,4 @@
-"""Let a step end before Ctrl-C takes effect: half a step is no state to save."""
+"""Delay Ctrl-C until the current step has ended, so that the state can be saved."""
 
 import signal
 import threading
@@ -7,9 +7,9 @@ from typing import Self
 
 
 class DeferredInterrupt:
-    """Inside the block, the first Ctrl-C only sets `requested`; a second one interrupts at once.
+    """Context manager in which the first Ctrl-C only sets `requested`; a second one interrupts at once.
 
-    Does nothing in threads other than the main one, where Python delivers no signals.
+    It has no effect outside the main thread, because Python delivers signals to the main thread only.
     """
 
     def __init__(self) -> None:

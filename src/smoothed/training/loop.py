@@ -1,7 +1,8 @@
-"""The one training loop, for every recipe: batch -> examples -> loss -> step, under Accelerate.
+"""Training loop of all recipes: batch -> examples -> loss -> step, under Accelerate.
 
-Everything random in a step is a function of (seed, step, image), and everything in an epoch's order of (seed, epoch).
-So a run that was killed and resumed ends with the weights of one that was not, on any number of processes, to rounding.
+The random numbers of a step are a function of (seed, step, image), and the order of an epoch is a function of
+(seed, epoch). A resumed run therefore ends with the weights of an uninterrupted one, up to rounding, for any number of
+processes.
 """
 
 import time
@@ -30,39 +31,50 @@ from smoothed.training.step import take_step
 from smoothed.training.validation import validate
 from smoothed.utils.devices import Precision, best_device, resolve_precision
 
-# Processes agree on whether to stop, and look whether losses are numbers, this often: both make a GPU wait.
-AGREE_EVERY = 20
+# Steps between synchronisations, in which processes agree on stopping and check the losses; both make a GPU wait.
+SYNCHRONISE_EVERY = 20
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is: shown while it goes on. `loss` makes a GPU wait, so ask for it when you show it."""
+    """Progress of a run, for display.
+
+    Attributes:
+        step: number of finished steps.
+        total_steps: steps of the whole run.
+        epoch: index of the current epoch, from 0.
+        epochs: epochs of the whole run.
+        clean_accuracy: validation accuracy after the last finished epoch, in [0, 1]; None before the first.
+        robust_accuracy: validation accuracy under PGD-7 after the same epoch, in [0, 1] or None.
+        latest_loss: loss of the last step on this process, a scalar tensor on the device.
+    """
 
     step: int
     total_steps: int
     epoch: int
     epochs: int
-    clean: float | None
-    robust: float | None
-    latest: Tensor
+    clean_accuracy: float | None
+    robust_accuracy: float | None
+    latest_loss: Tensor
 
     @property
     def loss(self) -> float:
-        """The last step's loss on this process."""
-        return float(self.latest)
+        """Loss of the last step on this process. Reading it makes a GPU wait."""
+        return float(self.latest_loss)
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How a call of `train` ended: `finished`, or stopped by its time limit with the state saved.
+class TrainingResult:
+    """Outcome of a call of `train`, which ends with the run or at its time limit.
 
     Attributes:
-        finished: whether the run is over.
-        step: steps done.
+        finished: whether the run is complete; if not, its state has been saved.
+        step: number of finished steps.
         total_steps: steps of the whole run.
-        best: the numbers of the epoch with the best robust validation accuracy.
-        seconds: of the run, over all calls.
-        fallback: what could not be made fast, and why.
+        best: epoch number and accuracies of the epoch with the best robust validation accuracy; None before the first
+            epoch ends.
+        seconds: duration of the run, summed over all calls.
+        fallback: reason why attacks could not use a fused or compiled network; None if they could.
     """
 
     finished: bool
@@ -86,43 +98,45 @@ def train(
     compiled: bool = False,
     on_step: Callable[[Progress], None] | None = None,
     command: str | None = None,
-) -> Outcome:
-    """Train, or go on where the run in `folder` stopped, as one process or as one of several that Accelerate started.
+) -> TrainingResult:
+    """Train a network, or continue the run in `folder`, in one process or in several that Accelerate started.
 
-    After each epoch the validation set is measured: clean, and its first images under PGD-7. `folder` gets
-    `best.safetensors` (the best robust accuracy there), `last.safetensors`, where the configuration keeps extremes
-    `converged.safetensors` and `diverged.safetensors` (the best and the worst clean accuracy), `card.json`,
-    `metrics.jsonl`, TensorBoard's files, and the state under `state/`.
+    After each epoch, clean accuracy is measured on the validation set, and accuracy under PGD-7 on its first images.
+    `folder` receives `best.safetensors` (best robust validation accuracy), `last.safetensors`, `card.json`,
+    `metrics.jsonl`, TensorBoard's files, and the state under `state/`; with `config.keep="extremes"` also
+    `converged.safetensors` and `diverged.safetensors` (best and worst clean validation accuracy).
 
     Args:
-        config: what to train and how.
-        train_set: the training part; moved to the device if it is one that lies in memory.
-        validation_set: what choices are made on; never the test set.
-        folder: of the run; all processes must see it.
-        network: your own, from images in [0, 1] to logits, with the configuration's architecture `custom`; changed in
-            place. Its noise is the configuration's.
-        attack: your own, in place of the configuration's; runs in eval mode or not as it likes.
-        time_limit: seconds after which the state is saved and the call returns.
-        save_every: seconds between saved states; one is saved after each epoch, at the end and at Ctrl-C anyway.
-        compiled: whether torch.compile makes the network that attacks see.
-        on_step: called after each step.
-        command: what the user typed, for the card.
+        config: settings of the run.
+        train_set: training images; a set in memory is moved to the device.
+        validation_set: held-out images that decide which checkpoints are kept; never the test set.
+        folder: folder of the run, visible to all processes.
+        network: network of your own from images in [0, 1] to logits, with `config.architecture="custom"`. It is trained
+            in place, with the noise of the configuration.
+        attack: attack of your own, in place of the configuration's. It is called with the network in train mode and may
+            switch to eval mode.
+        time_limit: seconds after which the state is saved and the call returns; None for no limit.
+        save_every: seconds between saved states. States are also saved after each epoch, at the end and at Ctrl-C.
+        compiled: whether to compile the attacked network with torch.compile.
+        on_step: function called after each step.
+        command: command line of the run, for the model card.
 
     Returns:
-        How it ended.
+        Whether the run is complete, its best validation accuracies, and its duration.
 
     Raises:
-        ArgumentError: a batch too small for so many processes, or a network without the architecture `custom`.
-        CheckpointError: the folder holds another configuration's run.
-        DivergedError: a loss was no number; the last state saved is from before.
-        OutputError: something could not be written; the last state saved is intact.
-        KeyboardInterrupt: after Ctrl-C, once the step has ended and the state is saved.
+        ArgumentError: the batch is too small for the number of processes and parts, or `network` and the architecture
+            `custom` are not given together.
+        CheckpointError: the folder holds a run of another configuration.
+        DivergedError: a loss or a weight is NaN or infinite; the last saved state is from before.
+        OutputError: a file could not be written; the last saved state is intact.
+        KeyboardInterrupt: Ctrl-C was pressed; the step was finished and the state saved.
     """
-    begun = time.monotonic()
+    start_time = time.monotonic()
     _require_folder(folder)
     accelerator = accelerator_for(config, folder)
     run = Run(config, train_set, accelerator, network=network, attack=attack)
-    session = Session(run, validation_set.to(accelerator.device), folder, command, begun)
+    session = TrainingSession(run, validation_set.to(accelerator.device), folder, command, start_time)
     total = run.plan.steps
     last_save = time.monotonic()
     with _tracking(accelerator), DeferredInterrupt() as interrupt:
@@ -133,103 +147,104 @@ def train(
             run.step += 1
             if on_step is not None:
                 on_step(session.progress(batch.epoch))
-            agrees = batch.ends_epoch or accelerator.num_processes == 1 or run.step % AGREE_EVERY == 0
+            synchronises = batch.ends_epoch or accelerator.num_processes == 1 or run.step % SYNCHRONISE_EVERY == 0
             out_of_time = time_limit is not None and session.elapsed() > time_limit
-            stops = agrees and _any(accelerator, out_of_time or interrupt.requested)
-            due = agrees and _any(accelerator, time.monotonic() - last_save > save_every)
-            if batch.ends_epoch or stops or due or run.step % AGREE_EVERY == 0:
-                session.require_numbers()
+            stops = synchronises and _any(accelerator, out_of_time or interrupt.requested)
+            save_due = synchronises and _any(accelerator, time.monotonic() - last_save > save_every)
+            if batch.ends_epoch or stops or save_due or run.step % SYNCHRONISE_EVERY == 0:
+                session.check_finite()
             if batch.ends_epoch:
                 session.end_epoch(batch.epoch + 1)
-            if batch.ends_epoch or stops or due:
+            if batch.ends_epoch or stops or save_due:
                 session.store()
                 last_save = time.monotonic()
             if stops:
                 break
     if interrupt.requested:
         raise KeyboardInterrupt
-    return Outcome(run.step >= total, run.step, total, run.kept.get("best"), run.seconds, run.fallback)
+    return TrainingResult(run.step >= total, run.step, total, run.kept.get("best"), run.seconds, run.fallback)
 
 
-class Session:
-    """One call of `train`: a run, where it is written, and the clock."""
+class TrainingSession:
+    """One call of `train`: the run, its output files, and its duration."""
 
-    def __init__(self, run: Run, validation_set: Images, folder: Path, command: str | None, begun: float) -> None:
-        self.begun = begun
+    def __init__(self, run: Run, validation_set: Images, folder: Path, command: str | None, start_time: float) -> None:
+        self.start_time = start_time
         self.run, self.validation_set, self.folder, self.command = run, validation_set, folder, command
         saved = load_state(folder / "state")
         if saved is not None:
             run.restore(*saved)
         self.seconds_before, self.first_step = run.seconds, run.step
         self.metrics = Metrics(folder, run.accelerator, run.step)
-        self.numbers = (self.metrics.read() or [{}])[-1]
+        self.latest_metrics = (self.metrics.read() or [{}])[-1]
 
     def elapsed(self) -> float:
-        """Seconds of this call."""
-        return time.monotonic() - self.begun
+        """Seconds since the call of `train` started."""
+        return time.monotonic() - self.start_time
 
     def progress(self, epoch: int) -> Progress:
-        """Where the run is."""
-        clean, robust = self.numbers.get("validation_clean"), self.numbers.get("validation_robust")
+        """Progress of the run, in epoch `epoch` (from 0)."""
+        clean, robust = self.latest_metrics.get("validation_clean"), self.latest_metrics.get("validation_robust")
         run = self.run
         return Progress(run.step, run.plan.steps, epoch, run.config.epochs, clean, robust, run.losses[-1])
 
     def losses(self) -> list[float]:
-        """The losses of this epoch's steps, the mean over all processes."""
+        """Losses of this epoch's steps, averaged over all processes."""
         if not self.run.losses:
             return []
-        own = torch.stack(self.run.losses)
-        return self.run.accelerator.reduce(own, "mean").tolist()  # pyright: ignore[reportAttributeAccessIssue]
+        local = torch.stack(self.run.losses)
+        return self.run.accelerator.reduce(local, "mean").tolist()  # pyright: ignore[reportAttributeAccessIssue]
 
-    def require_numbers(self) -> None:
-        """Raise `DivergedError` where a loss, or what would be saved, is no number: the last good state stays."""
+    def check_finite(self) -> None:
+        """Raise `DivergedError` if a loss or a tensor of the state is NaN or infinite, before the state is saved."""
         run = self.run
         losses = torch.tensor(self.losses())
-        wrong = (~losses.isfinite()).nonzero()
-        if len(wrong):
-            step = run.step - len(losses) + int(wrong[0]) + 1
-            raise self._diverged(f"the loss of step {step} of {run.plan.steps} is {float(losses[wrong[0]])}")
-        tensors = {f"{name} ({group})": t for group, named in run.groups().items() for name, t in named.items()}
+        not_finite = (~losses.isfinite()).nonzero()
+        if len(not_finite):
+            step = run.step - len(losses) + int(not_finite[0]) + 1
+            raise self._diverged(f"the loss of step {step} of {run.plan.steps} is {float(losses[not_finite[0]])}")
+        tensors = {f"{name} ({group})": t for group, named in run.tensor_groups().items() for name, t in named.items()}
         finite = torch.stack([tensor.isfinite().all().to(run.accelerator.device) for tensor in tensors.values()])
         if _any(run.accelerator, not finite.all()):
-            broken = [name for name, good in zip(tensors, finite.tolist(), strict=True) if not good]
-            which = broken[0] if broken else "something on another process"
-            raise self._diverged(f"after step {run.step} of {run.plan.steps}, {which} is not finite")
+            broken = [name for name, is_finite in zip(tensors, finite.tolist(), strict=True) if not is_finite]
+            first = broken[0] if broken else "a tensor of another process"
+            raise self._diverged(f"after step {run.step} of {run.plan.steps}, {first} is not finite")
 
-    def _diverged(self, what: str) -> DivergedError:
-        last, change = self.folder / "last.safetensors", "a lower --lr, or with --precision float32"
-        advice = f"start in a new folder with {change}"
+    def _diverged(self, symptom: str) -> DivergedError:
+        last, change = self.folder / "last.safetensors", "a lower --lr or --precision float32"
+        hint = f"start again in a new folder with {change}"
         if last.is_file():
-            advice = f"the last epoch's network is in {last}: go on from it (--from) in a new folder with {change}"
-        return DivergedError(f"training diverged: {what}; {advice}")
+            hint = f"continue from the last epoch (--from {last}) in a new folder with {change}"
+        return DivergedError(f"training diverged: {symptom}; {hint}")
 
     def end_epoch(self, epoch: int) -> None:
-        """Measure the validation set, keep the networks worth keeping, log the numbers and write the card."""
+        """Validate, save the checkpoints, log the metrics and write the model card; `epoch` counts from 1."""
         run = self.run
         run.seconds = self.seconds_before + self.elapsed()
         losses = self.losses()
         clean, robust = validate(run, self.validation_set)
         numbers = {"epoch": epoch, "validation_clean": clean, "validation_robust": robust}
-        self.numbers = numbers
-        for name in self._worth_keeping(clean, robust):
+        self.latest_metrics = numbers
+        for name in self._new_records(clean, robust):
             run.kept[name] = numbers
-            self._keep(name, numbers)
-        self._keep("last", numbers)
+            self._save_checkpoint(name, numbers)
+        self._save_checkpoint("last", numbers)
         self.metrics.log(run.step, **numbers, loss=sum(losses) / len(losses), seconds=run.seconds)
         if run.accelerator.is_main_process:
             write_card(run, self.folder, self.metrics.read(), self.command)
         run.losses = []
 
     def store(self) -> None:
-        """Save the state, from the main process; the others wait, so that none runs ahead of what is saved."""
+        """Save the state in the main process; the others wait, so that no process runs ahead of the saved state."""
         run = self.run
         run.seconds = self.seconds_before + self.elapsed()
         losses = self.losses()
         if run.accelerator.is_main_process:
-            save_state(self.folder / "state", run.step, run.groups(), run.meta(losses))
+            save_state(self.folder / "state", run.step, run.tensor_groups(), run.meta(losses))
         run.accelerator.wait_for_everyone()
 
-    def _worth_keeping(self, clean: float, robust: float) -> list[str]:
+    def _new_records(self, clean: float, robust: float) -> list[str]:
+        """The names of the checkpoints that an epoch with these accuracies replaces."""
         better = {
             "best": lambda old: robust > old["validation_robust"],
             "converged": lambda old: clean > old["validation_clean"],
@@ -238,13 +253,13 @@ class Session:
         names = better if self.run.config.keep == "extremes" else ("best",)
         return [name for name in names if name not in self.run.kept or better[name](self.run.kept[name])]
 
-    def _keep(self, name: str, numbers: dict[str, float]) -> None:
+    def _save_checkpoint(self, name: str, numbers: dict[str, float]) -> None:
         run = self.run
         if not run.accelerator.is_main_process:
             return
         training = {**training_record(run, self.command), "validation": numbers}
-        header = describe(run.config.architecture, run.result, run.injection, run.classes, training=training)
-        save(self.folder / f"{name}.safetensors", run.result, header)
+        header = describe(run.config.architecture, run.evaluated_model, run.injection, run.classes, training=training)
+        save(self.folder / f"{name}.safetensors", run.evaluated_model, header)
 
 
 def _any(accelerator: Accelerator, flag: bool) -> bool:
@@ -256,18 +271,18 @@ def _any(accelerator: Accelerator, flag: bool) -> bool:
 
 
 def accelerator_for(config: TrainingConfig, folder: Path) -> Accelerator:
-    """The Accelerator of a run of `config` in `folder`: its precision, its parts, and the processes there are."""
+    """Create the Accelerator of a run, with the precision and accumulation of `config` and all running processes."""
     device = best_device()
     resolved: Precision = resolve_precision(config.precision, device)
     precision = {"float32": "no", "bf16": "bf16"}[resolved]
     shared = AcceleratorState._shared_state  # pyright: ignore[reportPrivateUsage]
     if shared and AcceleratorState().mixed_precision != precision:
-        # Accelerate keeps one configuration a process, and would refuse a second run with another precision.
+        # Accelerate keeps one configuration per process and would refuse a second run with another precision.
         AcceleratorState._reset_state()  # pyright: ignore[reportPrivateUsage]
-    # Each process has its own batch statistics, unless they are synchronised: buffers are not sent around.
+    # Batch statistics are either synchronised by the layers or separate for each process; they are never broadcast.
     parallel = DistributedDataParallelKwargs(broadcast_buffers=False)
     return Accelerator(
-        cpu=device.type == "cpu",  # or several processes on CPUs would not find each other
+        cpu=device.type == "cpu",  # without it, several processes on CPUs would not connect
         mixed_precision=precision,
         gradient_accumulation_steps=config.accumulation,
         log_with="tensorboard",
@@ -278,7 +293,7 @@ def accelerator_for(config: TrainingConfig, folder: Path) -> Accelerator:
 
 @contextmanager
 def _tracking(accelerator: Accelerator) -> Iterator[None]:
-    """TensorBoard's writer, closed whatever happens; the processes stay together, for a next run."""
+    """TensorBoard logging inside the block. The process group stays open for a next run."""
     accelerator.init_trackers("tensorboard")
     try:
         yield
@@ -291,4 +306,4 @@ def _require_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{folder}: could not be made ({error.strerror or error})") from error
+        raise OutputError(f"{folder}: could not be created ({error.strerror or error})") from error

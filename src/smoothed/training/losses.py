@@ -1,7 +1,7 @@
-"""Training losses: what the network descends once the adversarial examples are made. Pure functions, then their names.
+"""Training losses, as functions of clean and adversarial images, and their names.
 
-Each forward pass has fresh noise and, in train mode, its own batch statistics. A term of weight 0 costs nothing.
-All are means over the batch, in nats; logits are taken to float32 (float64 stays).
+All losses are means over the batch, in nats, computed in float32 (float64 for float64 logits). Each forward pass has
+fresh noise and, in train mode, its own batch statistics. Terms of weight 0 are not computed.
 """
 
 from collections.abc import Callable
@@ -31,15 +31,15 @@ def adversarial_loss(
     """(1 - w) CE(f(clean)) + w CE(f(adversarial)) (eq. 6).
 
     Args:
-        model: from images to logits (N, K).
-        clean: images in [0, 1], (N, C, H, W).
-        adversarial: likewise.
-        labels: (N,).
-        weight: w in [0, 1].
-        label_smoothing: s in [0, 1]: the target is (1 - s) on the label plus s / K on every class.
+        model: classifier f from images to logits (N, K).
+        clean: clean images in [0, 1], float (N, C, H, W).
+        adversarial: adversarial images in [0, 1], float (N, C, H, W).
+        labels: true classes, int64 (N,).
+        weight: weight w of the adversarial term, in [0, 1].
+        label_smoothing: s in [0, 1]; the target is (1 - s) on the label plus s / K on every class.
 
     Returns:
-        A number.
+        Scalar loss.
     """
     loss = clean.new_zeros(())
     for share, images in ((1 - weight, clean), (weight, adversarial)):
@@ -59,19 +59,19 @@ def bernoulli_loss(
     label_smoothing: float = 0.0,
     randomness: Randomness = None,
 ) -> Tensor:
-    """CE(f(x + B delta)), B ~ Bernoulli(q) for each image: eq. 23 but for its Gaussian part, which is the input noise.
+    """CE(f(x + B delta)), B ~ Bernoulli(q) for each image (eq. 23, whose Gaussian part is the training's input noise).
 
     Args:
-        model: as in `adversarial_loss`, as are `clean`, `adversarial`, `labels` and `label_smoothing`.
-        clean: x.
-        adversarial: x + delta.
-        labels: (N,).
-        weight: q in [0, 1].
-        label_smoothing: s in [0, 1].
-        randomness: of B.
+        model: classifier f from images to logits (N, K).
+        clean: clean images x in [0, 1], float (N, C, H, W).
+        adversarial: adversarial images x + delta in [0, 1], float (N, C, H, W).
+        labels: true classes, int64 (N,).
+        weight: probability q of an adversarial image, in [0, 1].
+        label_smoothing: s in [0, 1]; the target is (1 - s) on the label plus s / K on every class.
+        randomness: source of the random numbers B.
 
     Returns:
-        A number; its expectation is the loss of `adversarial_loss` at w = q, but for batch statistics.
+        Scalar loss. Its expectation equals `adversarial_loss` at w = q, up to differences in batch statistics.
     """
     draws = uniform_(torch.empty(len(clean), 1, 1, 1, device=clean.device), 0, 1, randomness)
     images = torch.where(draws < weight, adversarial, clean)
@@ -90,15 +90,15 @@ def trades_loss(
     """CE(f(clean)) + beta KL(f(clean) || f(adversarial)) (Zhang et al., 2019, eq. 5 with beta = 1 / lambda).
 
     Args:
-        model: as in `adversarial_loss`, as are `clean`, `adversarial`, `labels` and `label_smoothing`.
-        clean: x.
-        adversarial: x', which the divergence was raised at.
-        labels: (N,).
-        beta: 1 / lambda, at least 0; at 0 this is natural training.
-        label_smoothing: s in [0, 1], of the first term.
+        model: classifier f from images to logits (N, K).
+        clean: clean images in [0, 1], float (N, C, H, W).
+        adversarial: adversarial images in [0, 1], float (N, C, H, W), which maximise the divergence.
+        labels: true classes, int64 (N,).
+        beta: weight of the divergence, 1 / lambda, at least 0; 0 is natural training.
+        label_smoothing: s in [0, 1]; the target of the first term is (1 - s) on the label plus s / K on every class.
 
     Returns:
-        A number. The gradient goes through both sides of the divergence.
+        Scalar loss. The gradient flows through both arguments of the divergence.
     """
     natural = _logits(model, clean)
     loss = functional.cross_entropy(natural, labels, label_smoothing=label_smoothing)
@@ -115,34 +115,43 @@ def mart_loss(
     *,
     beta: float,
 ) -> Tensor:
-    """BCE(p(x'), y) + beta KL(p(x) || p(x')) (1 - p_y(x)) (Wang et al., 2020, eq. 11 with beta its lambda).
+    """BCE(p(x'), y) + beta KL(p(x) || p(x')) (1 - p_y(x)) (Wang et al., 2020, eq. 11 with beta = lambda).
 
-    BCE is the boosted cross-entropy, -log p_y(x') - log(1 - max over k != y of p_k(x')) (its eq. 8).
+    BCE is the boosted cross-entropy, -log p_y(x') - log(1 - max over k != y of p_k(x')) (their eq. 8).
 
     Args:
-        model: as in `adversarial_loss`, as are `clean`, `adversarial` and `labels`.
-        clean: x.
-        adversarial: x'.
-        labels: (N,).
-        beta: at least 0; at 0 this is BCE alone.
+        model: classifier from images to logits (N, K), whose softmax is p.
+        clean: clean images x in [0, 1], float (N, C, H, W).
+        adversarial: adversarial images x' in [0, 1], float (N, C, H, W).
+        labels: true classes y, int64 (N,).
+        beta: weight of the divergence term, at least 0; 0 leaves BCE only.
 
     Returns:
-        A number. The gradient goes through both sides of the divergence and through its weight, as the authors' does.
+        Scalar loss. The gradient flows through both arguments of the divergence and through its weight, as in the
+        authors' code.
     """
     attacked = _logits(model, adversarial)
     loss = boosted_cross_entropy(attacked, labels).mean()
     if beta > 0:
         natural = _logits(model, clean)
-        missed = 1 - natural.softmax(1).gather(1, labels[:, None])[:, 0]
-        loss = loss + beta * (_divergence(natural, attacked) * missed).mean()
+        misclassification = 1 - natural.softmax(1).gather(1, labels[:, None])[:, 0]
+        loss = loss + beta * (_divergence(natural, attacked) * misclassification).mean()
     return loss
 
 
 def boosted_cross_entropy(logits: Float[Tensor, "n k"], labels: Labels) -> Float[Tensor, " n"]:
-    """-log p_y - log(1 - max over k != y of p_k), exact where the wrong class is all but certain."""
-    own = functional.one_hot(labels, logits.shape[1]).bool()
-    wrong = logits.masked_fill(own, -torch.inf).argmax(1, keepdim=True)
-    # 1 - p_k is the mass of the other classes: a difference of logarithms, never of probabilities near 1.
+    """-log p_y - log(1 - max over k != y of p_k) of each image, accurate also if a wrong class has p_k near 1.
+
+    Args:
+        logits: logits (N, K), whose softmax is p.
+        labels: true classes y, int64 (N,).
+
+    Returns:
+        Losses, (N,), in nats.
+    """
+    is_label = functional.one_hot(labels, logits.shape[1]).bool()
+    wrong = logits.masked_fill(is_label, -torch.inf).argmax(1, keepdim=True)
+    # log(1 - p_k) is computed as the log of the other classes' mass, because 1 - p_k loses precision for p_k near 1.
     others = logits.scatter(1, wrong, -torch.inf).logsumexp(1) - logits.logsumexp(1)
     return functional.cross_entropy(logits, labels, reduction="none") - others
 
@@ -159,11 +168,11 @@ def _logits(model: Classifier, images: Tensor) -> Tensor:
 
 
 Loss = Callable[[Classifier, Tensor, Tensor, Tensor, Randomness], Tensor]
-"""A loss with its options settled: from (model, clean, adversarial, labels, randomness) to a number to descend."""
+"""Function from (model, clean, adversarial, labels, randomness) to the scalar loss; its options are set."""
 
 
 class LossOptions(Protocol):
-    """What a configuration says of its loss."""
+    """Settings of the loss; `TrainingConfig` describes them."""
 
     @property
     def adversarial_weight(self) -> float: ...  # noqa: D102
@@ -212,4 +221,4 @@ LOSSES: dict[str, Callable[[LossOptions], Loss]] = {
     "trades": _trades,
     "mart": _mart,
 }
-"""From a name to a function of a configuration that settles the loss."""
+"""Functions by name that create the loss from its options."""

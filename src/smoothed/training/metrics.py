@@ -1,4 +1,4 @@
-"""A run's numbers as JSON lines, and in TensorBoard through Accelerate's tracker."""
+"""Metrics of a run as JSON lines, and in TensorBoard through Accelerate's tracker."""
 
 import json
 from pathlib import Path
@@ -11,12 +11,12 @@ from smoothed.utils.files import write_text
 
 
 class Metrics:
-    """Appends one JSON object a line to `folder/metrics.jsonl`, on the main process alone.
+    """Log of a run, one JSON object per line of `folder/metrics.jsonl`, written by the main process.
 
     Args:
-        folder: of the run.
-        accelerator: whose trackers get the numbers too.
-        step: steps already done; lines of later steps, which a kill has undone, are dropped.
+        folder: folder of the run.
+        accelerator: Accelerator whose trackers receive the metrics as well.
+        step: number of finished steps; lines of later steps, which a kill has undone, are deleted.
     """
 
     def __init__(self, folder: Path, accelerator: Accelerator, step: int) -> None:
@@ -27,14 +27,18 @@ class Metrics:
             write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def read(self) -> list[dict[str, Any]]:
-        """All lines so far; a half-written last one, from a kill, is left out."""
+        """Return all lines, without an incomplete last line from a kill."""
         if not self.path.is_file():
             return []
         lines = self.path.read_text(encoding="utf-8").split("\n")[:-1]
         return [json.loads(line) for line in lines]
 
     def log(self, step: int, **numbers: float) -> None:
-        """Add a line of `numbers` for `step`."""
+        """Append a line with `numbers` for `step`.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
         self.accelerator.log(numbers, step=step)
         if not self.accelerator.is_main_process:
             return

@@ -1,4 +1,4 @@
-"""Where a model comes from: versions, hardware, revision."""
+"""Provenance of a trained model: versions, hardware and git revision."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ from smoothed.checkpoint import package_version
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
-    """Versions, hardware and the source's git revision (None outside a checkout), as JSON values."""
+    """Return versions, hardware and git revision (None outside a checkout) as JSON values."""
     cuda = device.type == "cuda"
     return {
         "smoothed": package_version(),

@@ -1,7 +1,7 @@
-"""What a run needs to go on after a kill: one folder a saved step, complete or absent.
+"""Saved states of a run, from which it resumes after a kill: one folder per saved step.
 
-A step's folder is written under another name and renamed when it is whole, so the newest one is always readable.
-Everything random in a run is a function of its seed and step; so the tensors and the step are the whole state.
+A folder is written under a temporary name and renamed once it is complete, so the newest state is always readable.
+All random numbers of a run are a function of its seed and step, so a state consists of tensors and the step.
 """
 
 import json
@@ -19,20 +19,20 @@ from smoothed.utils.files import write_text
 PARTIAL = ".partial-"
 
 Groups = dict[str, dict[str, Tensor]]
-"""Named groups of named tensors: the weights, their average, the momentum. Each is a file of its own."""
+"""Tensors by group (weights, weight average, momentum, ...) and name. Each group is one file."""
 
 
 def save_state(folder: Path, step: int, groups: Groups, meta: dict[str, Any]) -> None:
-    """Save the state of `step` and drop older ones.
+    """Save the state after `step` steps and delete older states.
 
     Args:
-        folder: where the states live, one subfolder each.
-        step: steps done.
-        groups: the tensors.
-        meta: anything else that resuming needs, as JSON values.
+        folder: folder of all states; each gets a subfolder.
+        step: number of finished steps.
+        groups: tensors of the state.
+        meta: further values that resuming needs, as JSON values.
 
     Raises:
-        OutputError: the disk is full or the folder read-only; the previous state is intact.
+        OutputError: the disk is full or the folder is read-only; the previous state is intact.
     """
     target = folder / f"step-{step:08d}"
     partial = folder / f"{PARTIAL}{os.getpid()}"
@@ -41,7 +41,7 @@ def save_state(folder: Path, step: int, groups: Groups, meta: dict[str, Any]) ->
         for name, tensors in groups.items():
             write_tensors(partial / f"{name}.safetensors", tensors, {"format_version": FORMAT_VERSION})
         write_text(partial / "meta.json", json.dumps({**meta, "step": step, "groups": list(groups)}))
-        if target.exists():  # the same step again: its state is the same, too
+        if target.exists():  # the state of a step is always the same
             return
         partial.rename(target)
     except OSError as error:
@@ -54,12 +54,12 @@ def save_state(folder: Path, step: int, groups: Groups, meta: dict[str, Any]) ->
 
 
 def load_state(folder: Path) -> tuple[Groups, dict[str, Any]] | None:
-    """The newest state's tensors and meta (with `step`), or None where nothing was saved.
+    """Load the tensors and the other values (with `step`) of the newest state; None if there is no state.
 
     Raises:
         CheckpointError: the state is damaged.
     """
-    for partial in folder.glob(PARTIAL + "*"):  # what a kill left half-written
+    for partial in folder.glob(PARTIAL + "*"):  # incomplete folders of killed runs
         shutil.rmtree(partial, ignore_errors=True)
     states = _states(folder)
     if not states:
@@ -69,7 +69,7 @@ def load_state(folder: Path) -> tuple[Groups, dict[str, Any]] | None:
         groups = {name: read_tensors(states[-1] / f"{name}.safetensors")[0] for name in meta["groups"]}
     except (OSError, KeyError, json.JSONDecodeError) as error:
         raise CheckpointError(
-            f"{states[-1]}: expected a training state, got a damaged one ({error}); delete it"
+            f"{states[-1]}: expected a training state, got a damaged one ({error}); delete this folder"
         ) from None
     return groups, meta
 

@@ -1,4 +1,4 @@
-"""One step on one batch: examples -> loss -> gradients -> update, in parts if the batch is cut."""
+"""One optimiser step on one batch: examples -> loss -> gradients -> update, in parts if the batch is divided."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -7,20 +7,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from smoothed.injection import drawing
+from smoothed.injection import noise_from
 from smoothed.rng.seeds import mix, seeded
-from smoothed.rng.sources import InBatch, Pool
+from smoothed.rng.sources import Pool, ShardSource
 from smoothed.training.batch import NOISE, Batch, Part
-from smoothed.training.examples.examples import Together
+from smoothed.training.examples.examples import GatherRows
 from smoothed.training.noisy_input import NoisyInput
 from smoothed.training.run import Run
 from smoothed.training.schedules import SCHEDULES
-from smoothed.training.weight_perturbation import perturbed
+from smoothed.training.weight_perturbation import perturb_weights
 from smoothed.utils.modes import batch_statistics
 
 
 def take_step(run: Run, batch: Batch) -> Tensor:
-    """Take the step of `batch`; returns this process's part of its loss, detached: the mean over processes is whole."""
+    """Take one optimiser step on `batch`.
+
+    Returns:
+        This process's contribution to the loss, a detached scalar; the mean over processes is the loss of the batch.
+    """
     config, accelerator = run.config, run.accelerator
     for group in run.optimizer.param_groups:
         group["lr"] = group["lr_factor"] * config.lr * SCHEDULES[config.schedule](batch.progress)
@@ -28,20 +32,20 @@ def take_step(run: Run, batch: Batch) -> Tensor:
     pieces = run.share.processes * run.share.parts
     total = torch.zeros((), device=accelerator.device)
     for number, part in enumerate(batch.parts(run.share, config.seed)):
-        # What the batch shares starts anew for each part, so every part, on whatever process, meets the same noise.
-        shared = seeded(mix(config.seed, NOISE, batch.step), accelerator.device)
-        source = Pool(InBatch(shared, part.rows), run.normals_per_pass)
-        with accelerator.accumulate(run.network), drawing(run.model, source):
-            before = _input_noise(run, part)
+        # The generator of the shared noise starts anew for each part: all parts on all processes use the same noise.
+        shared_generator = seeded(mix(config.seed, NOISE, batch.step), accelerator.device)
+        source = Pool(ShardSource(shared_generator, part.row_generator), run.normals_per_pass)
+        with accelerator.accumulate(run.network), noise_from(run.model, source):
+            add_input_noise = _input_noise(run, part)
             adversarial = part.clean
             if config.needs_attack:
                 with accelerator.autocast():
-                    adversarial = run.examples.make(before(run.attacked), part)
-            with _perturbed(run, part, number, before, adversarial):
-                loss = _loss(run, before(run.network), part, adversarial)
-                # Backward divides by the parts, processes are averaged: pieces of unequal size weigh by images.
+                    adversarial = run.examples.make(add_input_noise(run.attacked), part)
+            with _perturbed_weights(run, part, number, add_input_noise, adversarial):
+                loss = _loss(run, add_input_noise(run.network), part, adversarial)
+                # `backward` averages over parts and processes; the factor weights each piece by its number of images.
                 accelerator.backward(loss * (len(part.labels) * pieces / part.total))
-            run.examples.learn(part, adversarial, _together(run, number))
+            run.examples.learn(part, adversarial, _gather_function(run, number))
             run.optimizer.step()
             run.optimizer.zero_grad()
         total += loss.detach() * len(part.labels)
@@ -51,50 +55,50 @@ def take_step(run: Run, batch: Batch) -> Tensor:
 
 
 def _input_noise(run: Run, part: Part) -> Callable[[nn.Module], nn.Module]:
-    """Puts the configuration's noise before a network; the same draws before each, where they are fixed."""
+    """Return a function that adds the configuration's input noise to a network; fixed draws are shared by networks."""
     config = run.config
-    if config.input_sigma == 0:
+    if config.input_sigma == config.input_sigma_normalized == 0:
         return lambda network: network
-    scale = run.std if config.input_sigma_units == "normalized" else [1.0] * len(run.std)
-    draws = config.attack_samples if config.input_draws == "fixed" else None
-    noisy = NoisyInput(run.network, [config.input_sigma * channel for channel in scale], part.rows, draws)
-    return noisy.sharing
+    sigma = [config.input_sigma_normalized * channel + config.input_sigma for channel in run.std]
+    draws = config.eot_samples if config.input_draws == "fixed" else None
+    noisy = NoisyInput(run.network, sigma, part.row_generator, draws)
+    return noisy.with_network
 
 
 def _loss(run: Run, network: nn.Module, part: Part, adversarial: Tensor) -> Tensor:
     samples = run.config.loss_samples
-    losses = [run.loss(network, part.clean, adversarial, part.labels, part.rows) for _ in range(samples)]
+    losses = [run.loss(network, part.clean, adversarial, part.labels, part.row_generator) for _ in range(samples)]
     return torch.stack(losses).mean()
 
 
-def _perturbed(
-    run: Run, part: Part, number: int, before: Callable[[nn.Module], nn.Module], adversarial: Tensor
+def _perturbed_weights(
+    run: Run, part: Part, number: int, add_input_noise: Callable[[nn.Module], nn.Module], adversarial: Tensor
 ) -> AbstractContextManager[None]:
-    """The weights where the loss is worse, if the configuration asks for it."""
+    """Adversarial weight perturbation inside the block, if the configuration asks for it."""
     if run.config.weight_perturbation == 0:
         return nullcontext()
 
     def loss() -> Tensor:
         with batch_statistics(run.model), run.accelerator.autocast():
-            return _loss(run, before(run.model), part, adversarial)
+            return _loss(run, add_input_noise(run.model), part, adversarial)
 
     def average(gradient: Tensor) -> Tensor:
-        weight = len(part.labels) * run.share.processes / sum(map(len, run.share.beside(part.total, number)))
+        weight = len(part.labels) * run.share.processes / sum(map(len, run.share.concurrent_pieces(part.total, number)))
         return run.accelerator.reduce(gradient * weight, "mean")  # pyright: ignore[reportReturnType]
 
-    return perturbed(run.moved, loss, run.config.weight_perturbation, average)
+    return perturb_weights(run.weights_to_perturb, loss, run.config.weight_perturbation, average)
 
 
-def _together(run: Run, number: int) -> Together:
-    """Gathers the rows that all processes have in hand at their part `number`."""
+def _gather_function(run: Run, number: int) -> GatherRows:
+    """Return a function that gathers the rows of part `number` of all processes."""
     if run.share.processes == 1:
         return lambda rows: rows
-    sizes = [len(piece) for piece in run.share.beside(run.plan.total_per_batch, number)]
+    sizes = [len(piece) for piece in run.share.concurrent_pieces(run.plan.total_per_batch, number)]
 
     def gather(rows: Tensor) -> Tensor:
         padded = functional.pad(rows, [0, 0] * (rows.ndim - 1) + [0, max(sizes) - len(rows)])
-        own = padded.contiguous().to(run.accelerator.device)  # where processes on GPUs meet
-        gathered: Tensor = run.accelerator.gather(own)  # pyright: ignore[reportAssignmentType]
+        local = padded.contiguous().to(run.accelerator.device)  # processes on GPUs exchange GPU tensors only
+        gathered: Tensor = run.accelerator.gather(local)  # pyright: ignore[reportAssignmentType]
         return torch.cat([piece[:size] for piece, size in zip(gathered.split(max(sizes)), sizes, strict=True)])
 
     return gather

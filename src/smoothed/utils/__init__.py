@@ -1,1 +1,1 @@
-"""Checks of arguments, files, devices, modes, intervals and processes: what every other package uses."""
+"""Utilities of all other packages: argument checks, files, devices, modes, intervals, memory and processes."""

@@ -1,4 +1,4 @@
-"""What every entry point asks of its arguments, with one wording for the errors."""
+"""Argument checks shared by all public functions, with uniform error messages."""
 
 import difflib
 import math
@@ -16,18 +16,19 @@ RANGE_TOLERANCE = 1e-6
 
 
 def check_inputs(inputs: Tensor, name: str = "inputs") -> Tensor:
-    """Return `inputs` clipped to [0, 1] if they are images, else raise.
+    """Return `inputs` clipped to [0, 1] if they are valid images, else raise `ArgumentError`.
 
     Args:
         inputs: float images in [0, 1], (N, C, H, W) with N >= 1. Values up to 1e-6 outside the range are clipped.
-        name: what to call the argument in errors.
+        name: name of the argument in error messages.
 
     Raises:
-        ArgumentError: not a float tensor of four dimensions, an empty batch, NaN, or values out of range.
+        ArgumentError: `inputs` are not a float tensor of four dimensions, are empty, or hold NaN or values out of
+            range.
     """
     if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
-        what = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
-        raise ArgumentError(name, "a float tensor of images in [0, 1]", what, "divide uint8 images by 255")
+        got = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
+        raise ArgumentError(name, "a float tensor of images in [0, 1]", got, "divide uint8 images by 255")
     if inputs.ndim != 4:
         raise ArgumentError(name, "shape (N, C, H, W)", f"shape {tuple(inputs.shape)}")
     if inputs.numel() == 0:
@@ -35,12 +36,12 @@ def check_inputs(inputs: Tensor, name: str = "inputs") -> Tensor:
     low, high = (bound.item() for bound in torch.aminmax(inputs.detach()))
     if not (low >= -RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE):  # NaN fails every comparison
         got = "NaN" if math.isnan(low) else f"values in [{low:.6g}, {high:.6g}]"
-        raise ArgumentError(name, "images in [0, 1]", got, "normalisation is the model's first layer")
+        raise ArgumentError(name, "images in [0, 1]", got, "normalise inside the model, as its first layer")
     return inputs if low >= 0 and high <= 1 else inputs.clamp(0, 1)
 
 
 def check_labels(labels: Tensor, inputs: Tensor, name: str = "labels") -> Tensor:
-    """Return `labels` if they are int64 of shape (N,), one an image, else raise `ArgumentError`."""
+    """Return `labels` if they are int64 of shape (N,), one per image, else raise `ArgumentError`."""
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != inputs.shape[:1]:
         got = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
         raise ArgumentError(name, f"int64 classes of shape ({len(inputs)},)", got)
@@ -48,26 +49,27 @@ def check_labels(labels: Tensor, inputs: Tensor, name: str = "labels") -> Tensor
 
 
 @contextmanager
-def naming_channels(inputs: Tensor) -> Iterator[None]:
-    """Turn a network's complaint about channels, inside the block, into an `ArgumentError` on `inputs`."""
+def explaining_channel_errors(inputs: Tensor) -> Iterator[None]:
+    """Convert a network's `RuntimeError` about channels inside the block into an `ArgumentError` about `inputs`."""
     try:
         yield
     except RuntimeError as error:
         if "channels" not in str(error):
             raise
         got = f"shape {tuple(inputs.shape)}"
-        raise ArgumentError("inputs", "the channels that the model takes", got, str(error).splitlines()[0]) from error
+        expected = "the number of channels that the model accepts"
+        raise ArgumentError("inputs", expected, got, str(error).splitlines()[0]) from error
 
 
 def check_classes(labels: Tensor, num_classes: int, name: str = "labels") -> Tensor:
     """Return `labels` if they lie in 0 .. num_classes - 1, else raise `ArgumentError`."""
     low, high = _bounds(labels)
     if low < 0 or high >= num_classes:
-        raise ArgumentError(name, f"classes in 0..{num_classes - 1}, the model's", low if low < 0 else high)
+        raise ArgumentError(name, f"classes in 0..{num_classes - 1} of the model", low if low < 0 else high)
     return labels
 
 
-# The bounds of label tensors by their version: attacks ask at each gradient, and on a GPU each reading waits for it.
+# Smallest and largest label by tensor and version. Attacks check labels at each gradient, and reading waits for a GPU.
 _known_bounds: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
@@ -116,10 +118,10 @@ def check_fraction(value: float, name: str) -> float:
 
 
 def check_choice(value: str, choices: Iterable[str], name: str) -> str:
-    """Return `value` if it is one of `choices`, else raise `ArgumentError`, which names the nearest ones."""
+    """Return `value` if it is one of `choices`, else raise `ArgumentError` with the most similar choices."""
     allowed = tuple(choices)
     if value not in allowed:
-        near = difflib.get_close_matches(str(value), allowed)
-        hint = f"did you mean {' or '.join(near)}?" if near else ""
+        similar = difflib.get_close_matches(str(value), allowed)
+        hint = f"did you mean {' or '.join(similar)}?" if similar else ""
         raise ArgumentError(name, "one of " + ", ".join(allowed), repr(value), hint)
     return value

@@ -1,4 +1,4 @@
-"""What the hardware offers: a device, and whether it has units for bf16."""
+"""Choice of the device and of the floating-point precision that it supports."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
@@ -12,23 +12,31 @@ PRECISIONS = ("auto", "float32", "bf16")
 
 
 def best_device() -> torch.device:
-    """The first CUDA GPU where there is one, else the CPU."""
+    """Return the current CUDA GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def has_bf16_units(device: torch.device) -> bool:
-    """Whether `device` multiplies bf16 matrices in hardware, so that bf16 is faster than float32."""
+    """Whether `device` multiplies bf16 matrices in hardware, which makes bf16 faster than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
         return False
-    # torch has no public question for this; where the private one is gone, float32 is the safe answer.
+    # torch has no public function for this; if a version lacks the private ones, float32 is the safe choice.
     probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(getattr(torch.cpu, name, lambda: False)() for name in probes)
 
 
 def resolve_precision(precision: str, device: torch.device) -> Precision:
-    """`auto` is bf16 where the device has units for it, else float32; the other names are themselves."""
+    """Resolve a precision by name: `auto` means bf16 if the device multiplies it in hardware, else float32.
+
+    Args:
+        precision: `auto`, `float32` or `bf16`.
+        device: the device to compute on.
+
+    Raises:
+        ArgumentError: the name is unknown.
+    """
     check_choice(precision, PRECISIONS, "precision")
     if precision == "auto":
         return "bf16" if has_bf16_units(device) else "float32"
@@ -36,5 +44,5 @@ def resolve_precision(precision: str, device: torch.device) -> Precision:
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """Mixed precision inside the block for `bf16`, nothing for `float32`."""
+    """Return a context manager: mixed precision for `bf16`, no effect for `float32`."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()

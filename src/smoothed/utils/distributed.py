@@ -1,4 +1,4 @@
-"""The processes that Accelerate started: what each does of a common work, what all of them know then, how they part."""
+"""Division of work among the processes that Accelerate launched, exchange of results, and clean shutdown."""
 
 import os
 import signal
@@ -19,11 +19,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that share a work; by itself where nobody started others.
+    """This process's place among the processes that share work; a single process by default.
 
     Attributes:
-        rank: its number, from 0.
-        count: how many there are.
+        rank: number of this process, from 0.
+        count: number of processes.
     """
 
     rank: int = 0
@@ -31,70 +31,80 @@ class Processes:
 
     @classmethod
     def started(cls) -> "Processes":
-        """Those that `accelerate launch` (or torchrun) started, met here for the first time or again."""
+        """Join the process group of `accelerate launch` (or torchrun); may be called repeatedly."""
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()
-        from accelerate import PartialState  # noqa: PLC0415 - takes a second, and one process needs none of it
+        from accelerate import PartialState  # noqa: PLC0415 - the import takes a second; a single process needs none
 
-        # Processes on CPUs would not find each other without the word; on GPUs each gets its own. To wait for a slow
-        # one is no error: one that is gone closes its connections, or its launcher tells.
+        # On CPUs Accelerate forms a group only if told so; on GPUs it assigns one to each process. The timeout is long
+        # because a slow process is no error; one that exits closes its connections or is reported by its launcher.
         state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=30))
         return cls(state.process_index, state.num_processes)
 
     def gather(self, value: T) -> list[T]:
-        """The `value` of each process, in their order, known to all. It may be anything of the CPU that pickles.
+        """Return the `value` of each process, ordered by rank, in every process.
+
+        Args:
+            value: any object that can be pickled; tensors must be on the CPU.
 
         Raises:
-            ProcessError: another process is gone.
+            ProcessError: another process has exited.
         """
         if self.count == 1:
             return [value]
         values: list[T | None] = [None] * self.count
         try:
             distributed.all_gather_object(values, value)
-        except RuntimeError as error:  # whatever the library that carries messages makes of it
+        except RuntimeError as error:  # the communication backends raise different subclasses
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ProcessError(f"processes: expected {self.count} at work, lost one ({reason})") from error
-        return values  # pyright: ignore[reportReturnType] - each is filled by its process
+            raise ProcessError(f"processes: expected {self.count} running, but one has exited ({reason})") from error
+        return values  # pyright: ignore[reportReturnType] - all_gather_object fills every entry
 
     def divide(self, work: Sequence[Callable[[], T]]) -> list[T]:
-        """Do each piece of `work` in one of the processes, in turn, and let all know what all gave.
+        """Call each function of `work` in one of the processes; every process receives all results.
 
-        There may be fewer pieces than processes, or a number that does not divide.
+        Args:
+            work: the same functions in every process; any number of them. Function i runs in the process of rank
+                i mod `count`.
+
+        Returns:
+            The results in the order of `work`.
 
         Raises:
-            ProcessError: as `gather`.
+            ProcessError: another process has exited.
         """
-        own = [piece() for piece in work[self.rank :: self.count]]
-        given = self.gather(own)
-        return [given[place % self.count][place // self.count] for place in range(len(work))]
+        results = self.gather([piece() for piece in work[self.rank :: self.count]])
+        return [results[index % self.count][index // self.count] for index in range(len(work))]
 
 
-ALONE = Processes()
+SINGLE_PROCESS = Processes()
 
 
 @contextmanager
-def parting() -> Iterator[None]:
-    """Leave the other processes, where there are any, at the end of the block, however it ends.
+def leaving_process_group() -> Iterator[None]:
+    """Leave the process group at the end of the block, also after an exception; no effect for a single process.
 
-    A process that exits while still among them may abort: the threads that carry its messages are not told to stop.
+    Without this, a process that exits may abort, because the communication threads are not stopped.
 
     Raises:
-        ProcessError: in the block, where this process is told to stop (SIGTERM), as launchers do when another is gone.
+        ProcessError: raised inside the block when this process receives SIGTERM, which launchers send after another
+            process has exited.
     """
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1 and threading.current_thread() is threading.main_thread()
-    after = signal.signal(signal.SIGTERM, _stop) if several else None
+    handles_sigterm = (
+        int(os.environ.get("WORLD_SIZE", "1")) > 1 and threading.current_thread() is threading.main_thread()
+    )
+    final_handler = signal.signal(signal.SIGTERM, _raise_on_sigterm) if handles_sigterm else None
     try:
         yield
     except ProcessError:
-        after = signal.SIG_IGN  # this process is ending anyway, and has something to say
+        final_handler = signal.SIG_IGN  # the process is ending anyway and must still report the error
         raise
     finally:
-        if several:
-            signal.signal(signal.SIGTERM, after)
+        if handles_sigterm:
+            signal.signal(signal.SIGTERM, final_handler)
         if distributed.is_available() and distributed.is_initialized():
             distributed.destroy_process_group()
 
 
-def _stop(*_: object) -> None:
-    raise ProcessError("processes: told to stop: another of them is gone, or the job was cancelled")
+def _raise_on_sigterm(*_: object) -> None:
+    raise ProcessError("processes: received SIGTERM, because another process has exited or the job was cancelled")

@@ -1,4 +1,4 @@
-"""Write files so that a reader finds the old one or the new one, never a half."""
+"""Atomic writing of files: a reader finds the old file or the new one, never a partial one."""
 
 import errno
 import json
@@ -11,14 +11,17 @@ from smoothed.errors import OutputError
 
 
 def write_atomically(path: Path | str, write: Callable[[Path], object]) -> Path:
-    """Let `write` fill a temporary file beside `path`, then rename it into place.
+    """Write a temporary file in the folder of `path`, then rename it to `path`.
 
     Args:
-        path: the file to make or replace; missing parent folders are made.
-        write: is called with the temporary path, which ends as `path` does.
+        path: the file to create or replace; missing parent folders are created.
+        write: function that receives the temporary path, which has the suffix of `path`, and writes the file.
+
+    Returns:
+        `path` as a `Path`.
 
     Raises:
-        OutputError: the folder can't be made or written, or the disk is full; `path` is as it was.
+        OutputError: the folder cannot be created or written, or the disk is full; an existing file is unchanged.
     """
     path = Path(path)
     partial = path.with_name(f".{os.getpid()}.partial.{path.name}")
@@ -36,7 +39,7 @@ def write_atomically(path: Path | str, write: Callable[[Path], object]) -> Path:
 
 
 def require_writable(path: Path | str) -> None:
-    """Raise `OutputError` now where `write_atomically` would fail later, after long work: folders are made."""
+    """Raise `OutputError` before long work if `write_atomically` would fail; missing parent folders are created."""
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,10 +52,10 @@ def require_writable(path: Path | str) -> None:
 
 
 def write_text(path: Path | str, text: str) -> Path:
-    """Write `text` as UTF-8, atomically."""
+    """Write `text` to `path` as UTF-8, atomically; see `write_atomically`."""
     return write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def write_json(value: object, path: Path | str) -> Path:
-    """Write JSON values, atomically."""
+    """Write a JSON value to `path`, atomically; see `write_atomically`."""
     return write_text(path, json.dumps(value, indent=1) + "\n")

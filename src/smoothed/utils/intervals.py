@@ -1,4 +1,4 @@
-"""Intervals and deviations of measured shares; the mathematics is scipy's."""
+"""Confidence intervals of proportions, and means with standard deviations."""
 
 import math
 from collections.abc import Sequence
@@ -12,31 +12,37 @@ from smoothed.errors import ArgumentError
 def interval(
     successes: float, trials: int, confidence: float = 0.95, method: Literal["wilson", "exact"] = "wilson"
 ) -> tuple[float, float]:
-    """The confidence interval of a share, by Wilson (1927) or Clopper and Pearson (`exact`).
+    """Return the two-sided confidence interval of a proportion, by Wilson (1927) or Clopper and Pearson (1934).
 
     Args:
-        successes: 0 .. trials; a mean over runs is rounded to whole images.
-        trials: images, at least 1.
-        confidence: in (0, 1).
-        method: `wilson` covers on average, `exact` always, at the price of width.
+        successes: number of successes, in 0 .. trials; a mean over runs is rounded to an integer.
+        trials: number of trials, at least 1.
+        confidence: confidence level, in (0, 1).
+        method: `wilson` reaches the confidence level on average over proportions; `exact` (Clopper and Pearson) reaches
+            it for every proportion and is wider.
+
+    Returns:
+        Lower and upper end, in [0, 1].
 
     Raises:
-        ArgumentError: no trials, or more successes than trials.
+        ArgumentError: there are no trials, or `successes` is not in 0 .. trials.
     """
     if trials < 1 or not 0 <= successes <= trials:
-        raise ArgumentError("successes", "0 to trials, of at least one trial", f"{successes} of {trials}")
+        raise ArgumentError(
+            "successes", "a number in 0..trials, with at least one trial", f"{successes} of {trials} trials"
+        )
     result = binomtest(round(successes), trials).proportion_ci(confidence, method=method)
     return float(result.low), float(result.high)
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """The mean and the sample deviation (n - 1) of `values`; the deviation of one value is 0.
+    """Return the mean and the sample standard deviation (divisor n - 1) of `values`; a single value has deviation 0.
 
     Raises:
-        ArgumentError: no values.
+        ArgumentError: `values` is empty.
     """
     if not values:
-        raise ArgumentError("values", "at least one", "none")
+        raise ArgumentError("values", "at least one number", "none")
     mean = math.fsum(values) / len(values)
     if len(values) == 1:
         return mean, 0.0

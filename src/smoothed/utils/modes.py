@@ -1,26 +1,27 @@
-"""Run a model in another mode, and give every submodule its own mode back afterwards."""
+"""Context managers that run a model in eval mode and restore the mode of every submodule afterwards."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage] - torch's name for all of them
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage] - base class of all batch norms
 
 Classifier = Callable[[Tensor], Tensor]
-"""Anything that maps images (N, C, H, W) to logits (N, K)."""
+"""Any callable from images (N, C, H, W) in [0, 1] to logits (N, K)."""
 
 
 @contextmanager
-def evaluating(model: object) -> Iterator[None]:
-    """Run `model` in eval mode inside the block; afterwards each submodule has the mode it had before.
+def eval_mode(model: object) -> Iterator[None]:
+    """Run `model` in eval mode inside the block and restore each submodule's mode afterwards.
 
-    What is no `torch.nn.Module` has no mode.
+    Objects other than `torch.nn.Module` have no mode and are left alone.
     """
     if not isinstance(model, nn.Module):
         yield
         return
     modes = [(module, module.training) for module in model.modules()]
-    # To set what is set already takes as long as a small pass; but who knows what a `train` of one's own does.
+    # Setting the mode takes as long as a small forward pass, so it is skipped if all submodules are in eval mode.
+    # A user's own `train` method may do more than set the mode, so it is always called.
     if any(training or type(module).train is not nn.Module.train for module, training in modes):
         model.eval()
     try:
@@ -33,8 +34,11 @@ def evaluating(model: object) -> Iterator[None]:
 
 @contextmanager
 def batch_statistics(model: Classifier) -> Iterator[None]:
-    """Eval mode inside the block, but for batch norms, which use the batch's statistics and leave their own alone."""
-    with evaluating(model):
+    """Run `model` in eval mode inside the block, except that batch norms use batch statistics.
+
+    The running statistics of the batch norms are not updated.
+    """
+    with eval_mode(model):
         norms = [m for m in model.modules() if isinstance(m, _BatchNorm)] if isinstance(model, nn.Module) else []
         tracked = [norm.track_running_stats for norm in norms]
         for norm in norms:

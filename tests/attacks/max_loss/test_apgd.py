@@ -11,12 +11,12 @@ from torch.testing import assert_close
 
 import optima
 from refusing import check_refusals
-from smoothed.attacks import cross_entropy, dlr, expected_loss, margin, one_draw
+from smoothed.attacks import cross_entropy, dlr, expected_loss, margin, one_draw_loss
 from smoothed.attacks.losses import targeted_margin
 from smoothed.attacks.max_loss.apgd import apgd, apgd_targeted
 from smoothed.errors import ArgumentError
-from smoothed.injection import PNI, drawing, inject
-from smoothed.rng.rows import Rows
+from smoothed.injection import PNI, inject, noise_from
+from smoothed.rng.rows import RowGenerator
 from smoothed.rng.seeds import seeded
 from smoothed.rng.sources import Fresh
 
@@ -69,7 +69,7 @@ class TestLinear:
         """Whether a wrong class can win within the ball is known; where the ratio is highest is not."""
         linear, eps = optima.Linear(5), 3.5 * EPS[norm]
         inputs, labels = optima.problem_of(linear, 40, (3, 2, 2))
-        options = {"objective": one_draw(dlr), "restarts": 3} if attack is apgd else {"num_targets": 3}
+        options = {"objective": one_draw_loss(dlr), "restarts": 3} if attack is apgd else {"num_targets": 3}
         attacked = attack(linear, inputs, labels, eps=eps, norm=norm, steps=20, generator=seeded(0), **options)
         breakable = linear.highest_margin(inputs, labels, eps, norm) > 0
         broken = margin(linear(attacked), labels) > 0
@@ -101,7 +101,7 @@ class TestReLUNetwork:
             labels,
             eps=EPS[norm],
             norm=norm,
-            objective=None if targeted else one_draw(margin),
+            objective=None if targeted else one_draw_loss(margin),
             targeted=targeted,
             steps=20,
             restarts=4 if targeted else 12,
@@ -140,7 +140,7 @@ class TestBudget:
             steps=steps,
             norm=norm,
             random_start=random_start,
-            stop=stop,
+            early_stop=stop,
             generator=generator,
         )
         optima.assert_within(attacked, inputs, eps + 1e-5, norm)
@@ -186,8 +186,10 @@ class TestStrength:
         """By the margin of the mean model, whose optimum is known; the noise is four times as large as the weights."""
         linear, eps, shares = optima.Linear(2), EPS[norm], []
         inputs, labels = optima.problem_of(linear, 16, (3, 2, 2), low=0.3, high=0.7)
-        for draws in (one_draw, partial(expected_loss, 16)):
-            options = {"objective": draws(margin)} if attack is apgd else {"draws": draws, "loss": targeted_margin}
+        for draws in (one_draw_loss, partial(expected_loss, 16)):
+            options = (
+                {"objective": draws(margin)} if attack is apgd else {"make_objective": draws, "loss": targeted_margin}
+            )
             noisy = optima.NoisyLinear(2, 4.0)
             attacked = attack(noisy, inputs, labels, eps=eps, norm=norm, steps=20, generator=seeded(0), **options)
             shares.append(optima.share_of_optimum(linear, attacked, inputs, labels, eps, norm).mean())
@@ -204,9 +206,9 @@ class TestStop:
         broken, work, eps = [], [], {"linf": 0.03, "l2": 0.3}[norm]
         for stop in (False, True):
             asked.clear()
-            options = {"objective": one_draw(margin)} if attack is apgd else {}
+            options = {"objective": one_draw_loss(margin)} if attack is apgd else {}
             attacked = attack(
-                network, images, labels, eps=eps, norm=norm, steps=10, stop=stop, generator=seeded(0), **options
+                network, images, labels, eps=eps, norm=norm, steps=10, early_stop=stop, generator=seeded(0), **options
             )
             work.append(sum(asked))
             broken.append(network(attacked).argmax(1) != labels)
@@ -217,7 +219,7 @@ class TestStop:
     def test_an_image_is_left_as_soon_as_the_wanted_class_is_reached(self, network, images):
         labels = (network(images).argmax(1) + 1) % 4
         options = {"eps": 0.3, "steps": 20, "targeted": True, "random_start": False}
-        early = apgd(network, images, labels, stop=True, **options)
+        early = apgd(network, images, labels, early_stop=True, **options)
         late = apgd(network, images, labels, **options)
         reached = network(late).argmax(1) == labels
         assert reached.sum() > 5
@@ -227,7 +229,7 @@ class TestStop:
     def test_what_is_broken_from_the_start_stays(self, network, images):
         labels = (network(images).argmax(1) + 1) % 4
         for attack in (apgd, apgd_targeted):
-            options = {"eps": 0.1, "random_start": False, "stop": True, "restarts": 3}
+            options = {"eps": 0.1, "random_start": False, "early_stop": True, "restarts": 3}
             assert torch.equal(attack(network, images, labels, **options), images)
 
     def test_one_lucky_draw_ends_nothing_unless_asked(self, images):
@@ -242,7 +244,7 @@ class TestStop:
         apgd(lucky, images, torch.zeros(16, dtype=torch.int64), eps=0.1, steps=5)
         assert calls == [16] * 6
         calls.clear()
-        apgd(lucky, images, torch.zeros(16, dtype=torch.int64), eps=0.1, steps=5, stop=True)
+        apgd(lucky, images, torch.zeros(16, dtype=torch.int64), eps=0.1, steps=5, early_stop=True)
         assert calls == [16]
 
 
@@ -254,8 +256,8 @@ class TestManners:
         modes, state = [module.training for module in network.modules()], torch.get_rng_state()
         tensors = {name: value.clone() for name, value in network.state_dict().items()}
         inputs = images.clone().requires_grad_()
-        with drawing(network, Fresh(seeded(1))), torch.no_grad():
-            attacked = attack(network, inputs, labels, eps=0.1, steps=3, stop=stop, generator=seeded(2))
+        with noise_from(network, Fresh(seeded(1))), torch.no_grad():
+            attacked = attack(network, inputs, labels, eps=0.1, steps=3, early_stop=stop, generator=seeded(2))
             assert not torch.is_grad_enabled()
         assert not attacked.requires_grad
         assert inputs.grad is None
@@ -275,10 +277,10 @@ class TestManners:
     @pytest.mark.parametrize("stop", [False, True])
     def test_starts_follow_images(self, attack, stop, network, images, labels):
         network.double()
-        options = {"eps": 0.02, "steps": 3, "restarts": 2, "stop": stop}
-        whole = attack(network, images.double(), labels, generator=Rows(4), **options)
+        options = {"eps": 0.02, "steps": 3, "restarts": 2, "early_stop": stop}
+        whole = attack(network, images.double(), labels, generator=RowGenerator(4), **options)
         parts = [
-            attack(network, images[cut].double(), labels[cut], generator=Rows(4, cut.start), **options)
+            attack(network, images[cut].double(), labels[cut], generator=RowGenerator(4, cut.start), **options)
             for cut in (slice(0, 5), slice(5, 16))
         ]
         assert_close(torch.cat(parts), whole, rtol=0, atol=1e-9)
@@ -293,7 +295,7 @@ class TestManners:
                 "eps": 0.1,
                 **change,
             }
-            attack(**arguments, stop=stop)
+            attack(**arguments, early_stop=stop)
 
         check_refusals(
             call,
@@ -312,7 +314,9 @@ class TestManners:
 
 
 def test_too_few_classes_for_the_targeted_dlr(images):
-    with pytest.raises(ArgumentError, match="loss: expected at least 4 classes, got 3; use margin"):
+    with pytest.raises(
+        ArgumentError, match="loss: expected at least 4 classes for the DLR loss, got 3; use the margin"
+    ):
         apgd_targeted(lambda inputs: inputs.flatten(1)[:, :3], images, torch.zeros(16, dtype=torch.int64), eps=0.1)
 
 

@@ -9,8 +9,8 @@ import torch
 from torch.testing import assert_close
 
 from smoothed.attacks.losses import cross_entropy
-from smoothed.attacks.max_loss.auto_ascent import ascend, bounded
-from smoothed.attacks.objectives import one_draw
+from smoothed.attacks.max_loss.auto_ascent import ascend, make_problem
+from smoothed.attacks.objectives import one_draw_loss
 from smoothed.rng.seeds import seeded
 
 EPS = {"linf": 8 / 255, "l2": 0.4}
@@ -64,15 +64,15 @@ def test_is_algorithm_1(norm, targeted, network, images, labels):
     network.double()
     inputs = images[:3].double().mul(1.2).sub(0.1).clamp(0, 1)
     labels, sign, eps, steps = labels[:3], -1 if targeted else 1, EPS[norm], 40
-    objective = one_draw()
-    problem = bounded(
+    objective = one_draw_loss()
+    problem = make_problem(
         network,
         inputs,
         labels,
         eps=eps,
         norm=norm,
         objective=lambda _: objective,
-        stop=False,
+        early_stop=False,
         targeted=targeted,
     )
     start = problem.start(seeded(1), random=True)
@@ -101,8 +101,10 @@ def test_is_algorithm_1(norm, targeted, network, images, labels):
 def test_counts_one_forward_pass_a_point_and_no_gradient_of_the_last(network, images, labels):
     seen = []
     network.register_forward_hook(lambda module, args, output: seen.append(output.requires_grad))  # noqa: ARG005
-    objective = one_draw()
-    problem = bounded(network, images, labels, eps=0.1, norm="linf", objective=lambda _: objective, stop=False)
+    objective = one_draw_loss()
+    problem = make_problem(
+        network, images, labels, eps=0.1, norm="linf", objective=lambda _: objective, early_stop=False
+    )
     ascend(problem, images, 5, torch.zeros(16, dtype=torch.bool))
     assert seen == [True] * 5 + [False]
 
@@ -116,9 +118,9 @@ def test_work_shrinks_to_the_images_that_are_left(network, images):
 
     def objective(rows):
         rows_seen.append(len(rows))
-        return one_draw()
+        return one_draw_loss()
 
-    problem = bounded(network, images, labels, eps=0.05, norm="linf", objective=objective, stop=True)
+    problem = make_problem(network, images, labels, eps=0.05, norm="linf", objective=objective, early_stop=True)
     already = torch.arange(16) < 3
     found = ascend(problem, images, 30, already)
     assert sizes == rows_seen

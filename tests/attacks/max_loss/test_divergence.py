@@ -10,8 +10,8 @@ from torch.testing import assert_close
 from refusing import check_refusals
 from smoothed.attacks import divergence_pgd
 from smoothed.attacks.max_loss.divergence import divergence_from
-from smoothed.injection import PNI, drawing, inject
-from smoothed.rng.rows import Rows
+from smoothed.injection import PNI, inject, noise_from
+from smoothed.rng.rows import RowGenerator
 from smoothed.rng.seeds import seeded
 from smoothed.rng.sources import Fresh
 
@@ -93,9 +93,9 @@ class TestBoth:
         # In float64: at the start, a gradient is a difference of probabilities that are nearly equal.
         network, images = network.double(), images.double()
         options = {"eps": eps, "norm": norm, "steps": 3}
-        whole = divergence_pgd(network, images, labels, generator=Rows(4), **options)
+        whole = divergence_pgd(network, images, labels, generator=RowGenerator(4), **options)
         parts = [
-            divergence_pgd(network, images[cut], labels[cut], generator=Rows(4, cut.start), **options)
+            divergence_pgd(network, images[cut], labels[cut], generator=RowGenerator(4, cut.start), **options)
             for cut in (slice(0, 5), slice(5, 16))
         ]
         # Gradients that almost vanish may round to either sign in a batch of another size.
@@ -108,7 +108,7 @@ def test_the_model_is_untouched(mode, network, images, labels):
     inject(network, weights=PNI(), layers=["7"])
     tensors, modes = copy.deepcopy(network.state_dict()), [module.training for module in network.modules()]
     state = torch.get_rng_state()
-    with drawing(network, Fresh(seeded(1))):
+    with noise_from(network, Fresh(seeded(1))):
         attacked = divergence_pgd(network, images.requires_grad_(), labels, eps=EPS, generator=seeded(2))
     assert not attacked.requires_grad
     assert images.grad is None

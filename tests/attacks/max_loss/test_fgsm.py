@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from smoothed.attacks import expected_loss, fgsm, fgsm_random_start, nfgsm
 from smoothed.errors import ArgumentError
 from smoothed.injection import PNI, inject
-from smoothed.rng.rows import Rows
+from smoothed.rng.rows import RowGenerator
 from smoothed.rng.seeds import seeded
 
 EPS = 8 / 255
@@ -107,8 +107,8 @@ class TestRandomStart:
         assert (loss(network, attacked, labels) > start).all()
 
     def test_starts_follow_images(self, network, images, labels):
-        whole = fgsm_random_start(network.eval(), images, labels, eps=EPS, step_size=0.0, generator=Rows(7))
-        end = fgsm_random_start(network, images[5:], labels[5:], eps=EPS, step_size=0.0, generator=Rows(7, 5))
+        whole = fgsm_random_start(network.eval(), images, labels, eps=EPS, step_size=0.0, generator=RowGenerator(7))
+        end = fgsm_random_start(network, images[5:], labels[5:], eps=EPS, step_size=0.0, generator=RowGenerator(7, 5))
         assert torch.equal(end, whole[5:])
 
     def test_leaves_the_model(self, network, images, labels, generator):

@@ -8,10 +8,10 @@ from torch.testing import assert_close
 
 import optima
 from refusing import check_refusals
-from smoothed.attacks import expected_loss, margin, one_draw, pgd
+from smoothed.attacks import expected_loss, margin, one_draw_loss, pgd
 from smoothed.attacks.losses import targeted_margin
 from smoothed.attacks.max_loss.multi_targeted import multi_targeted_pgd
-from smoothed.injection import PNI, drawing, inject
+from smoothed.injection import PNI, inject, noise_from
 from smoothed.rng.seeds import seeded
 from smoothed.rng.sources import Fresh
 
@@ -68,8 +68,8 @@ def test_an_expectation_beats_one_draw_on_a_random_model(norm):
     """By the margin of the mean model, whose optimum is known; the noise is four times as large as the weights."""
     eps, linear, shares = {"linf": 0.1, "l2": 0.25}[norm], optima.Linear(2), []
     inputs, labels = optima.problem_of(linear, 16, (3, 2, 2), low=0.3, high=0.7)
-    for draws in (one_draw, partial(expected_loss, 16)):
-        options = {"draws": draws, "steps": 10, "generator": seeded(0)}
+    for draws in (one_draw_loss, partial(expected_loss, 16)):
+        options = {"make_objective": draws, "steps": 10, "generator": seeded(0)}
         attacked = multi_targeted_pgd(optima.NoisyLinear(2, 4.0), inputs, labels, eps=eps, norm=norm, **options)
         shares.append(optima.share_of_optimum(linear, attacked, inputs, labels, eps, norm).mean())
     assert shares[0] < 0.65
@@ -82,7 +82,7 @@ class TestManners:
         modes, state = [module.training for module in network.modules()], torch.get_rng_state()
         tensors = {name: value.clone() for name, value in network.state_dict().items()}
         inputs = images.clone().requires_grad_()
-        with drawing(network, Fresh(seeded(1))), torch.no_grad():
+        with noise_from(network, Fresh(seeded(1))), torch.no_grad():
             attacked = multi_targeted_pgd(network, inputs, labels, eps=0.1, steps=2, generator=seeded(2))
         assert not attacked.requires_grad
         assert inputs.grad is None
@@ -130,7 +130,7 @@ def test_errors(network):
             ({"norm": "l1"}, "norm: expected one of linf, l2, got 'l1'"),
             (
                 {"model": lambda images: images.detach().flatten(1)},
-                "model: expected logits differentiable in the inputs",
+                "model: expected logits differentiable with respect to the inputs",
             ),
         ],
     )

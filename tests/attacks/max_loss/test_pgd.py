@@ -12,10 +12,10 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from refusing import check_refusals
-from smoothed.attacks import expected_probabilities, one_draw, pgd
+from smoothed.attacks import expected_probabilities, one_draw_loss, pgd
 from smoothed.attacks.ball import ball
 from smoothed.errors import ArgumentError
-from smoothed.injection import PNI, drawing, inject, noiseless
+from smoothed.injection import PNI, inject, noise_from, noiseless
 from smoothed.rng.seeds import seeded
 from smoothed.rng.sources import Fresh
 
@@ -221,8 +221,8 @@ class TestStrength:
         """Loss averaged over 64 fresh draws, after twenty steps from the inputs; seeds fixed."""
         inject(network, weights=PNI(initial=1.0))
         values = []
-        with drawing(network, Fresh(seeded(0))):
-            for objective in (one_draw(), expected_probabilities(16)):
+        with noise_from(network, Fresh(seeded(0))):
+            for objective in (one_draw_loss(), expected_probabilities(16)):
                 attacked = pgd(network, images, labels, eps=EPS, steps=10, objective=objective, random_start=False)
                 with torch.no_grad():
                     values.append(torch.stack([loss(network, attacked, labels) for _ in range(64)]).mean())
@@ -349,13 +349,16 @@ class TestErrors:
                 ({"norm": "l1"}, "norm: expected one of linf, l2, got 'l1'"),
                 (
                     {"start": torch.zeros(2, 3, 4, 4)},
-                    r"start: expected one start of shape \(2, 3, 8, 8\), got \(2, 3, 4, 4\)",
+                    r"start: expected shape \(2, 3, 8, 8\) and restarts=1, got shape \(2, 3, 4, 4\)",
                 ),
-                ({"start": torch.zeros(2, 3, 8, 8), "restarts": 2}, "start: expected one start of shape .* x 2"),
+                (
+                    {"start": torch.zeros(2, 3, 8, 8), "restarts": 2},
+                    "start: expected shape .* and restarts=1, got .* and restarts=2",
+                ),
                 ({"model": lambda inputs: inputs[:1].flatten(1)}, r"model: expected float logits of shape \(2, K\)"),
                 (
                     {"model": lambda inputs: inputs.detach().flatten(1)},
-                    "model: expected logits differentiable in the inputs",
+                    "model: expected logits differentiable with respect to the inputs",
                 ),
                 ({"model": lambda inputs: (inputs > 0.5).float().flatten(1)}, "model: expected logits differentiable"),
             ],
@@ -367,7 +370,7 @@ class TestErrors:
                 return super().forward(inputs.detach())
 
         model = Cut(nn.Flatten(), nn.Linear(192, 4))
-        with pytest.raises(ArgumentError, match="model: expected logits differentiable in the inputs"):
+        with pytest.raises(ArgumentError, match="model: expected logits differentiable with respect to the inputs"):
             pgd(model, images, labels, eps=EPS)
 
     def test_ball(self):

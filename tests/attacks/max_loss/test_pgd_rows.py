@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from refusing import check_refusals
 from smoothed.attacks import pgd
-from smoothed.rng.rows import Rows
+from smoothed.rng.rows import RowGenerator
 from smoothed.rng.seeds import seeded
 
 norms = pytest.mark.parametrize(("norm", "eps"), [("linf", 8 / 255), ("l2", 0.4)])
@@ -28,7 +28,7 @@ def test_one_radius_an_image(norm, eps, targeted, step_size, batch):
     radii = torch.linspace(0, 2 * eps, len(images))  # of another dtype than the images
     sizes = radii / 3 if step_size == "each" else step_size
     options = {"steps": 5, "norm": norm, "targeted": targeted}
-    attacked = pgd(network, images, labels, eps=radii, step_size=sizes, generator=Rows(2), **options)
+    attacked = pgd(network, images, labels, eps=radii, step_size=sizes, generator=RowGenerator(2), **options)
     for row in range(len(images)):
         one = slice(row, row + 1)
         alone = pgd(
@@ -37,7 +37,7 @@ def test_one_radius_an_image(norm, eps, targeted, step_size, batch):
             labels[one],
             eps=radii[row].item(),
             step_size=sizes[row].item() if step_size == "each" else step_size,
-            generator=Rows(2, row),
+            generator=RowGenerator(2, row),
             **options,
         )
         assert_close(attacked[one], alone, rtol=0, atol=1e-9)
@@ -65,14 +65,14 @@ def test_starts_follow_images_wherever_the_batch_is_cut(norm, eps, restarts, cut
     network, images, labels = batch
     options = {"eps": eps, "norm": norm, "steps": 2, "restarts": restarts}
     before = torch.get_rng_state()
-    whole = pgd(network, images, labels, generator=Rows(9), **options)
+    whole = pgd(network, images, labels, generator=RowGenerator(9), **options)
     parts = [
-        pgd(network, images[rows], labels[rows], generator=Rows(9, rows.start), **options)
+        pgd(network, images[rows], labels[rows], generator=RowGenerator(9, rows.start), **options)
         for rows in (slice(0, cut), slice(cut, 16))
     ]
     assert_close(torch.cat(parts), whole, rtol=0, atol=1e-9)
     assert torch.equal(torch.get_rng_state(), before)
-    assert (pgd(network, images, labels, generator=Rows(8), **options) - whole).abs().max() > 0.1 * eps / 14
+    assert (pgd(network, images, labels, generator=RowGenerator(8), **options) - whole).abs().max() > 0.1 * eps / 14
 
 
 @norms
@@ -87,7 +87,7 @@ def test_starts_by_rows_fill_the_ball(norm, eps):
         step_size=0.0,
         steps=1,
         norm=norm,
-        generator=Rows(0),
+        generator=RowGenerator(0),
     )
     delta = (starts - inputs).flatten(1) / eps
     share = delta.abs() if norm == "linf" else delta.norm(dim=1) ** 12

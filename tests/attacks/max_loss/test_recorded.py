@@ -5,19 +5,19 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from smoothed.attacks import expected_logits, one_draw
+from smoothed.attacks import expected_logits, one_draw_loss
 from smoothed.attacks.max_loss.recorded import Recorded
-from smoothed.attacks.replay import remember
+from smoothed.attacks.replay import snapshot
 from smoothed.errors import ArgumentError
-from smoothed.injection import PNI, drawing, inject
+from smoothed.injection import PNI, inject, noise_from
 from smoothed.rng.seeds import seeded
 from smoothed.rng.sources import Fresh
 
 
 def test_one_call(network, images, labels):
     recorded = Recorded(network)
-    value = one_draw()(recorded, images, labels)
-    assert torch.equal(value, one_draw()(network, images, labels))
+    value = one_draw_loss()(recorded, images, labels)
+    assert torch.equal(value, one_draw_loss()(network, images, labels))
     assert torch.equal(recorded.logits, network(images))
     assert not recorded.logits.requires_grad
 
@@ -32,9 +32,9 @@ def test_the_mean_of_several(images, labels):
 
 def test_draws_inside_are_still_found_for_a_replay(network, images):
     inject(network, weights=PNI(initial=1.0))
-    with drawing(network, Fresh(seeded(0))):
+    with noise_from(network, Fresh(seeded(0))):
         recorded = Recorded(network)
-        back = remember(recorded)
+        back = snapshot(recorded)
         first = recorded(images)
         back()
         assert torch.equal(recorded(images), first)
@@ -47,5 +47,5 @@ def test_no_logits(images):
 
 
 def test_before_any_call(network):
-    with pytest.raises(RuntimeError, match="was not asked"):
+    with pytest.raises(RuntimeError, match="the model has not been called"):
         _ = Recorded(network).logits

@@ -33,7 +33,7 @@ def test_by_the_mean_of_the_draws():
     logits = answers(6)
     calls = iter(logits)
     inputs = torch.zeros(3, 1, 1, 1)
-    targets = best_wrong_classes(lambda _: next(calls), inputs, LABELS, draws=partial(expected_loss, 6))
+    targets = best_wrong_classes(lambda _: next(calls), inputs, LABELS, make_objective=partial(expected_loss, 6))
     assert targets.T.tolist() == by_hand(logits.mean(0), LABELS)
     assert targets.T.tolist() != by_hand(logits[0], LABELS)
 

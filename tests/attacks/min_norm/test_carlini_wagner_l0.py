@@ -10,7 +10,7 @@ from refusing import check_refusals
 from smoothed.attacks.min_norm.carlini_wagner_l0 import carlini_wagner_l0
 from smoothed.attacks.min_norm.minimum import norms
 
-OPTIONS = {"steps": 40, "step_size": 0.2, "initial_c": 0.1, "largest_c": 1e3}
+OPTIONS = {"steps": 40, "step_size": 0.2, "initial_const": 0.1, "largest_const": 1e3}
 
 
 @pytest.mark.parametrize("targeted", [False, True], ids=["untargeted", "targeted"])
@@ -89,8 +89,8 @@ def test_errors():
         call,
         [
             ({"search_steps": 0}, "search_steps: expected an integer of at least 1, got 0"),
-            ({"initial_c": -1.0}, "initial_c: expected a finite number of at least 0, got -1"),
-            ({"largest_c": -1.0}, "largest_c: expected a finite number of at least 0, got -1"),
+            ({"initial_const": -1.0}, "initial_const: expected a finite number of at least 0, got -1"),
+            ({"largest_const": -1.0}, "largest_const: expected a finite number of at least 0, got -1"),
             ({"step_size": float("nan")}, "step_size: expected a finite number of at least 0, got nan"),
             ({"confidence": -1.0}, "confidence: expected a finite number of at least 0, got -1"),
         ],

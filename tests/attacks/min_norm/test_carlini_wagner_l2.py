@@ -8,7 +8,7 @@ from refusing import check_refusals
 from smoothed.attacks.min_norm.carlini_wagner_l2 import carlini_wagner_l2
 from smoothed.attacks.min_norm.minimum import norms
 
-OPTIONS = {"steps": 100, "search_steps": 6, "initial_c": 0.1}
+OPTIONS = {"steps": 100, "binary_search_steps": 6, "initial_const": 0.1}
 
 
 @pytest.mark.parametrize("targeted", [False, True], ids=["untargeted", "targeted"])
@@ -70,9 +70,9 @@ def test_the_search_raises_c_until_it_suffices():
     """One attempt at too small a c finds nothing; further ones get there by tens, and then come closer."""
     model, inputs = linear_model(3, 12), random_images(8, 3, 2, 2, low=0.4, high=0.6)
     labels = model(inputs).argmax(1)
-    sizes, options = [], {"steps": 60, "initial_c": 1e-4, "step_size": 0.02}
-    for search_steps in (1, 7, 10):
-        attacked = carlini_wagner_l2(model, inputs, labels, search_steps=search_steps, **options)
+    sizes, options = [], {"steps": 60, "initial_const": 1e-4, "step_size": 0.02}
+    for binary_search_steps in (1, 7, 10):
+        attacked = carlini_wagner_l2(model, inputs, labels, binary_search_steps=binary_search_steps, **options)
         sizes.append(norms(attacked - inputs, "l2"))
     assert (sizes[0] == 0).all()
     assert (sizes[1] > 0).all()
@@ -87,8 +87,8 @@ def test_errors():
     check_refusals(
         call,
         [
-            ({"search_steps": 0}, "search_steps: expected an integer of at least 1, got 0"),
-            ({"initial_c": -1.0}, "initial_c: expected a finite number of at least 0, got -1"),
+            ({"binary_search_steps": 0}, "binary_search_steps: expected an integer of at least 1, got 0"),
+            ({"initial_const": -1.0}, "initial_const: expected a finite number of at least 0, got -1"),
             ({"step_size": float("nan")}, "step_size: expected a finite number of at least 0, got nan"),
             ({"confidence": -1.0}, "confidence: expected a finite number of at least 0, got -1"),
         ],

@@ -8,7 +8,7 @@ from refusing import check_refusals
 from smoothed.attacks.min_norm.carlini_wagner_linf import carlini_wagner_linf
 from smoothed.attacks.min_norm.minimum import norms
 
-OPTIONS = {"steps": 60, "search_steps": 15, "initial_c": 1.0}
+OPTIONS = {"steps": 60, "search_steps": 15, "initial_const": 1.0}
 
 
 @pytest.mark.parametrize("targeted", [False, True], ids=["untargeted", "targeted"])
@@ -75,9 +75,9 @@ def test_errors():
         call,
         [
             ({"search_steps": 0}, "search_steps: expected an integer of at least 1, got 0"),
-            ({"initial_c": -1.0}, "initial_c: expected a finite number of at least 0, got -1"),
+            ({"initial_const": -1.0}, "initial_const: expected a finite number of at least 0, got -1"),
             ({"step_size": float("nan")}, "step_size: expected a finite number of at least 0, got nan"),
             ({"confidence": -1.0}, "confidence: expected a finite number of at least 0, got -1"),
-            ({"shrink": 1.5}, r"shrink: expected a number in \[0, 1\], got 1.5"),
+            ({"decrease_factor": 1.5}, r"decrease_factor: expected a number in \[0, 1\], got 1.5"),
         ],
     )

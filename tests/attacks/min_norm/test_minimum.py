@@ -11,21 +11,21 @@ from torch.testing import assert_close
 
 from nearest import linear_model, random_images
 from refusing import check_refusals
-from smoothed.attacks import expected_logits, expected_loss, one_draw
+from smoothed.attacks import expected_logits, expected_loss, one_draw_loss
 from smoothed.attacks.min_norm.carlini_wagner_l0 import carlini_wagner_l0
 from smoothed.attacks.min_norm.carlini_wagner_l2 import carlini_wagner_l2
 from smoothed.attacks.min_norm.carlini_wagner_linf import carlini_wagner_linf
 from smoothed.attacks.min_norm.ddn import ddn
-from smoothed.attacks.min_norm.minimum import Search, bounded, norms
+from smoothed.attacks.min_norm.minimum import Search, norms, within_radius
 from smoothed.errors import ArgumentError
-from smoothed.injection import PNI, drawing, inject
+from smoothed.injection import PNI, inject, noise_from
 from smoothed.rng.seeds import seeded
 from smoothed.rng.sources import Fresh
 
 ATTACKS = {
-    "l2": (partial(carlini_wagner_l2, steps=20, search_steps=4, initial_c=0.1, step_size=0.05), "l2"),
+    "l2": (partial(carlini_wagner_l2, steps=20, binary_search_steps=4, initial_const=0.1, step_size=0.05), "l2"),
     "linf": (partial(carlini_wagner_linf, steps=15, search_steps=4, step_size=0.05), "linf"),
-    "l0": (partial(carlini_wagner_l0, steps=20, search_steps=12, step_size=0.2, initial_c=0.1), "l0"),
+    "l0": (partial(carlini_wagner_l0, steps=20, search_steps=12, step_size=0.2, initial_const=0.1), "l0"),
     "ddn": (partial(ddn, steps=30), "l2"),
 }
 attacks = pytest.mark.parametrize(("attack", "norm"), ATTACKS.values(), ids=ATTACKS)
@@ -70,7 +70,7 @@ class TestSearch:
 
         inputs = torch.tensor([[0.2, 0.2], [0.2, 0.2]]).view(2, 1, 1, 2)
         labels = torch.full((2,), int(targeted))
-        search = Search(model, inputs, labels, norm="l2", draws=one_draw, targeted=targeted)
+        search = Search(model, inputs, labels, norm="l2", make_objective=one_draw_loss, targeted=targeted)
         both, second = torch.tensor([0, 1]), torch.tensor([1])
         values, slope = search.judge(inputs + 0.4, both)
         assert_close(values, torch.tensor([0.2, 0.2]))
@@ -79,11 +79,11 @@ class TestSearch:
         search.judge(inputs + 0.2, both)  # not adversarial
         search.judge(inputs[1:] + 0.35, second)
         assert_close(search.images.view(2, 2)[:, 0], torch.tensor([0.6, 0.55]))
-        assert_close(search.sizes, torch.tensor([0.4, 0.35]) * 2**0.5)
+        assert_close(search.norms, torch.tensor([0.4, 0.35]) * 2**0.5)
 
-    @pytest.mark.parametrize("num_samples", [1, 4, 12])
+    @pytest.mark.parametrize("eot_samples", [1, 4, 12])
     @pytest.mark.parametrize("draws", [expected_loss, expected_logits])
-    def test_judges_by_the_draws_of_the_gradient(self, num_samples, draws):
+    def test_judges_by_the_draws_of_the_gradient(self, eot_samples, draws):
         """A model of noise alone, from one generator: the value is the mean over exactly those draws."""
         generator = seeded(3)
 
@@ -98,10 +98,10 @@ class TestSearch:
                 return torch.cat([score, -score], 1)
 
         inputs, labels = random_images(3, 1, 1, 2).float(), torch.tensor([0, 1, 0])
-        search = Search(Noisy(), inputs, labels, norm="l2", draws=partial(draws, num_samples))
+        search = Search(Noisy(), inputs, labels, norm="l2", make_objective=partial(draws, eot_samples))
         values, _ = search.judge(inputs, torch.arange(3))
         generator.manual_seed(3)
-        noise = torch.stack([torch.randn(3, generator=generator) for _ in range(num_samples)]).mean(0)
+        noise = torch.stack([torch.randn(3, generator=generator) for _ in range(eot_samples)]).mean(0)
         expected = 2 * (inputs.flatten(1).sum(1) + noise) * torch.tensor([-1, 1, -1])
         assert_close(values, expected)
 
@@ -115,8 +115,8 @@ class TestSearch:
         generator = seeded(0)
         inputs, labels, rows = torch.full((50, 1, 1, 1), 0.5), torch.zeros(50, dtype=torch.int64), torch.arange(50)
         found = []
-        for draws in (one_draw, partial(expected_loss, 16)):
-            search = Search(model, inputs, labels, norm="l2", draws=draws)
+        for draws in (one_draw_loss, partial(expected_loss, 16)):
+            search = Search(model, inputs, labels, norm="l2", make_objective=draws)
             for _ in range(20):
                 search.judge(inputs, rows)
             found.append(search.found.float().mean().item())
@@ -126,7 +126,9 @@ class TestSearch:
 
 class TestBounded:
     def budget(self, attack, norm, eps, inputs):
-        return bounded(attack, eps=eps, norm=norm)(nn.Identity(), inputs, torch.zeros(len(inputs), dtype=torch.int64))
+        return within_radius(attack, eps=eps, norm=norm)(
+            nn.Identity(), inputs, torch.zeros(len(inputs), dtype=torch.int64)
+        )
 
     @all_norms
     def test_keeps_what_is_inside_and_projects_the_rest(self, norm):
@@ -152,16 +154,16 @@ class TestBounded:
         assert torch.equal(result.view(2, 3), torch.tensor([[0, 0.3, 0], [0, 0.45, 0]]))
 
     def test_works_with_the_protocol_of_attacks(self, network, images, sorted_labels):
-        attack = bounded(partial(ddn, steps=20), eps=0.1, norm="l2")
+        attack = within_radius(partial(ddn, steps=20), eps=0.1, norm="l2")
         first = attack(network, images, sorted_labels, generator=seeded(0))
         assert torch.equal(first, attack(network, images, sorted_labels))
         assert norms(first - images, "l2").max() <= 0.1 + 1e-6
 
     def test_errors(self):
         with pytest.raises(ArgumentError, match="eps: expected a finite number of at least 0, got -1"):
-            bounded(ddn, eps=-1, norm="l2")
+            within_radius(ddn, eps=-1, norm="l2")
         with pytest.raises(ArgumentError, match="norm: expected one of linf, l2, l0, got 'l1'"):
-            bounded(ddn, eps=1, norm="l1")
+            within_radius(ddn, eps=1, norm="l1")
 
 
 @attacks
@@ -210,8 +212,8 @@ class TestEveryAttack:
         inject(network, weights=PNI(), layers=["7"])
         tensors, modes = copy.deepcopy(network.state_dict()), [module.training for module in network.modules()]
         state = torch.get_rng_state()
-        with drawing(network, Fresh(seeded(1))):
-            attacked = attack(network, images.requires_grad_(), labels, draws=partial(expected_loss, 2))
+        with noise_from(network, Fresh(seeded(1))):
+            attacked = attack(network, images.requires_grad_(), labels, make_objective=partial(expected_loss, 2))
         assert not attacked.requires_grad
         assert images.grad is None
         assert torch.equal(torch.get_rng_state(), state)

@@ -7,8 +7,8 @@ from torch.testing import assert_close
 from nearest import linear_model, random_images
 from smoothed.attacks.losses import margin
 from smoothed.attacks.min_norm.minimum import Search
-from smoothed.attacks.min_norm.tanh_descent import descend, squares
-from smoothed.attacks.objectives import one_draw
+from smoothed.attacks.min_norm.tanh_descent import descend, squared_l2
+from smoothed.attacks.objectives import one_draw_loss
 from smoothed.rng.seeds import seeded
 
 MODEL, IMAGES = linear_model(3, 12), 6
@@ -33,17 +33,17 @@ def start(inputs):
 
 
 def weighted(delta, rows):
-    values, slope = squares(delta, rows)
+    values, slope = squared_l2(delta, rows)
     return WEIGHT[rows] * values, WEIGHT[rows].view(-1, 1, 1, 1) * slope
 
 
-def literal(inputs, labels, start, *, steps, step_size, settle=False, free=None):
+def literal(inputs, labels, start, *, steps, step_size, decay_step_size=False, free=None):
     """All iterates (steps, N, C, H, W), what each lacks to succeed, and its loss, both (steps, N)."""
     place = torch.atanh((2 * start - 1) * (1 - 1e-6)).requires_grad_()
     adam = torch.optim.Adam([place], lr=step_size)
     images, lacks, losses = [], [], []
     for step in range(steps):
-        adam.param_groups[0]["lr"] = step_size * (1 - step / steps) if settle else step_size
+        adam.param_groups[0]["lr"] = step_size * (1 - step / steps) if decay_step_size else step_size
         moved = (place.tanh() + 1) / 2
         image = moved if free is None else torch.where(free, moved, inputs)
         lack = -margin(MODEL(image), labels)
@@ -57,17 +57,17 @@ def literal(inputs, labels, start, *, steps, step_size, settle=False, free=None)
 
 
 def ours(inputs, labels, start, model=MODEL, rows=None, **options):
-    search = Search(model, inputs, labels, norm="l2", draws=one_draw)
+    search = Search(model, inputs, labels, norm="l2", make_objective=one_draw_loss)
     rows = torch.arange(len(inputs)) if rows is None else rows
     return search, *descend(search, rows, start[rows], C[rows], weighted, **options)
 
 
-@pytest.mark.parametrize("settle", [False, True])
+@pytest.mark.parametrize("decay_step_size", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
-def test_it_is_adam_on_the_penalty_and_the_missing_margin(settle, masked, inputs, labels, start):
+def test_it_is_adam_on_the_penalty_and_the_missing_margin(decay_step_size, masked, inputs, labels, start):
     """Its last iterate, which images succeeded on the way, and of each the nearest success."""
     free = (torch.rand(IMAGES, 1, 2, 2, generator=seeded(4)) < 0.7) if masked else None
-    options = {"steps": 40, "step_size": 0.1, "settle": settle, "free": free}
+    options = {"steps": 40, "step_size": 0.1, "decay_step_size": decay_step_size, "free": free}
     images, lacks, _ = literal(inputs, labels, start, **options)
     search, found, ends = ours(inputs, labels, start, **options)
     assert_close(ends, images[-1])
@@ -75,7 +75,7 @@ def test_it_is_adam_on_the_penalty_and_the_missing_margin(settle, masked, inputs
     assert torch.equal(found, success.any(0))
     assert 0 < found.sum() < IMAGES
     sizes = (images - inputs).flatten(2).norm(dim=2).masked_fill(~success, torch.inf)
-    assert_close(search.sizes, sizes.amin(0))
+    assert_close(search.norms, sizes.amin(0))
     nearest = images.gather(0, sizes.argmin(0).view(1, -1, 1, 1, 1).expand(1, *inputs.shape))[0]
     assert_close(search.images[found], nearest[found])
     assert torch.equal(search.images[~found], inputs[~found])
@@ -104,7 +104,7 @@ def test_until_found_an_image_stops_at_its_first_success(inputs, labels, start):
 
     options = {"steps": 40, "step_size": 0.1}
     images, lacks, _ = literal(inputs, labels, start, **options)
-    _, found, ends = ours(inputs, labels, start, counted, until_found=True, **options)
+    _, found, ends = ours(inputs, labels, start, counted, stop_at_success=True, **options)
     success = lacks < 0
     last = torch.where(success.any(0), success.int().argmax(0), 39)
     assert_close(ends, images[last, torch.arange(IMAGES)])
@@ -141,7 +141,7 @@ def test_a_pixel_at_an_end_of_the_box_can_leave_it():
 
 def test_squares_are_the_squared_norm_and_its_gradient(inputs):
     delta = (inputs - 0.5).requires_grad_()
-    values, slope = squares(delta.detach(), torch.arange(IMAGES))
+    values, slope = squared_l2(delta.detach(), torch.arange(IMAGES))
     expected = torch.stack([image.norm() ** 2 for image in delta])
     assert_close(values, expected.detach())
     assert_close(slope, torch.autograd.grad(expected.sum(), delta)[0])

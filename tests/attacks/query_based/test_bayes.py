@@ -11,8 +11,8 @@ from refusing import check_refusals
 from smoothed.attacks import Queries, margin
 from smoothed.attacks.query_based.bayes import bayesian
 from smoothed.errors import ArgumentError
-from smoothed.injection import PNI, drawing, inject
-from smoothed.rng.rows import Rows
+from smoothed.injection import PNI, inject, noise_from
+from smoothed.rng.rows import RowGenerator
 from smoothed.rng.seeds import seeded
 from smoothed.rng.sources import Fresh
 
@@ -49,8 +49,8 @@ class TestLinear:
         """Of squares of one value: eps times the sum of the slope's absolute sums over squares."""
         inputs, labels = batch
         attacked = bayesian(
-            Queries(linear), inputs, labels, eps=EPS, side=SIDE, max_queries=30, initial=5, targeted=targeted,
-            confidence=ALL, generator=seeded(0),
+            Queries(linear), inputs, labels, eps=EPS, tile_side=SIDE, max_queries=30, initial_queries=5,
+            targeted=targeted, confidence=ALL, generator=seeded(0),
         )  # fmt: skip
         slope = (linear[1].weight[1] - linear[1].weight[0]).detach().view(1, 1, 8, 8)
         best = EPS * 16 * nn.functional.avg_pool2d(slope, 4).abs().sum()
@@ -64,8 +64,8 @@ class TestLinear:
         """Of corners of the same cube of tiles, by the same number of queries, on the mean over images."""
         inputs, labels, side, queries = *batch, 4, 40
         attacked = bayesian(
-            linear, inputs, labels, eps=EPS, side=side, max_queries=queries, upsampling=upsampling, targeted=targeted,
-            confidence=ALL, generator=seeded(0),
+            linear, inputs, labels, eps=EPS, tile_side=side, max_queries=queries, upsampling=upsampling,
+            targeted=targeted, confidence=ALL, generator=seeded(0),
         )  # fmt: skip
         generator, tries = seeded(1), []
         for _ in range(queries):
@@ -88,7 +88,14 @@ class TestBudget:
             asked.append(queried)
             return network(queried)
 
-        options = {"eps": eps, "side": 3, "max_queries": 8, "initial": 3, "upsampling": upsampling, "confidence": ALL}
+        options = {
+            "eps": eps,
+            "tile_side": 3,
+            "max_queries": 8,
+            "initial_queries": 3,
+            "upsampling": upsampling,
+            "confidence": ALL,
+        }
         attacked = bayesian(watched, inputs, labels, generator=seeded(0), **options)
         assert attacked.shape == inputs.shape
         assert attacked.dtype == inputs.dtype
@@ -102,13 +109,13 @@ class TestBudget:
     @pytest.mark.parametrize(("own", "bound", "spent"), [(7, None, 7), (50, 9, 9), (5, 9, 5), (1, None, 1), (9, 2, 2)])
     def test_queries_are_exact(self, own, bound, spent, network, images, labels):
         queries = Queries(network, max_queries=bound)
-        options = {"eps": 0.01, "side": 2, "max_queries": own, "initial": 3, "confidence": ALL}
+        options = {"eps": 0.01, "tile_side": 2, "max_queries": own, "initial_queries": 3, "confidence": ALL}
         bayesian(queries, images, labels, generator=seeded(0), **options)
         assert queries.spent.tolist() == [spent] * 16
 
     def test_averaged_answers_are_queries(self, network, images, labels):
         queries = Queries(network)
-        bayesian(queries, images, labels, eps=0.01, side=2, max_queries=11, num_samples=3, confidence=ALL)
+        bayesian(queries, images, labels, eps=0.01, tile_side=2, max_queries=11, eot_samples=3, confidence=ALL)
         assert queries.spent.tolist() == [9] * 16
 
     def test_success_ends_an_image(self, linear, batch):
@@ -117,7 +124,7 @@ class TestBudget:
         labels = linear(inputs).argmax(1)
         labels[:3] = 1 - labels[:3]
         queries = Queries(linear)
-        attacked = bayesian(queries, inputs, labels, eps=0.3, side=2, generator=seeded(0))
+        attacked = bayesian(queries, inputs, labels, eps=0.3, tile_side=2, generator=seeded(0))
         assert torch.equal(attacked[:3], inputs[:3])
         assert queries.spent[:3].tolist() == [1] * 3
         assert (queries.spent[3:] > 1).all()
@@ -134,7 +141,7 @@ class TestManners:
             asked.append(queried)
             return network(queried)
 
-        options = {"eps": 0.05, "side": 4, "max_queries": 12, "initial": 4, "confidence": ALL}
+        options = {"eps": 0.05, "tile_side": 4, "max_queries": 12, "initial_queries": 4, "confidence": ALL}
         attacked = bayesian(watched, images, labels, generator=seeded(0), **options)
         values = torch.stack([margin(network(each), labels) for each in asked])
         assert_close(margin(network(attacked), labels), values.amax(0))
@@ -144,16 +151,16 @@ class TestManners:
     def test_logits_and_shares_serve_alike(self, sees, network, images, labels):
         """The margin of logarithms of shares is that of logits, to rounding."""
         labels = network(images).argmax(1)
-        options = {"eps": 0.1, "side": 4, "max_queries": 30, "confidence": ALL}
+        options = {"eps": 0.1, "tile_side": 4, "max_queries": 30, "confidence": ALL}
         attacked = bayesian(Queries(network, sees=sees), images, labels, generator=seeded(0), **options)
         assert (gain(network, images, attacked, labels, targeted=False) > 0.02).all()
 
     def test_tiles_follow_images(self, linear, batch):
         inputs, labels = batch
-        options = {"eps": EPS, "side": 2, "max_queries": 12, "initial": 4, "confidence": ALL}
-        whole = bayesian(linear, inputs, labels, generator=Rows(4), **options)
+        options = {"eps": EPS, "tile_side": 2, "max_queries": 12, "initial_queries": 4, "confidence": ALL}
+        whole = bayesian(linear, inputs, labels, generator=RowGenerator(4), **options)
         parts = [
-            bayesian(linear, inputs[cut], labels[cut], generator=Rows(4, cut.start), **options)
+            bayesian(linear, inputs[cut], labels[cut], generator=RowGenerator(4, cut.start), **options)
             for cut in (slice(0, 3), slice(3, 8))
         ]
         # Bounds that are almost equal may be ranked either way in a batch of another size.
@@ -162,7 +169,7 @@ class TestManners:
 
     def test_the_generator_decides(self, network, images, labels):
         before = torch.get_rng_state()
-        options = {"eps": 0.02, "side": 2, "max_queries": 6, "initial": 3, "confidence": ALL}
+        options = {"eps": 0.02, "tile_side": 2, "max_queries": 6, "initial_queries": 3, "confidence": ALL}
         first, second, other = (
             bayesian(network, images, labels, generator=seeded(seed), **options) for seed in (1, 1, 2)
         )
@@ -173,8 +180,10 @@ class TestManners:
     def test_the_model_is_untouched(self, network, images, labels):
         inject(network.train(), weights=PNI())
         before = {name: value.clone() for name, value in network.state_dict().items()}
-        with drawing(network, Fresh(seeded(0))):
-            attacked = bayesian(network, images.requires_grad_(), labels, eps=0.05, side=2, max_queries=6, initial=3)
+        with noise_from(network, Fresh(seeded(0))):
+            attacked = bayesian(
+                network, images.requires_grad_(), labels, eps=0.05, tile_side=2, max_queries=6, initial_queries=3
+            )
         assert not attacked.requires_grad
         assert images.grad is None
         assert all(module.training for module in network.modules())
@@ -189,9 +198,9 @@ class TestManners:
             batch[0].to(dtype),
             batch[1],
             eps=EPS,
-            side=2,
+            tile_side=2,
             max_queries=8,
-            initial=3,
+            initial_queries=3,
         )
         assert attacked.dtype == dtype
         assert (attacked - batch[0].to(dtype)).abs().max() <= EPS + 1e-3
@@ -199,8 +208,8 @@ class TestManners:
     def test_a_model_that_answers_the_same_to_all(self, images, labels):
         """No value is better than another: no NaN, and the inputs are as good as anything."""
         attacked = bayesian(
-            lambda inputs: nn.functional.one_hot(labels[: len(inputs)], 4).float(), images, labels, eps=0.1, side=2,
-            max_queries=8, initial=3, generator=seeded(0),
+            lambda inputs: nn.functional.one_hot(labels[: len(inputs)], 4).float(), images, labels, eps=0.1,
+            tile_side=2, max_queries=8, initial_queries=3, generator=seeded(0),
         )  # fmt: skip
         assert torch.equal(attacked, images)
 
@@ -212,7 +221,7 @@ def test_errors(network):
             "inputs": torch.full((2, 3, 8, 8), 0.5),
             "labels": torch.tensor([0, 1]),
             "eps": 0.1,
-            "side": 2,
+            "tile_side": 2,
             "max_queries": 4,
             **change,
         }
@@ -226,10 +235,10 @@ def test_errors(network):
             ({"labels": torch.tensor([0, 9])}, r"labels: expected classes in 0\.\.3"),
             ({"eps": -0.1}, r"eps: expected a finite number of at least 0, got -0\.1"),
             ({"max_queries": 0}, "max_queries: expected an integer of at least 1, got 0"),
-            ({"max_queries": 2, "num_samples": 3}, "max_queries: expected at least num_samples, 3, got 2"),
-            ({"side": 0}, "side: expected an integer of at least 1, got 0"),
-            ({"side": 9}, "side: expected at most 8, that of the images, got 9"),
-            ({"initial": 0}, "initial: expected an integer of at least 1, got 0"),
+            ({"max_queries": 2, "eot_samples": 3}, "max_queries: expected at least eot_samples, 3, got 2"),
+            ({"tile_side": 0}, "tile_side: expected an integer of at least 1, got 0"),
+            ({"tile_side": 9}, "tile_side: expected at most 8, the smaller side of the images, got 9"),
+            ({"initial_queries": 0}, "initial_queries: expected an integer of at least 1, got 0"),
             ({"candidates": 0}, "candidates: expected an integer of at least 1, got 0"),
             ({"upsampling": "cubic"}, "upsampling: expected one of nearest, bilinear, got 'cubic'"),
             ({"model": lambda inputs: inputs}, r"model: expected float logits of shape \(2, K\)"),
@@ -238,5 +247,7 @@ def test_errors(network):
 
 
 def test_labels_alone_are_refused(network, images, labels):
-    with pytest.raises(ArgumentError, match=r"sees: expected logits or shares with bayesian, .* got labels"):
+    with pytest.raises(
+        ArgumentError, match=r"sees: expected logits or shares, since bayesian compares scores, got labels"
+    ):
         bayesian(Queries(network, sees="labels"), images, labels, eps=0.1)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from smoothed.attacks.query_based.gaussian_process import condition, matern, most_likely
+from smoothed.attacks.query_based.gaussian_process import condition, fit_hyperparameters, matern
 from smoothed.errors import ArgumentError
 from smoothed.rng.seeds import seeded
 
@@ -60,7 +60,7 @@ def naive(places, values, asked, lengthscale, noise):
 def test_posterior_and_likelihood_are_the_naive_ones(data):
     places, values, asked = data
     process, likelihood = condition(places, values, LENGTHSCALES.double(), NOISES.double())
-    mean, deviation = process.at(asked)
+    mean, deviation = process.posterior(asked)
     for each in range(3):
         arrays = (tensor[each].numpy() for tensor in (places, values, asked))
         expected = naive(*arrays, float(LENGTHSCALES[each]), float(NOISES[each]))
@@ -72,7 +72,7 @@ def test_posterior_is_scikit_learns(data):
     gaussian_process = pytest.importorskip("sklearn.gaussian_process")
     places, values, asked = data
     process, likelihood = condition(places, values, LENGTHSCALES.double(), NOISES.double())
-    mean, deviation = process.at(asked)
+    mean, deviation = process.posterior(asked)
     for each in range(3):
         variance = process.variance[each].item()
         kernels = gaussian_process.kernels
@@ -95,7 +95,7 @@ def test_single_precision_is_enough():
     scales = torch.full((2,), 16 * 12**0.5, dtype=torch.float64), torch.full((2,), 1e-3, dtype=torch.float64)
     asked = torch.rand(2, 5, 12, generator=generator, dtype=torch.float64)
     wide, narrow = (
-        condition(*(tensor.to(dtype) for tensor in (places, values, *scales)))[0].at(asked.to(dtype))[0]
+        condition(*(tensor.to(dtype) for tensor in (places, values, *scales)))[0].posterior(asked.to(dtype))[0]
         for dtype in (torch.float64, torch.float32)
     )
     assert_close(narrow.double(), wide, rtol=0, atol=0.05)
@@ -104,7 +104,7 @@ def test_single_precision_is_enough():
 def test_the_most_likely_scales_are_those_of_an_exhaustive_look(data):
     places, values, _ = data
     grid = (0.25, 1.0, 4.0), (1e-3, 0.3)
-    chosen = most_likely(places, values, *grid)
+    chosen = fit_hyperparameters(places, values, *grid)
     for each in range(3):
         pairs = [(lengthscale * DIMENSIONS**0.5, noise) for lengthscale in grid[0] for noise in grid[1]]
         arrays = [tensor[each].numpy() for tensor in (places, values, places)]
@@ -117,7 +117,7 @@ def test_noise_and_lengthscale_are_found():
     generator = seeded(3)
     places = torch.rand(2, 60, 2, generator=generator, dtype=torch.float64) * 2 - 1
     values = torch.stack([places[0].sum(1).sin(), torch.randn(60, generator=generator, dtype=torch.float64)])
-    lengthscale, noise = most_likely(places, values)
+    lengthscale, noise = fit_hyperparameters(places, values)
     assert lengthscale[0] >= 2**0.5
     assert noise[0] == 1e-3
     assert noise[1] == 1.0
@@ -127,8 +127,8 @@ def test_constant_values_are_certain():
     """An image whose answers do not move: no NaN, and a deviation of almost nothing."""
     places = torch.rand(1, 5, 3, generator=seeded(1))
     values = torch.full((1, 5), 2.0)
-    process, _ = condition(places, values, *most_likely(places, values))
-    mean, deviation = process.at(places)
+    process, _ = condition(places, values, *fit_hyperparameters(places, values))
+    mean, deviation = process.posterior(places)
     assert_close(mean, values)
     assert deviation.max() < 1e-6
 
@@ -136,9 +136,9 @@ def test_constant_values_are_certain():
 def test_gradients_are_finite_at_known_places_and_right_elsewhere(data):
     places, values, asked = data
     process, _ = condition(places, values, LENGTHSCALES.double(), NOISES.double())
-    assert torch.autograd.gradcheck(process.at, (asked.requires_grad_(),))
+    assert torch.autograd.gradcheck(process.posterior, (asked.requires_grad_(),))
     start = places.clone().requires_grad_()
-    outputs = torch.stack(process.at(start))
+    outputs = torch.stack(process.posterior(start))
     assert torch.autograd.grad(outputs.sum(), start)[0].isfinite().all()
 
 
@@ -150,7 +150,7 @@ def test_matern_is_one_at_zero_and_falls():
 
 
 def test_nothing_to_choose_from(data):
-    with pytest.raises(ArgumentError, match="lengthscales: expected at least one, got none"):
-        most_likely(*data[:2], (), (1.0,))
-    with pytest.raises(ArgumentError, match="noises: expected at least one, got none"):
-        most_likely(*data[:2], (1.0,), ())
+    with pytest.raises(ArgumentError, match="lengthscales: expected at least one value, got none"):
+        fit_hyperparameters(*data[:2], (), (1.0,))
+    with pytest.raises(ArgumentError, match="noises: expected at least one value, got none"):
+        fit_hyperparameters(*data[:2], (1.0,), ())

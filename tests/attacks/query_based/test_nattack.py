@@ -91,9 +91,9 @@ def test_errors(network, images, labels):
     check_refusals(
         call,
         [
-            ({"population": 1}, "population: expected at least 2 samples, whose losses differ, got 1"),
+            ({"population": 1}, "population: expected at least 2, since the losses of the samples are compared, got 1"),
             ({"population": 2.5}, "population: expected an integer of at least 1, got 2.5"),
-            ({"sigma": 0.0}, "sigma: expected a deviation above 0, got 0"),
+            ({"sigma": 0.0}, "sigma: expected a standard deviation above 0, got 0"),
             ({"learning_rate": -1.0}, "learning_rate: expected a finite number of at least 0, got -1"),
         ],
     )

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 from refusing import check_refusals
 from smoothed import Gaussian, Smoothed
 from smoothed.attacks import Queries
-from smoothed.attacks.query_based.queries import queries_of, require_scores
+from smoothed.attacks.query_based.queries import as_queries, require_scores
 from smoothed.errors import ArgumentError
 
 
@@ -47,15 +47,15 @@ def every(batch):
 
 
 class TestAnswers:
-    @pytest.mark.parametrize("num_samples", [1, 3])
-    def test_averages_of_what_is_seen(self, num_samples, batch, begun):
-        draws = torch.stack([Drawn().draw(batch, call) for call in range(num_samples)])
-        votes = torch.zeros(num_samples, 7, 3)
-        for call, row in [(call, row) for call in range(num_samples) for row in range(7)]:
+    @pytest.mark.parametrize("eot_samples", [1, 3])
+    def test_averages_of_what_is_seen(self, eot_samples, batch, begun):
+        draws = torch.stack([Drawn().draw(batch, call) for call in range(eot_samples)])
+        votes = torch.zeros(eot_samples, 7, 3)
+        for call, row in [(call, row) for call in range(eot_samples) for row in range(7)]:
             votes[call, row, draws[call, row].tolist().index(draws[call, row].max())] = 1
         expected = {"logits": draws.mean(0), "shares": draws.softmax(2).mean(0).log(), "labels": votes.mean(0)}
         for sees, answers in expected.items():
-            asked = begun(Drawn(), sees=sees).ask(batch, every(batch), num_samples)
+            asked = begun(Drawn(), sees=sees).ask(batch, every(batch), eot_samples)
             assert_close(asked, answers, msg=lambda text, sees=sees: f"{sees}: {text}")
 
     @pytest.mark.parametrize(("chunk_size", "sizes"), [(7, [7]), (6, [4, 3]), (3, [3, 2, 2]), (1, [1] * 7)])
@@ -106,7 +106,7 @@ class TestCounts:
     def test_too_many_are_refused_before_any_is_asked(self, batch, begun):
         model = Drawn()
         queries = begun(model, max_queries=3)
-        with pytest.raises(ArgumentError, match="max_queries: expected at most 3 an image, got 4"):
+        with pytest.raises(ArgumentError, match="max_queries: expected at most 3 queries per image, got 4"):
             queries.ask(batch[:2], torch.tensor([0, 0]), 2)
         assert model.sizes == []
         assert queries.spent.sum() == 0
@@ -119,12 +119,12 @@ class TestCounts:
     def test_an_attack_begins_anew(self, batch, begun):
         queries = begun(Drawn(), max_queries=1)
         queries.ask(batch, every(batch))
-        assert queries_of(queries, batch[:2]) is queries
+        assert as_queries(queries, batch[:2]) is queries
         assert queries.spent.tolist() == [0, 0]
 
     def test_a_model_becomes_unbounded_queries_of_logits(self, batch):
         model = Drawn()
-        queries = queries_of(model, batch)
+        queries = as_queries(model, batch)
         assert (queries.model, queries.sees, queries.max_queries) == (model, "logits", None)
 
 
@@ -154,7 +154,9 @@ class TestErrors:
             begun(lambda images: images.argmax(1)).ask(batch, every(batch))
 
     def test_labels_are_no_scores(self):
-        with pytest.raises(ArgumentError, match=r"sees: expected logits or shares with square, .* got labels"):
+        with pytest.raises(
+            ArgumentError, match=r"sees: expected logits or shares, since square compares scores, got labels"
+        ):
             require_scores(Queries(Drawn(), sees="labels"), "square")
         for sees in ("logits", "shares"):
             require_scores(Queries(Drawn(), sees=sees), "square")

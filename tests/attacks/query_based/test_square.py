@@ -12,7 +12,7 @@ from smoothed.attacks import Queries, cross_entropy, margin
 from smoothed.attacks.query_based.square import MOVES, bump, halvings, square
 from smoothed.rng.seeds import seeded
 
-LOTS = 5 + 3
+NUM_GEOMETRY_UNIFORMS = 5 + 3
 
 
 class TestOptimum:
@@ -116,7 +116,7 @@ class TestMoves:
     def test_step_linf_is_a_square_of_one_sign_a_channel(self):
         """Its side is sqrt(p h w), it may lie anywhere, and each sign is as likely."""
         start = torch.zeros(2000, 3, 6, 6)
-        moved = MOVES["linf"].step(start, 9 / 36, 0.1, torch.rand(2000, LOTS, generator=seeded(0)))
+        moved = MOVES["linf"].step(start, 9 / 36, 0.1, torch.rand(2000, NUM_GEOMETRY_UNIFORMS, generator=seeded(0)))
         changed = (moved != 0).all(1)
         assert torch.equal(changed, (moved != 0).any(1))
         assert (changed.any(2).sum(1) == 3).all()
@@ -137,7 +137,7 @@ class TestMoves:
         """Written out for one image at a time, from the same lots."""
         generator = seeded(0)
         delta = 0.05 * torch.randn(20, 3, 9, 9, generator=generator, dtype=torch.float64)
-        lots = torch.rand(20, LOTS, generator=generator, dtype=torch.float64)
+        lots = torch.rand(20, NUM_GEOMETRY_UNIFORMS, generator=generator, dtype=torch.float64)
         moved = MOVES["l2"].step(delta.clone(), 20 / 81, 1.0, lots)
         side = 5  # sqrt(20) is 4.5, and the side is odd
         for old, new, lot in zip(delta, moved, lots, strict=True):
@@ -185,11 +185,11 @@ class TestRandom:
 
     def test_remeasuring_now_and_then_withstands_lucky_draws(self, task):
         """At the same number of queries true margins gain more: by four standard errors, image by image."""
-        more = self.gain(task, remeasure=40) - self.gain(task)
+        more = self.gain(task, remeasure_every=40) - self.gain(task)
         assert more.mean() > 4 * more.std() / len(more) ** 0.5
 
     def test_averaging_helps_at_the_same_number_of_candidates(self, task):
-        assert self.gain(task, num_samples=8, max_queries=200 * 8).mean() > 1.3 * self.gain(task).mean()
+        assert self.gain(task, eot_samples=8, max_queries=200 * 8).mean() > 1.3 * self.gain(task).mean()
 
 
 def test_restarts_share_the_queries_and_keep_the_best(network, images):
@@ -219,8 +219,8 @@ def test_errors(network, images, labels):
     check_refusals(
         call,
         [
-            ({"initial_share": 1.5}, r"initial_share: expected a number in \[0, 1\], got 1.5"),
+            ({"p_init": 1.5}, r"p_init: expected a number in \[0, 1\], got 1.5"),
             ({"restarts": 0}, "restarts: expected an integer of at least 1, got 0"),
-            ({"remeasure": -1}, "remeasure: expected an integer of at least 0, got -1"),
+            ({"remeasure_every": -1}, "remeasure_every: expected an integer of at least 0, got -1"),
         ],
     )

@@ -10,7 +10,7 @@ from smoothed.attacks.transfer_based.ensemble import Ensemble
 from smoothed.errors import ArgumentError
 from smoothed.injection import PNI, inject, noiseless
 from smoothed.rng.seeds import seeded
-from smoothed.utils.modes import evaluating
+from smoothed.utils.modes import eval_mode
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_modules_are_reached_and_functions_may_join(network, images):
     network.train()
     ensemble = Ensemble([network, lambda inputs: inputs.flatten(1)[:, :4]])
     assert ensemble.training
-    with evaluating(ensemble):
+    with eval_mode(ensemble):
         assert not network.training
         first, second = ensemble(images), ensemble(images)
     assert network.training
@@ -103,5 +103,5 @@ def test_errors(images):
     with pytest.raises(ArgumentError, match="average: expected one of probabilities, logits"):
         Ensemble([nn.Flatten()], average="votes")
     mixed = Ensemble([lambda inputs: inputs.flatten(1)[:, :3], lambda inputs: inputs.flatten(1)[:, :4]])
-    with pytest.raises(ArgumentError, match=r"models: expected the same number of classes in all, got \[3, 4\]"):
+    with pytest.raises(ArgumentError, match=r"models: expected the same number of classes in all models, got \[3, 4\]"):
         mixed(images)

@@ -178,8 +178,11 @@ def test_errors():
             ({"batch_size": 0}, "batch_size: expected an integer of at least 1, got 0"),
             ({"step_size": -0.1}, r"step_size: expected a finite number of at least 0, got -0\.1"),
             ({"learning_rate": -1.0}, "learning_rate: expected a finite number of at least 0"),
-            ({"substitute": nn.Flatten()}, "substitute: expected parameters that require gradients, got none"),
-            ({"substitute": student(4)}, "substitute: expected logits of 3 classes, the model's, got 4"),
+            (
+                {"substitute": nn.Flatten()},
+                "substitute: expected a network with parameters that require gradients, got none",
+            ),
+            ({"substitute": student(4)}, "substitute: expected 3 classes, as many as the model, got 4"),
             ({"substitute": nn.Conv2d(3, 3, 1)}, r"substitute: expected float logits of shape \(2, K\)"),
             ({"model": lambda images: images}, r"model: expected float logits of shape \(2, K\)"),
         ],

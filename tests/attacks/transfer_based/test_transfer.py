@@ -13,7 +13,7 @@ from smoothed.attacks import Queries, margin, named_attack, pgd
 from smoothed.attacks.attack import Attack
 from smoothed.attacks.transfer_based.ensemble import Ensemble
 from smoothed.attacks.transfer_based.transfer import transfer
-from smoothed.rng.rows import Rows
+from smoothed.rng.rows import RowGenerator
 from smoothed.rng.seeds import seeded
 
 EPS = 8 / 255
@@ -43,8 +43,8 @@ class TestOneSource:
             assert torch.equal(made, direct)
 
     def test_the_target_is_never_asked(self, network, images, labels, attack):
-        for choose in (False, True):
-            transfer(never, images, labels, sources=network, attack=attack, choose=choose)
+        for query_target in (False, True):
+            transfer(never, images, labels, sources=network, attack=attack, query_target=query_target)
         transfer(never, images, labels, sources=[network, network], attack=attack)
 
     def test_a_module_that_holds_a_sequence_is_one_source(self, images, labels, attack):
@@ -89,7 +89,7 @@ class TestSeveralSources:
         attack = _settled(targeted=targeted)
         sources, target = [other(1), other(2), other(3)], other(5)
         queries = Queries(target, sees=sees)
-        options = {"sources": sources, "attack": attack, "targeted": targeted, "choose": True}
+        options = {"sources": sources, "attack": attack, "targeted": targeted, "query_target": True}
         chosen = transfer(queries, images, labels, generator=seeded(1), **options)
         generator, sign = seeded(1), -1 if targeted else 1
         made = [attack(each, images, labels, generator=generator) for each in (Ensemble(sources), *sources)]
@@ -107,7 +107,9 @@ class TestSeveralSources:
         attack = named_attack("pgd", eps=0.2)
         sources = [lambda inputs: inputs.flatten(1)[:, :4], network]
         queries = Queries(network, sees="labels")
-        chosen = transfer(queries, images, labels, sources=sources, attack=attack, choose=True, generator=seeded(1))
+        chosen = transfer(
+            queries, images, labels, sources=sources, attack=attack, query_target=True, generator=seeded(1)
+        )
         generator = seeded(1)
         made = torch.stack(
             [attack(each, images, labels, generator=generator) for each in (Ensemble(sources), *sources)]
@@ -120,7 +122,7 @@ class TestSeveralSources:
         """With one query an image has its ensemble's example; each more lets one source's take part."""
         sources = [other(1), network]
         queries = Queries(network, max_queries=bound)
-        options = {"sources": sources, "attack": attack, "choose": True}
+        options = {"sources": sources, "attack": attack, "query_target": True}
         chosen = transfer(queries, images, labels, generator=seeded(1), **options)
         assert queries.spent.tolist() == [bound] * 16
         generator = seeded(1)
@@ -138,8 +140,8 @@ def _settled(*, targeted):
 def test_it_is_an_attack_when_settled(network, images, labels, attack):
     settled = partial(transfer, sources=network, attack=attack)
     assert isinstance(settled, Attack)
-    made = settled(never, images, labels, generator=Rows(3))
-    parts = [settled(never, images[cut], labels[cut], generator=Rows(3, cut.start)) for cut in _HALVES]
+    made = settled(never, images, labels, generator=RowGenerator(3))
+    parts = [settled(never, images[cut], labels[cut], generator=RowGenerator(3, cut.start)) for cut in _HALVES]
     # Gradients that almost vanish may round to either sign in a batch of another size.
     assert ((torch.cat(parts) - made).abs() > 1e-6).float().mean() < 0.002
 
@@ -151,7 +153,7 @@ def test_models_are_left_as_they_were(network, images, labels, attack):
     sources = [network.train(), other(1).train()]
     target = other(2).train()
     before = torch.get_rng_state()
-    transfer(target, images, labels, sources=sources, attack=attack, choose=True, generator=seeded(1))
+    transfer(target, images, labels, sources=sources, attack=attack, query_target=True, generator=seeded(1))
     for model in (*sources, target):
         assert all(module.training for module in model.modules())
         assert all(parameter.grad is None for parameter in model.parameters())
@@ -166,7 +168,7 @@ def test_errors(network, attack):
             "labels": torch.tensor([0, 1]),
             "sources": [network, network],
             "attack": attack,
-            "choose": True,
+            "query_target": True,
             **change,
         }
         inspect.unwrap(transfer)(**arguments)

@@ -5,7 +5,7 @@ import torch
 
 from flawed import EPS, Few
 from smoothed import Gaussian, Smoothed
-from smoothed.evaluation.gradient_masking import Defence, Settings
+from smoothed.evaluation.gradient_masking import CheckSettings, Defence
 from smoothed.rng.seeds import seeded
 
 
@@ -23,6 +23,6 @@ def defence():
         labels = Few()(inputs).argmax(1)
         chosen = {"eps": EPS, "steps": 8, "queries": 40, "tries": 30, "votes": 2, **settings}
         smoothed = Smoothed(network, Gaussian(sigma), num_samples=4, seed=0)
-        return Defence(smoothed, inputs, labels, Settings(**chosen))
+        return Defence(smoothed, inputs, labels, CheckSettings(**chosen))
 
     return defence

@@ -5,7 +5,15 @@ import torch
 from scipy.stats import norm
 
 from smoothed.errors import ArgumentError
-from smoothed.evaluation.gradient_masking.finding import Estimate, Figure, Finding, compare, estimate, judge, judge_all
+from smoothed.evaluation.gradient_masking.finding import (
+    Estimate,
+    Figure,
+    Finding,
+    combined_verdict,
+    compare_attacks,
+    estimate,
+    verdict_of,
+)
 from smoothed.rng.seeds import seeded
 
 
@@ -36,9 +44,9 @@ def test_covers(won, lost):
 
 def test_equal_images_are_no_proof():
     """Twenty images that all agree don't show a flaw to be below 3 points; 128 do."""
-    assert judge(estimate(torch.zeros(20)), 0.03) == "unclear"
-    assert judge(estimate(torch.zeros(128)), 0.03) == "pass"
-    with pytest.raises(ArgumentError, match="flaws: expected one an image"):
+    assert verdict_of(estimate(torch.zeros(20)), 0.03) == "unclear"
+    assert verdict_of(estimate(torch.zeros(128)), 0.03) == "pass"
+    with pytest.raises(ArgumentError, match="flaws: expected the flaw of at least one image, got none"):
         estimate(torch.zeros(0))
 
 
@@ -47,27 +55,27 @@ def test_equal_images_are_no_proof():
     [(0.031, 0.2, "suspicious"), (0.03, 0.2, "unclear"), (-0.1, 0.03, "pass"), (-0.1, 0.031, "unclear")],
 )
 def test_the_rule(low, high, verdict):
-    assert judge(Estimate(0.03, low, high), 0.03) == verdict
+    assert verdict_of(Estimate(0.03, low, high), 0.03) == verdict
 
 
 def test_one_of_many_is_suspicious_at_a_stricter_level():
     """12 of 128 images by itself, but not as one of a hundred flaws that might have shown."""
     chance, nothing = differences(12, 0, 128), differences(0, 0, 128)
-    assert judge_all([chance], 0.03) == judge(estimate(chance), 0.03) == "suspicious"
-    assert judge_all([chance] + [nothing] * 99, 0.03) == "unclear"
-    assert judge_all([differences(40, 0, 128)] + [nothing] * 99, 0.03) == "suspicious"
-    assert judge_all([nothing] * 100, 0.03) == "pass"
+    assert combined_verdict([chance], 0.03) == verdict_of(estimate(chance), 0.03) == "suspicious"
+    assert combined_verdict([chance] + [nothing] * 99, 0.03) == "unclear"
+    assert combined_verdict([differences(40, 0, 128)] + [nothing] * 99, 0.03) == "suspicious"
+    assert combined_verdict([nothing] * 100, 0.03) == "pass"
 
 
-def test_compare_says_who_is_ahead():
+def test_compare_gives_the_lead_of_the_weaker_attack():
     stronger, weaker = torch.tensor([0.25, 0.75] * 64), torch.tensor([0.75, 1.0] * 64)
-    sentences = {"sound": "good", "flawed": "bad"}
-    good = compare("c", ("white", stronger), ("black", weaker), 0.03, **sentences)
-    bad = compare("c", ("white", weaker), ("black", stronger), 0.03, **sentences)
+    sentences = {"if_sound": "good", "if_suspicious": "bad"}
+    good = compare_attacks("c", ("white", stronger), ("black", weaker), 0.03, **sentences)
+    bad = compare_attacks("c", ("white", weaker), ("black", stronger), 0.03, **sentences)
     assert (good.verdict, good.meaning) == ("pass", "good")
     assert (bad.verdict, bad.meaning) == ("suspicious", "bad")
     assert [str(figure) for figure in bad.figures[:2]] == ["white 87.5 %", "black 50.0 %"]
-    assert str(bad.figures[2]).startswith("black ahead by +37.5 points (+")
+    assert str(bad.figures[2]).startswith("lead of black +37.5 points (+")
 
 
 def test_figures_and_findings_are_json_and_text():

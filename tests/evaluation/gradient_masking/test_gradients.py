@@ -6,12 +6,12 @@ from torch import nn
 
 from flawed import Backward
 from smoothed.evaluation.gradient_masking.gradients import (
-    gradients_against_differences,
-    gradients_of_draws,
+    agreement_of_draws,
+    gradients_against_finite_differences,
     vanishing_gradients,
 )
 
-CHECKS = {"there": vanishing_gradients, "slope": gradients_against_differences, "draws": gradients_of_draws}
+CHECKS = {"there": vanishing_gradients, "slope": gradients_against_finite_differences, "draws": agreement_of_draws}
 
 
 def noisy(gradient, _):
@@ -69,9 +69,9 @@ def test_the_figures_are_the_flaw(defence, few):
     half = Backward(few, lambda gradient, images: gradient * (torch.arange(len(images)) % 2).view(-1, 1, 1, 1))
     zero, broken = vanishing_gradients(defence(half)).figures
     assert (zero.value, broken.value) == (0.5, 0.0)
-    assert gradients_against_differences(defence(half)).figures[0].value == pytest.approx(0.5, abs=0.01)
+    assert gradients_against_finite_differences(defence(half)).figures[0].value == pytest.approx(0.5, abs=0.01)
     flipped = Backward(few, lambda gradient, _: -gradient)
-    assert gradients_against_differences(defence(flipped)).figures[0].value == pytest.approx(-1, abs=0.01)
+    assert gradients_against_finite_differences(defence(flipped)).figures[0].value == pytest.approx(-1, abs=0.01)
 
 
 def test_the_cosine_is_that_of_all_pairs(defence, few):
@@ -83,7 +83,7 @@ def test_the_cosine_is_that_of_all_pairs(defence, few):
     tried = defence(Backward(few, change))
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        finding = gradients_of_draws(tried)
+        finding = agreement_of_draws(tried)
     cosine, draws = finding.figures
     assert cosine.value == pytest.approx(1 / 5, abs=0.02)
     assert draws.value == pytest.approx(4, abs=0.5)
@@ -95,23 +95,23 @@ def test_more_draws_in_the_attack_make_up_for_noise(defence, few):
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        verdicts = [
-            gradients_of_draws(defence(Backward(few, change), attack_samples=draws)).verdict for draws in (1, 100)
-        ]
+        verdicts = [agreement_of_draws(defence(Backward(few, change), eot_samples=draws)).verdict for draws in (1, 100)]
     assert verdicts == ["suspicious", "pass"]
 
 
-def test_noise_that_does_not_come_again_gives_no_slope(defence, few):
+def test_noise_that_cannot_be_repeated_gives_no_slope(defence, few):
     generator = torch.Generator().manual_seed(0)  # where nobody can find it
 
     def restless(inputs):
         return few(inputs) + torch.randn(len(inputs), 3, generator=generator)
 
-    finding = gradients_against_differences(defence(restless))
+    finding = gradients_against_finite_differences(defence(restless))
     assert finding.verdict == "unclear"
-    assert "does not come again" in finding.meaning
+    assert "the noise can't be repeated" in finding.meaning
 
 
-def test_noise_of_the_defence_does_come_again(defence, few):
-    assert gradients_against_differences(defence(few, sigma=0.2)).verdict == "pass"
-    assert gradients_against_differences(defence(nn.Sequential(nn.Dropout(0.5), few), sigma=0.2)).verdict == "pass"
+def test_noise_of_the_defence_can_be_repeated(defence, few):
+    assert gradients_against_finite_differences(defence(few, sigma=0.2)).verdict == "pass"
+    assert (
+        gradients_against_finite_differences(defence(nn.Sequential(nn.Dropout(0.5), few), sigma=0.2)).verdict == "pass"
+    )

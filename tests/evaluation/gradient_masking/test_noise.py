@@ -7,10 +7,14 @@ import torch
 from torch import nn
 
 from flawed import Backward, Few
-from smoothed.evaluation.gradient_masking.noise import draws_for_a_gradient, gain_of_the_noise, transfer_from_the_mean
+from smoothed.evaluation.gradient_masking.noise import (
+    averaging_over_draws,
+    noise_gain_under_transfer,
+    transfer_from_mean_network,
+)
 from smoothed.injection import NoiseLayer
 
-CHECKS = [draws_for_a_gradient, gain_of_the_noise, transfer_from_the_mean]
+CHECKS = [averaging_over_draws, noise_gain_under_transfer, transfer_from_mean_network]
 
 
 class Ripples(NoiseLayer):
@@ -58,29 +62,29 @@ def seeded_default():
         yield
 
 
-def test_one_draw_flatters(defence, few):
-    finding = draws_for_a_gradient(defence(Backward(few, noisy), steps=4))
+def test_one_draw_per_gradient_overestimates_accuracy(defence, few):
+    finding = averaging_over_draws(defence(Backward(few, noisy), steps=4))
     assert finding.verdict == "suspicious"
-    one, four, sixteen, ahead = (figure.value for figure in finding.figures)
+    one, four, sixteen, lead = (figure.value for figure in finding.figures)
     assert one > four > sixteen
-    assert ahead == pytest.approx(one - sixteen, abs=1e-6)
-    assert f"flatter the defence by {100 * ahead:.1f} points" in finding.meaning
+    assert lead == pytest.approx(one - sixteen, abs=1e-6)
+    assert f"under one draw per gradient is too high by {100 * lead:.1f} points" in finding.meaning
 
 
 def test_a_mean_that_is_worse(defence, few):
-    finding = draws_for_a_gradient(defence(Backward(few, spoilt_by_one)))
+    finding = averaging_over_draws(defence(Backward(few, spoilt_by_one)))
     assert finding.verdict == "suspicious"
-    assert "makes the attack weaker" in finding.meaning
+    assert "Averaging over draws weakens the attack" in finding.meaning
 
 
 def test_noise_that_hides_the_gradient_is_seen_through_from_behind(defence, few):
     tried = defence(nn.Sequential(Ripples(), few))
-    assert transfer_from_the_mean(tried).verdict == "suspicious"
-    gain = gain_of_the_noise(tried)
+    assert transfer_from_mean_network(tried).verdict == "suspicious"
+    gain = noise_gain_under_transfer(tried)
     assert gain.verdict == "suspicious"
-    mean, noisy, transferred, gained, kept = (figure.value for figure in gain.figures)
+    mean, noisy, transfer_accuracy, gained, kept = (figure.value for figure in gain.figures)
     assert gained == pytest.approx(noisy - mean, abs=1e-6)
-    assert kept == pytest.approx((transferred - mean) / (noisy - mean), abs=1e-6)
+    assert kept == pytest.approx((transfer_accuracy - mean) / (noisy - mean), abs=1e-6)
     assert kept < 0.1
 
 
@@ -98,7 +102,7 @@ def test_a_gain_that_stays_is_no_flaw(defence, few):
     inputs = tried.inputs.clone()
     inputs.flatten(1)[:, 6:12] = 0.5
     tried = replace(tried, inputs=inputs)
-    mean, noisy, _, gained, kept = (figure.value for figure in gain_of_the_noise(tried).figures)
+    mean, noisy, _, gained, kept = (figure.value for figure in noise_gain_under_transfer(tried).figures)
     assert gained > 0.1
     assert kept == pytest.approx(1, abs=0.1)
     assert noisy > mean

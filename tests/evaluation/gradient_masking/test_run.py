@@ -11,23 +11,23 @@ import pytest
 import torch
 from torch import nn
 
-import flawed
+from flawed import EPS, Few
 from launching import Started, run_script
 from refusing import check_refusals
 from smoothed import PNI, Gaussian, Smoothed, inject
 from smoothed.data.imageset import ImageSet
 from smoothed.errors import ArgumentError, CheckpointError
-from smoothed.evaluation.gradient_masking import CHECKS, Defence, Finding, Settings, run_checks, summary
+from smoothed.evaluation.gradient_masking import CHECKS, CheckSettings, Defence, Finding, run_checks, summary
 from smoothed.rng.seeds import seeded
 
-SMALL = Settings(eps=flawed.EPS, steps=2, attack_samples=2, queries=4, tries=3, votes=2, seed=3)
+SMALL = CheckSettings(eps=EPS, steps=2, eot_samples=2, queries=4, tries=3, votes=2, seed=3)
 
 
-def on_trial(out=None, settings=SMALL, images=300, sigma=0.05, num_samples=3):
+def defence_of_few(out=None, settings=SMALL, images=300, sigma=0.05, num_samples=3):
     """A linear network with noise on its input, on a batch of images and a part of one."""
     pixels = torch.randint(256, (images, 3, 8, 8), generator=seeded(0)).to(torch.uint8)
-    data = ImageSet("random", pixels, flawed.Few()(pixels / 255).argmax(1), ("a", "b", "c"))
-    smoothed = Smoothed(flawed.Few(), Gaussian(sigma), num_samples=num_samples, seed=0)
+    data = ImageSet("random", pixels, Few()(pixels / 255).argmax(1), ("a", "b", "c"))
+    smoothed = Smoothed(Few(), Gaussian(sigma), num_samples=num_samples, seed=0)
     return Defence.of(smoothed, data, settings, name="few", out=out)
 
 
@@ -58,7 +58,7 @@ def test_same_seed_same_findings_and_nothing_is_touched(defence, network):
     network.train()
     before, modes = copy.deepcopy(network.state_dict()), [module.training for module in network.modules()]
     state = torch.get_rng_state()
-    small = {"steps": 1, "queries": 3, "tries": 2, "attack_samples": 1, "votes": 1, "images": 30}
+    small = {"steps": 1, "queries": 3, "tries": 2, "eot_samples": 1, "votes": 1, "images": 30}
     first, second = (run_checks(defence(network, 0.05, seed=3, **small)) for _ in range(2))
     assert first == second
     assert run_checks(defence(network, 0.05, seed=4, **small)) != first
@@ -75,45 +75,45 @@ def test_killed_checks_go_on_and_find_the_same(tmp_path):
     assert sum(name.startswith("finding") for name in before) == 5
     assert sum(name.startswith("examples") for name in before) == 5 * 2
     done = []
-    found = run_checks(on_trial(tmp_path), on_progress=lambda *progress: done.append(progress))
-    assert found == run_checks(on_trial())
+    found = run_checks(defence_of_few(tmp_path), on_progress=lambda *progress: done.append(progress))
+    assert found == run_checks(defence_of_few())
     assert done[-1] == (11, 11)
     after = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")}
     assert sum(name.startswith("finding") for name in after) == 11
     assert before.items() < after.items()
-    assert run_checks(on_trial(tmp_path)) == found
+    assert run_checks(defence_of_few(tmp_path)) == found
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")} == after
 
 
 def test_examples_that_findings_share_are_made_once(tmp_path):
     """A finding that is missing is made of the examples that are there."""
-    first = run_checks(on_trial(tmp_path))
+    first = run_checks(defence_of_few(tmp_path))
     (tmp_path / "finding-one_step_against_many.safetensors").unlink()
-    again = on_trial(tmp_path)
+    again = defence_of_few(tmp_path)
     object.__setattr__(again, "_run", lambda *_: pytest.fail("an attack was run again"))
     object.__setattr__(again, "is_random", True)  # known, so that nothing is to be probed
     assert run_checks(again) == first
 
 
-def test_records_of_another_trial_are_refused(tmp_path):
-    on_trial(tmp_path)
-    on_trial(tmp_path)
+def test_results_of_another_defence_are_refused(tmp_path):
+    defence_of_few(tmp_path)
+    defence_of_few(tmp_path)
     for options, message in (
-        ({"settings": replace(SMALL, steps=3)}, "steps = 2, this one 3"),
-        ({"sigma": 0.1}, r"noise = 'Gaussian\(sigma=0.05\)', this one 'Gaussian\(sigma=0.1\)'"),
-        ({"num_samples": 4}, "num_samples = 3, this one 4"),
-        ({"images": 299}, "images = 300, this one 299"),
+        ({"settings": replace(SMALL, steps=3)}, "steps = 3, got one with 2"),
+        ({"sigma": 0.1}, r"noise = 'Gaussian\(sigma=0.1\)', got one with 'Gaussian\(sigma=0.05\)'"),
+        ({"num_samples": 4}, "num_samples = 4, got one with 3"),
+        ({"images": 299}, "images = 299, got one with 300"),
     ):
-        with pytest.raises(CheckpointError, match=f"out: the evaluation there has {message}"):
-            on_trial(tmp_path, **options)
+        with pytest.raises(CheckpointError, match=f"out: expected an evaluation with {message}"):
+            defence_of_few(tmp_path, **options)
     data = ImageSet("one", torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64), ("a", "b"))
-    with pytest.raises(ArgumentError, match="out: expected a network whose weights the records are tied to, got func"):
+    with pytest.raises(ArgumentError, match=r"out: expected a torch.nn.Module, whose weights identify .*, got func"):
         Defence.of(Smoothed(lambda inputs: inputs.flatten(1), seed=0), data, SMALL, out=tmp_path)
 
 
 def test_summary_is_about_the_worst():
     findings = [Finding("a", (), "", "pass"), Finding("b", (), "", "unclear"), Finding("c", (), "", "suspicious")]
-    assert summary(findings).startswith("Suspicious: 1 of 3 do not hold (c);")
+    assert summary(findings).startswith("Suspicious: 1 of 3 checks failed (c);")
     assert summary(findings[:2]).startswith("Unclear: 1 of 2 checks passed")
     assert summary(findings[:1]).startswith("Passed: none of 1")
     assert len(CHECKS) == 11
@@ -121,7 +121,7 @@ def test_summary_is_about_the_worst():
 
 def test_bad_settings():
     check_refusals(
-        Settings,
+        CheckSettings,
         [
             ({"eps": 0.0}, "eps: expected a radius above 0"),
             ({"eps": -1.0}, "eps: expected a finite number of at least 0"),
@@ -146,4 +146,4 @@ if __name__ == "__main__":
         if done == int(sys.argv[2]):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    run_checks(on_trial(Path(sys.argv[1])), on_progress=kill)
+    run_checks(defence_of_few(Path(sys.argv[1])), on_progress=kill)

@@ -9,10 +9,10 @@ from smoothed import CNI, Gaussian, inject
 from smoothed.attacks import pgd
 from smoothed.data.imageset import ImageSet
 from smoothed.errors import ArgumentError
-from smoothed.evaluation.accuracy import one_draw_accuracy
-from smoothed.evaluation.paper_protocol.evaluate import Protocol, evaluate
-from smoothed.evaluation.paper_protocol.rows import ONE_DRAW, Row
-from smoothed.evaluation.paper_protocol.tune import choose_sigma, smoothing_card
+from smoothed.evaluation.correctness import single_draw_accuracy
+from smoothed.evaluation.paper_protocol.evaluate import PaperProtocol, evaluate
+from smoothed.evaluation.paper_protocol.rows import ONE_DRAW, Row, choose_sigma, smoothing_card
+from smoothed.smoothing.config import NoiseConfig
 from smoothed.utils.intervals import interval
 
 
@@ -34,9 +34,8 @@ def data():
 
 def test_known_clean_and_robust_accuracy(data):
     eps = 0.085
-    rows = evaluate(
-        Brightness(), data, Protocol(eps=eps, sigma_units="pixel", num_samples=(1, 4)), sigmas=[0.0], name="b"
-    )
+    protocol = PaperProtocol(eps=eps, num_samples=(1, 4))
+    rows = evaluate(Brightness(), data, protocol, noises=[NoiseConfig(0.0)], name="b")
     survivors = sum(abs(value / 255 - 0.5) > eps for value in data.images[:, 0, 0, 0].tolist())
     assert [(row.vote, row.num_samples) for row in rows] == [
         (ONE_DRAW, 1),
@@ -50,8 +49,8 @@ def test_known_clean_and_robust_accuracy(data):
 
 
 def test_a_vote_recovers_what_noise_takes(data):
-    noisy = Protocol(sigma_units="pixel", eps=0.0, num_samples=(1, 400), votes=("prediction",), runs=3)
-    one, many = evaluate(Brightness(), data, noisy, sigmas=[1.0], name="b", base=False)
+    noisy = PaperProtocol(eps=0.0, num_samples=(1, 400), votes=("prediction",), runs=3)
+    one, many = evaluate(Brightness(), data, noisy, noises=[NoiseConfig(1.0)], name="b", base=False)
     assert one.clean < 0.95
     assert many.clean > one.clean + 0.1
     assert one.runs == 3
@@ -63,33 +62,32 @@ def test_same_seed_same_rows_whatever_the_chunk(network):
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (20, 3, 8, 8), generator=generator, dtype=torch.uint8)
     data = ImageSet("random", images, torch.randint(4, (20,), generator=generator), ("a", "b", "c", "d"))
-    protocol = Protocol(steps=2, sigma_units="pixel", num_samples=(1, 3), seed=5)
-    first, second = (
-        evaluate(network, data, protocol, sigmas=[0.05, 0.1], name="n", chunk_size=size) for size in (250, 7)
-    )
+    protocol = PaperProtocol(steps=2, num_samples=(1, 3), seed=5)
+    noises = [NoiseConfig(0.05), NoiseConfig(0.1)]
+    first, second = (evaluate(network, data, protocol, noises=noises, name="n", chunk_size=size) for size in (250, 7))
     assert first == second
     assert len(first) == 1 + 2 * 3 * 2
 
 
-def test_one_draw_accuracy_is_a_naive_loop(network, generator):
+def test_single_draw_accuracy_is_a_naive_loop(network, generator):
     images = torch.randint(0, 256, (30, 3, 8, 8), generator=generator, dtype=torch.uint8)
     data = ImageSet("random", images, torch.randint(4, (30,), generator=generator), ("a", "b", "c", "d"))
     right = sum(
         int(network(image[None] / 255).argmax()) == label for image, label in zip(images, data.labels, strict=True)
     )
-    assert one_draw_accuracy(network, data, batch_size=7) == right / 30
+    assert single_draw_accuracy(network, data, batch_size=7) == right / 30
 
     def attack(model, inputs, labels, generator):
         return pgd(model, inputs, labels, eps=0.1, steps=5, random_start=False, generator=generator)
 
-    assert one_draw_accuracy(network, data, attack=attack) < right / 30
+    assert single_draw_accuracy(network, data, attack=attack) < right / 30
 
 
 def row(sigma, robust, vote="prediction", count=8):
     return Row.from_counts(
         clean=[9], robust=[robust], images=10, model="m", vote=vote, num_samples=count, sigma=sigma,
-        sigma_units="normalized", noise="gaussian",
-        attack="pgd", steps=7, attack_samples=1, precision="float32", seed=0, eps=0.1,
+        sigma_normalized=4 * sigma, noise="gaussian",
+        attack="pgd", steps=7, eot_samples=1, precision="float32", seed=0, eps=0.1,
     )  # fmt: skip
 
 
@@ -99,17 +97,16 @@ def test_the_sigma_chosen_is_the_most_robust_and_the_smallest_of_equals():
     assert chosen.sigma == 0.1
     card = smoothing_card(chosen, rows, "cifar10 validation")
     assert [tried["sigma"] for tried in card["tried"]] == [0.0, 0.3, 0.1]
-    assert (card["sigma"], card["chosen_on"]) == (0.1, "cifar10 validation")
+    assert (card["sigma"], card["sigma_normalized"], card["chosen_on"]) == (0.1, 0.4, "cifar10 validation")
+    assert NoiseConfig.from_header({"smoothing": card}) == NoiseConfig(sigma_normalized=0.4)
 
 
 def test_bad_protocols():
     check_refusals(
-        Protocol,
+        PaperProtocol,
         [
             ({"votes": ("hard",)}, "votes: expected one of prediction, weighted, soft, got 'hard'"),
             ({"num_samples": (0,)}, "num_samples: expected an integer of at least 1, got 0"),
-            ({"sigma_units": "mm"}, "sigma_units: expected one of normalized, pixel"),
-            ({"noise": "pink"}, "noise: expected one of gaussian, uniform, laplace"),
             ({"runs": 0}, "runs: expected an integer of at least 1"),
         ],
     )
@@ -117,39 +114,57 @@ def test_bad_protocols():
 
 def test_bad_settings(data):
     with pytest.raises(ArgumentError, match=r"attack: expected one of fgsm, pgd, epgd, .*, got 'nfgsm'"):
-        Protocol(attack="nfgsm").settled_attack()
+        PaperProtocol(attack="nfgsm").build_attack()
     with pytest.raises(ArgumentError, match="eps: expected a finite number of at least 0, got -1"):
-        evaluate(Brightness(), data, Protocol(eps=-1.0, sigma_units="pixel"), sigmas=[0.0], name="b")
-    with pytest.raises(ArgumentError, match=r"sigma: expected a finite number of at least 0, got -0.1"):
-        evaluate(Brightness(), data, Protocol(sigma_units="pixel"), sigmas=[-0.1], name="b")
-    with pytest.raises(ArgumentError, match="sigma_units: expected pixel for a model without"):
-        evaluate(Brightness(), data, Protocol(), sigmas=[0.1], name="b")
+        evaluate(Brightness(), data, PaperProtocol(eps=-1.0), noises=[NoiseConfig(0.0)], name="b")
+    with pytest.raises(ArgumentError, match="sigma_normalized: expected a model with a `normalize` layer, got Bright"):
+        evaluate(Brightness(), data, PaperProtocol(), noises=[NoiseConfig(sigma_normalized=0.1)], name="b")
+
+
+def test_bad_noises():
+    check_refusals(
+        NoiseConfig,
+        [
+            ({"sigma": -0.1}, "sigma: expected a finite number of at least 0, got -0.1"),
+            ({"sigma_normalized": -0.1}, "sigma_normalized: expected a finite number of at least 0, got -0.1"),
+            ({"sigma": 0.1, "law": "pink"}, "noise: expected one of gaussian, uniform, laplace"),
+            ({}, "sigma: expected exactly one of sigma and sigma_normalized, got neither"),
+            ({"sigma": 0.1, "sigma_normalized": 0.4}, "sigma: expected exactly one of .*, got both"),
+        ],
+    )
 
 
 def test_normalized_sigma_is_scaled_by_the_models_deviation():
     model = nn.Sequential()
     model.normalize = nn.Module()
     model.normalize.std = torch.tensor([0.2, 0.5, 0.1]).view(3, 1, 1)
-    noise = Protocol().input_noise(model, 0.24)
+    config = NoiseConfig(sigma_normalized=0.24)
+    noise = config.for_model(model)
     assert noise == Gaussian(tuple(0.24 * value for value in model.normalize.std.flatten().tolist()))
+    assert config.to_json(model) == {
+        "noise": "gaussian",
+        "sigma": pytest.approx(0.24 * 0.8 / 3),
+        "sigma_normalized": 0.24,
+    }
 
 
 @pytest.mark.parametrize("options", [{"num_samples": (8, 8)}, {"votes": ("soft", "soft")}])
 def test_nothing_is_counted_twice(options):
     (name,) = options
-    with pytest.raises(ArgumentError, match=f"{name}: expected each value once"):
-        Protocol(**options)
+    with pytest.raises(ArgumentError, match=f"{name}: expected no repeated values"):
+        PaperProtocol(**options)
 
 
 def test_rows_say_what_was_done_and_no_more():
-    assert Protocol(attack="fgsm").setting() | {"steps": 1, "attack_samples": 1} == Protocol(attack="fgsm").setting()
-    assert Protocol(attack="pgd", steps=3).setting()["steps"] == 3
-    assert Protocol(attack="epgd", attack_samples=4, noise="laplace", seed=2).setting() == {
-        "noise": "laplace",
-        "sigma_units": "normalized",
+    assert (
+        PaperProtocol(attack="fgsm").setting() | {"steps": 1, "eot_samples": 1}
+        == PaperProtocol(attack="fgsm").setting()
+    )
+    assert PaperProtocol(attack="pgd", steps=3).setting()["steps"] == 3
+    assert PaperProtocol(attack="epgd", eot_samples=4, seed=2).setting() == {
         "attack": "epgd",
         "steps": 7,
-        "attack_samples": 4,
+        "eot_samples": 4,
         "eps": 8 / 255,
         "norm": "linf",
         "max_queries": None,
@@ -157,6 +172,6 @@ def test_rows_say_what_was_done_and_no_more():
         "precision": "float32",
         "seed": 2,
     }
-    assert Protocol(attack="cw-l0", norm="l2").setting()["norm"] == "l0"
-    asking = Protocol(attack="square", max_queries=5, sees="shares").setting()
+    assert PaperProtocol(attack="cw-l0", norm="l2").setting()["norm"] == "l0"
+    asking = PaperProtocol(attack="square", max_queries=5, sees="shares").setting()
     assert (asking["max_queries"], asking["sees"]) == (5, "shares")

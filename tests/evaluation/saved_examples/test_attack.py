@@ -14,13 +14,13 @@ from smoothed import Gaussian, Smoothed
 from smoothed.checkpoint import write_tensors
 from smoothed.errors import CheckpointError
 from smoothed.evaluation.correctness import BATCH
-from smoothed.evaluation.resume import Records
+from smoothed.evaluation.resume import ResumeFolder
 from smoothed.evaluation.saved_examples.attack import (
-    attack_images,
-    levels,
-    load_adversarial,
+    attack_dataset,
+    load_examples,
+    pixel_fingerprint,
     read_record,
-    save_adversarial,
+    save_examples,
 )
 
 VALUES = range(128, 228)
@@ -32,12 +32,12 @@ def darker(_model, inputs, _labels, generator=None):  # noqa: ARG001 - an attack
 
 def test_images_and_accuracies_are_the_known_ones(tmp_path):
     data = known.pixels(*VALUES)
-    made = attack_images(Smoothed(known.Threshold(), num_samples=3), data, darker)
+    made = attack_dataset(Smoothed(known.Threshold(), num_samples=3), data, darker)
     assert torch.equal(made.images, data.images / 255 - 0.101)
     assert float(made.clean.shares.mean()) == 1
     assert float(made.attacked.shares.mean()) == sum(value / 255 - 0.101 > 0.5 for value in VALUES) / len(VALUES)
-    path = save_adversarial(tmp_path / "made.safetensors", made, {"attack": "darker", "eps": 0.1})
-    tensors, record = load_adversarial(path)
+    path = save_examples(tmp_path / "made.safetensors", made, {"attack": "darker", "eps": 0.1})
+    tensors, record = load_examples(path)
     assert torch.equal(tensors["images"], made.images)
     assert tensors["images"].dtype == torch.float32
     assert torch.equal(tensors["labels"], data.labels)
@@ -51,7 +51,7 @@ def test_the_attack_sees_fresh_draws_and_all_is_of_the_seed():
         return (inputs + 0.1 * torch.rand(inputs.shape, generator=generator)).clamp(0, 1)
 
     smoothed = Smoothed(known.Threshold(), Gaussian(0.3), num_samples=1)
-    first, again, other = (attack_images(smoothed, known.pixels(*VALUES), noisy, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (attack_dataset(smoothed, known.pixels(*VALUES), noisy, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(first.images, again.images)
     assert torch.equal(first.attacked.right, again.attacked.right)
     assert not torch.equal(first.images, other.images)
@@ -68,8 +68,8 @@ def attack_long(folder=None, on_progress=lambda *_: None):
 
     data = known.pixels(*[VALUES[place % 100] for place in range(2 * BATCH + 50)])
     smoothed = Smoothed(known.Threshold(), Gaussian(0.3), num_samples=3)
-    records = None if folder is None else Records(folder, {"attack": "noisy"})
-    return attack_images(smoothed, data, noisy, seed=5, records=records, on_progress=on_progress)
+    resume = None if folder is None else ResumeFolder(folder, {"attack": "noisy"})
+    return attack_dataset(smoothed, data, noisy, seed=5, resume=resume, on_progress=on_progress)
 
 
 def test_a_killed_attack_goes_on_and_ends_with_the_same_images(tmp_path):
@@ -88,7 +88,7 @@ def test_a_killed_attack_goes_on_and_ends_with_the_same_images(tmp_path):
     assert torch.equal(resumed.labels, never_killed.labels)
 
 
-def test_levels_do_not_depend_on_the_last_bit_of_a_float():
+def test_the_pixel_fingerprint_does_not_depend_on_the_last_bit_of_a_float():
     class Rounded:
         """The same set on a device that divides by 255 in another way."""
 
@@ -96,15 +96,19 @@ def test_levels_do_not_depend_on_the_last_bit_of_a_float():
             for images, labels in known.pixels(*range(256)).batches(size):
                 yield images * (1 + 2**-23), labels
 
-    assert levels(Rounded()) == levels(known.pixels(*range(256)))
-    assert levels(known.pixels(1, *range(1, 256))) != levels(known.pixels(*range(256)))
+    assert pixel_fingerprint(Rounded()) == pixel_fingerprint(known.pixels(*range(256)))
+    assert pixel_fingerprint(known.pixels(1, *range(1, 256))) != pixel_fingerprint(known.pixels(*range(256)))
 
 
 def test_another_kind_of_file_is_refused(tmp_path):
     path = write_tensors(tmp_path / "weights.safetensors", {"weight": torch.zeros(1)}, {"format_version": 1})
-    with pytest.raises(CheckpointError, match="expected adversarial images, got a file of another kind"):
-        load_adversarial(path)
-    with pytest.raises(CheckpointError, match="expected adversarial images, got a file of another kind"):
+    with pytest.raises(
+        CheckpointError, match="expected adversarial images written by `smoothed attack`, got a file of another kind"
+    ):
+        load_examples(path)
+    with pytest.raises(
+        CheckpointError, match="expected adversarial images written by `smoothed attack`, got a file of another kind"
+    ):
         read_record(path)
 
 

@@ -1,4 +1,4 @@
-"""Judged images against a literal count of the same draws, and against probabilities that are known."""
+"""Votes on saved examples against a literal count of the same draws, and against probabilities that are known."""
 
 import json
 from dataclasses import replace
@@ -11,18 +11,20 @@ from refusing import check_refusals
 from smoothed import Smoothed, inject
 from smoothed.data.imageset import ImageSet
 from smoothed.errors import CheckpointError
-from smoothed.evaluation import adversarial, judging
-from smoothed.evaluation.resume import circumstances
-from smoothed.evaluation.saved_examples.attack import attack_images, levels, save_adversarial
-from smoothed.evaluation.saved_examples.evaluate import JudgingProtocol, judge
-from smoothed.evaluation.saved_examples.load import Given
+from smoothed.evaluation.resume import fingerprints
+from smoothed.evaluation.saved_examples import attack as making
+from smoothed.evaluation.saved_examples import evaluate as evaluating
+from smoothed.evaluation.saved_examples.attack import attack_dataset, pixel_fingerprint, save_examples
+from smoothed.evaluation.saved_examples.evaluate import SavedExamplesProtocol, evaluate_examples
+from smoothed.evaluation.saved_examples.load import SavedExamples
 from smoothed.injection import PNI
 from smoothed.rng.seeds import mix, seeded
+from smoothed.smoothing.config import NoiseConfig, SmoothingConfig
 from smoothed.smoothing.input_noise import Uniform
 from smoothed.utils.intervals import interval
 
 EPS = 0.1
-QUICK = JudgingProtocol(sigma=known.SIGMA, sigma_units="pixel", noise="uniform", num_samples=3, seed=4)
+QUICK = SavedExamplesProtocol(SmoothingConfig(known.UNIFORM, num_samples=3), seed=4)
 
 
 def darker(_model, inputs, _labels, generator=None):  # noqa: ARG001 - an attack
@@ -31,12 +33,12 @@ def darker(_model, inputs, _labels, generator=None):  # noqa: ARG001 - an attack
 
 def given(path, model, data, noise):
     """Images that `darker` made of `data`, through a file."""
-    made = attack_images(Smoothed(model, noise, num_samples=1), data, darker)
+    made = attack_dataset(Smoothed(model, noise, num_samples=1), data, darker)
     record = {
-        **circumstances(model, data), "levels": levels(data), "model": "attacked", "attack": "darker", "eps": EPS,
-        "norm": "linf", "noise": "uniform", "sigma": known.SIGMA, "sigma_units": "pixel",
+        **fingerprints(model, data), "pixel_fingerprint": pixel_fingerprint(data), "model": "attacked",
+        "attack": "darker", "eps": EPS, "norm": "linf", **known.UNIFORM.to_json(model),
     }  # fmt: skip
-    return Given.load(save_adversarial(path, made, record), data)
+    return SavedExamples.load(save_examples(path, made, record), data)
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ def pixels(tmp_path):
 def test_accuracies_are_the_known_ones(pixels):
     """A draw on a pixel x is right with probability x, so a vote of three with 3 x^2 - 2 x^3."""
     protocol = replace(QUICK, votes_per_image=40)
-    one_draw, vote = judge(known.Threshold(), pixels, protocol, name="threshold")
+    one_draw, vote = evaluate_examples(known.Threshold(), pixels, protocol, name="threshold")
     clean = torch.arange(64, 192).double() / 255
     for values, single, voted in (
         (clean, one_draw.clean, vote.clean),
@@ -65,7 +67,7 @@ def test_accuracies_are_the_known_ones(pixels):
 
 def test_accuracies_are_a_literal_count_of_the_same_draws(network, tmp_path, monkeypatch):
     """Image by image, on a network with noise inside, in two batches."""
-    monkeypatch.setattr(judging, "BATCH", 20)
+    monkeypatch.setattr(evaluating, "BATCH", 20)
     inject(network, weights=PNI(initial=0.5))
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (24, 3, 8, 8), generator=generator, dtype=torch.uint8)
@@ -75,8 +77,8 @@ def test_accuracies_are_a_literal_count_of_the_same_draws(network, tmp_path, mon
     data = ImageSet("random", images, labels, ("a", "b", "c", "d"))
     noise = Uniform(0.2)
     made = given(tmp_path / "made.safetensors", network, data, noise)
-    protocol = replace(QUICK, sigma=0.2, vote="soft", votes_per_image=2)
-    one_draw, vote = judge(network, made, protocol, name="n", chunk_size=7)
+    protocol = replace(QUICK, smoothing=SmoothingConfig(NoiseConfig(0.2, law="uniform"), "soft", 3), votes_per_image=2)
+    one_draw, vote = evaluate_examples(network, made, protocol, name="n", chunk_size=7)
     smoothed = Smoothed(network, noise, vote="soft", num_samples=3)
     for key, versions, single, voted in (
         (10, images / 255, one_draw.clean, vote.clean),
@@ -109,30 +111,32 @@ def test_no_attack_and_no_vote_of_the_record_had_these_draws(tmp_path, monkeypat
 
         monkeypatch.setattr(module, name, spied)
 
-    spy(adversarial, "attack_draws")
-    spy(adversarial, "vote_afresh")
-    spy(judging, "vote_afresh")
+    spy(making, "attack_noisy_classifier")
+    spy(making, "take_votes")
+    spy(evaluating, "take_votes")
     made = given(tmp_path / "made.safetensors", known.Threshold(), known.pixels(*[150] * 300), Uniform(known.SIGMA))
-    judge(known.Threshold(), made, replace(QUICK, seed=0), name="threshold")
-    before, after = ({seed for module, seed in taken if module is one} for one in (adversarial, judging))
+    evaluate_examples(known.Threshold(), made, replace(QUICK, seed=0), name="threshold")
+    before, after = ({seed for module, seed in taken if module is one} for one in (making, evaluating))
     assert (len(before), len(after)) == (6, 4)
     assert not before & after
 
 
 def test_it_says_whose_images_they_are(pixels, network):
     del network
-    row = judge(known.Threshold(), pixels, QUICK, name="threshold")[1]
-    assert (row.own, row.made_on, row.made_at) == (True, "attacked", known.SIGMA)
+    row = evaluate_examples(known.Threshold(), pixels, QUICK, name="threshold")[1]
+    assert (row.same_classifier, row.attacked_model, row.attacked_sigma) == (True, "attacked", known.SIGMA)
     assert (row.model, row.attack, row.eps, row.norm, row.seed) == ("threshold", "darker", EPS, "linf", 4)
-    assert not judge(known.Threshold(), pixels, replace(QUICK, sigma=0.1), name="threshold")[1].own
+    for noise in (NoiseConfig(0.1, law="uniform"), NoiseConfig(known.SIGMA)):
+        quieter = replace(QUICK, smoothing=replace(QUICK.smoothing, noise=noise))
+        assert not evaluate_examples(known.Threshold(), pixels, quieter, name="threshold")[1].same_classifier
     other = known.Threshold()
     other.register_buffer("more", torch.ones(1))
-    assert not judge(other, pixels, QUICK, name="other")[1].own
+    assert not evaluate_examples(other, pixels, QUICK, name="other")[1].same_classifier
     assert json.loads(json.dumps(row.to_json()))["robust_interval"] == list(row.robust_interval)
 
 
-def test_an_interrupted_judgement_goes_on(pixels, tmp_path, monkeypatch):
-    monkeypatch.setattr(judging, "BATCH", 50)
+def test_an_interrupted_evaluation_goes_on(pixels, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluating, "BATCH", 50)
 
     def interrupt(done, total):
         assert total == 3
@@ -141,28 +145,27 @@ def test_an_interrupted_judgement_goes_on(pixels, tmp_path, monkeypatch):
 
     options = {"name": "threshold", "out": tmp_path / "kept"}
     with pytest.raises(KeyboardInterrupt):
-        judge(known.Threshold(), pixels, QUICK, on_progress=interrupt, **options)
-    taken, vote_afresh = [], judging.vote_afresh
+        evaluate_examples(known.Threshold(), pixels, QUICK, on_progress=interrupt, **options)
+    taken, take_votes = [], evaluating.take_votes
     monkeypatch.setattr(
-        judging, "vote_afresh", lambda *args, **kw: taken.append(len(args[1])) or vote_afresh(*args, **kw)
+        evaluating, "take_votes", lambda *args, **kw: taken.append(len(args[1])) or take_votes(*args, **kw)
     )
-    rows = judge(known.Threshold(), pixels, QUICK, **options)
+    rows = evaluate_examples(known.Threshold(), pixels, QUICK, **options)
     assert taken == [28, 28]
-    assert rows == judge(known.Threshold(), pixels, QUICK, name="threshold")
-    with pytest.raises(CheckpointError, match="the evaluation there has num_samples = 3, this one 5"):
-        judge(known.Threshold(), pixels, replace(QUICK, num_samples=5), **options)
+    assert rows == evaluate_examples(known.Threshold(), pixels, QUICK, name="threshold")
+    other = replace(QUICK, smoothing=replace(QUICK.smoothing, num_samples=5))
+    with pytest.raises(CheckpointError, match=r"out: expected an evaluation with smoothing = .*'num_samples': 5"):
+        evaluate_examples(known.Threshold(), pixels, other, **options)
 
 
 def test_bad_protocols():
     def call(**options):
-        JudgingProtocol(**{"sigma": 0.1, **options})
+        votes = {"votes_per_image": options.pop("votes_per_image", 1)}
+        SavedExamplesProtocol(SmoothingConfig(NoiseConfig(0.1), **options), **votes)
 
     check_refusals(
         call,
         [
-            ({"sigma": -1.0}, "sigma: expected a finite number of at least 0, got -1"),
-            ({"sigma_units": "mm"}, "sigma_units: expected one of normalized, pixel"),
-            ({"noise": "pink"}, "noise: expected one of"),
             ({"vote": "hard"}, "vote: expected one of prediction, weighted, soft, got 'hard'"),
             ({"num_samples": 0}, "num_samples: expected an integer of at least 1, got 0"),
             ({"votes_per_image": 0}, "votes_per_image: expected an integer of at least 1, got 0"),

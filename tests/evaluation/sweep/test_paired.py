@@ -22,7 +22,7 @@ def test_a_comparison_by_hand():
     compared = Comparison.of(first, second)
     assert (compared.wins, compared.losses) == (5, 1)
     assert compared.p == pytest.approx(2 * 7 / 64)
-    assert not compared.real
+    assert not compared.significant
     deviation = sqrt((5 * (1 - 0.4) ** 2 + (-1 - 0.4) ** 2 + 4 * 0.4**2) / 9)
     assert compared.gain == pytest.approx(0.4)
     assert compared.gain_interval == pytest.approx(

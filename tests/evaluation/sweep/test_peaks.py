@@ -18,14 +18,14 @@ def test_the_peak_of_each_vote_and_m():
         ("prediction", 1, 0.2), ("prediction", 8, 0.2), ("soft", 1, 0.1), ("soft", 8, 0.2),
     ]  # fmt: skip
     peak = peaks[1]
-    assert peak.cell.judged.interval == interval(62, 100)
+    assert peak.cell.criterion.interval == interval(62, 100)
     assert peak.candidates == (0.1, 0.2, 0.3)
     assert list(peak.versus) == [0.0, 0.1, 0.3]
     zero = peak.versus[0.0]
     assert (zero.wins, zero.losses, zero.gain) == (21, 0, pytest.approx(0.21))
     assert zero.p == sign_test(21, 0) == pytest.approx(2 / 2**21)
-    assert zero.real
-    assert not peak.versus[0.1].real
+    assert zero.significant
+    assert not peak.versus[0.1].significant
 
 
 def test_the_best_of_all_and_what_may_be_as_good():

@@ -11,14 +11,19 @@ from smoothed import CNI, Gaussian, Smoothed, inject
 from smoothed.acceleration.fast import Fast
 from smoothed.data.imageset import ImageSet
 from smoothed.errors import ArgumentError, CheckpointError
-from smoothed.evaluation.attacking import attack_draws
-from smoothed.evaluation.correctness import ATTACK, CLEAN, ROBUST
-from smoothed.evaluation.paper_protocol.evaluate import Protocol, evaluate
+from smoothed.evaluation.correctness import attack_noisy_classifier
+from smoothed.evaluation.paper_protocol.evaluate import PaperProtocol, evaluate
+from smoothed.evaluation.streams import BatchStream
 from smoothed.evaluation.sweep.sweep import sweep
 from smoothed.rng.seeds import mix, seeded
+from smoothed.smoothing.config import NoiseConfig
 
 SIGMAS = (0.0, 0.2)
 COUNTS = (1, 3)
+
+
+def noises(*sigmas):
+    return [NoiseConfig(sigma) for sigma in sigmas]
 
 
 @pytest.fixture
@@ -35,21 +40,22 @@ def noisy(network):
 
 
 def protocol(**options):
-    return Protocol(**{"steps": 2, "sigma_units": "pixel", "num_samples": COUNTS, "seed": 5, **options})
+    return PaperProtocol(**{"steps": 2, "num_samples": COUNTS, "seed": 5, **options})
 
 
 def test_each_cell_is_a_separate_run_of_the_vote_at_that_sigma_and_m(noisy, data):
     settings = protocol(runs=2)
-    found = sweep(noisy, data, settings, sigmas=SIGMAS, name="n")
+    found = sweep(noisy, data, settings, noises=noises(*SIGMAS), name="n")
     assert found.right.shape == (2, 2, 3, 2, 2, 8)
     ((inputs, labels),) = data.batches(8)
-    attack, fast = settings.settled_attack(), Fast(noisy)  # as it attacks: rounding may decide the sign of a gradient
+    attack, fast = settings.build_attack(), Fast(noisy)  # as it attacks: rounding may decide the sign of a gradient
     for run in range(2):
         key = mix(5, run, 0)
         for i, sigma in enumerate(SIGMAS):
             noise = Gaussian(sigma)
-            attacked = attack_draws(fast, noise, attack, inputs, labels, seed=mix(key, ATTACK))
-            for kind, (stream, images) in enumerate([(CLEAN, inputs), (ROBUST, attacked)]):
+            attacked = attack_noisy_classifier(fast, noise, attack, inputs, labels, seed=mix(key, BatchStream.ATTACK))
+            streams = [(BatchStream.CLEAN_VOTES, inputs), (BatchStream.ATTACKED_VOTES, attacked)]
+            for kind, (stream, images) in enumerate(streams):
                 for j, vote in enumerate(found.votes):
                     for k, count in enumerate(COUNTS):
                         alone = Smoothed(noisy, noise, vote=vote, num_samples=count, stop=None)
@@ -59,8 +65,8 @@ def test_each_cell_is_a_separate_run_of_the_vote_at_that_sigma_and_m(noisy, data
 
 def test_rows_are_those_of_evaluate(noisy, data):
     settings = protocol(runs=2)
-    found = sweep(noisy, data, settings, sigmas=SIGMAS, name="n")
-    rows = evaluate(noisy, data, settings, sigmas=SIGMAS, name="n", base=False)
+    found = sweep(noisy, data, settings, noises=noises(*SIGMAS), name="n")
+    rows = evaluate(noisy, data, settings, noises=noises(*SIGMAS), name="n", base=False)
 
     def by_place(rows):
         return {(row["sigma"], row["vote"], row["num_samples"]): row for row in rows}
@@ -69,12 +75,12 @@ def test_rows_are_those_of_evaluate(noisy, data):
 
 
 def test_without_an_attack_the_clean_cells_stay_and_the_rest_is_none(noisy, data):
-    attacked = sweep(noisy, data, protocol(), sigmas=SIGMAS, name="n")
-    clean = sweep(noisy, data, protocol(attack="none"), sigmas=SIGMAS, name="n")
+    attacked = sweep(noisy, data, protocol(), noises=noises(*SIGMAS), name="n")
+    clean = sweep(noisy, data, protocol(attack="none"), noises=noises(*SIGMAS), name="n")
     assert torch.equal(clean.right[0], attacked.right[0])
     assert len(clean.right) == 1
     for ours, theirs in zip(clean.cells(), attacked.cells(), strict=True):
-        assert ours.clean == theirs.clean == ours.judged
+        assert ours.clean == theirs.clean == ours.criterion
         row = clean.row(ours)
         assert row.keys() == attacked.row(theirs).keys()
         assert (row["attack"], row["robust"], row["eps"]) == ("none", None, None)
@@ -84,7 +90,11 @@ def test_an_image_is_lost_where_the_attack_reaches_it():
     values = torch.arange(100, 250)
     data = known.pixels(*values.tolist())
     found = sweep(
-        known.Threshold(), data, protocol(eps=0.2, steps=7, votes=("soft",), num_samples=(1,)), sigmas=[0.0], name="t"
+        known.Threshold(),
+        data,
+        protocol(eps=0.2, steps=7, votes=("soft",), num_samples=(1,)),
+        noises=noises(0.0),
+        name="t",
     )
     assert torch.equal(found.right[:, 0, 0, 0, 0], torch.stack([values / 255 > 0.5, values / 255 - 0.2 > 0.5]))
 
@@ -103,10 +113,10 @@ def test_a_sigma_costs_the_draws_of_the_largest_m_whatever_the_votes_and_ms(data
     model = Counting()
     data.labels.remainder_(2)  # its classes
     counts = tuple(2**power for power in range(6))
-    sweep(model, data, protocol(attack="none", num_samples=counts), sigmas=[0.2, 0.3], name="c")
+    sweep(model, data, protocol(attack="none", num_samples=counts), noises=noises(0.2, 0.3), name="c")
     assert 2 * 8 * 32 / 2 < model.rows <= 2 * 8 * 32  # less than all where votes are settled before
     of_votes, model.rows = model.rows, 0
-    sweep(model, data, protocol(attack="fgsm", num_samples=counts), sigmas=[0.2, 0.3], name="c")
+    sweep(model, data, protocol(attack="fgsm", num_samples=counts), noises=noises(0.2, 0.3), name="c")
     assert of_votes + 2 * 8 < model.rows <= 2 * (of_votes + 8) + 2 * 8 * 32
 
 
@@ -115,28 +125,31 @@ def test_sigmas_share_their_noise():
     pixels = torch.full((200, 1, 1, 1), 140, dtype=torch.uint8)
     data = ImageSet("one", pixels, torch.zeros(200, dtype=torch.int64), ("bright", "dark"))
     sigmas = (0.01, 0.05, 0.1, 0.5, 1.0)
-    found = sweep(Counting(), data, protocol(attack="none", num_samples=(1,)), sigmas=sigmas, name="c")
-    right = found.judged[:, 0, 0, 0].long()
+    found = sweep(Counting(), data, protocol(attack="none", num_samples=(1,)), noises=noises(*sigmas), name="c")
+    right = found.criterion[:, 0, 0, 0].long()
     assert bool((right.diff(dim=0) <= 0).all())
     assert 100 < int(right[-1].sum()) < int(right[0].sum())
 
 
 def test_order_does_not_matter_and_values_come_once(noisy, data):
-    sorted_, mixed = (
-        sweep(noisy, data, protocol(num_samples=counts, attack="none"), sigmas=sigmas, name="n")
+    ascending, shuffled = (
+        sweep(noisy, data, protocol(num_samples=counts, attack="none"), noises=noises(*sigmas), name="n")
         for sigmas, counts in (((0.0, 0.1), (1, 3)), ((0.1, 0.0), (3, 1)))
     )
-    assert mixed.sigmas == (0.0, 0.1)
-    assert torch.equal(sorted_.right, mixed.right)
+    assert shuffled.sigmas == (0.0, 0.1)
+    assert torch.equal(ascending.right, shuffled.right)
     for sigmas in ([0.1, 0.1], []):
-        with pytest.raises(ArgumentError, match="sigmas: expected each value once, and at least one"):
-            sweep(noisy, data, protocol(), sigmas=sigmas, name="n")
+        with pytest.raises(ArgumentError, match="sigma: expected at least one value and no repeated ones"):
+            sweep(noisy, data, protocol(), noises=noises(*sigmas), name="n")
+    laws = [NoiseConfig(0.1), NoiseConfig(0.2, law="laplace")]
+    with pytest.raises(ArgumentError, match=r"noise: expected one distribution .*, got gaussian, laplace"):
+        sweep(noisy, data, protocol(), noises=laws, name="n")
     with pytest.raises(ArgumentError, match="attack: expected one of fgsm, pgd"):
-        sweep(noisy, data, protocol(attack="magic"), sigmas=[0.1], name="n")
+        sweep(noisy, data, protocol(attack="magic"), noises=noises(0.1), name="n")
 
 
 def test_a_folder_is_gone_on_from(network, data, tmp_path):
-    whole = sweep(network, data, protocol(runs=2), sigmas=SIGMAS, name="n")
+    whole = sweep(network, data, protocol(runs=2), noises=noises(*SIGMAS), name="n")
 
     def stop_half_way(done, total):
         assert total == 4
@@ -144,12 +157,15 @@ def test_a_folder_is_gone_on_from(network, data, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        sweep(network, data, protocol(runs=2), sigmas=SIGMAS, name="n", out=tmp_path, on_progress=stop_half_way)
+        sweep(
+            network, data, protocol(runs=2), noises=noises(*SIGMAS), name="n", out=tmp_path, on_progress=stop_half_way
+        )
     before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    again = sweep(network, data, protocol(runs=2), sigmas=SIGMAS, name="n", out=tmp_path)
+    again = sweep(network, data, protocol(runs=2), noises=noises(*SIGMAS), name="n", out=tmp_path)
     assert torch.equal(whole.right, again.right)
     assert len(before) == 3
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
-    assert json.loads((tmp_path / "configuration.json").read_text())["sigmas"] == list(SIGMAS)
-    with pytest.raises(CheckpointError, match="out: the evaluation there has sigmas"):
-        sweep(network, data, protocol(runs=2), sigmas=(0.0, 0.1), name="n", out=tmp_path)
+    configuration = json.loads((tmp_path / "configuration.json").read_text())
+    assert [noise["sigma"] for noise in configuration["noises"]] == list(SIGMAS)
+    with pytest.raises(CheckpointError, match="out: expected an evaluation with noises"):
+        sweep(network, data, protocol(runs=2), noises=noises(0.0, 0.1), name="n", out=tmp_path)

@@ -1,4 +1,4 @@
-"""The strong protocol on a classifier whose every number is known."""
+"""The worst-case evaluation on a classifier whose every number is known."""
 
 import math
 from dataclasses import replace
@@ -11,8 +11,9 @@ import known
 from refusing import check_refusals
 from smoothed import CNI, inject
 from smoothed.errors import CheckpointError
-from smoothed.evaluation.worst_case.evaluate import evaluate_strong
-from smoothed.evaluation.worst_case.protocol import StrongProtocol
+from smoothed.evaluation.worst_case.evaluate import evaluate_worst_case
+from smoothed.evaluation.worst_case.protocol import WorstCaseProtocol
+from smoothed.smoothing.config import NoiseConfig, SmoothingConfig
 
 VALUES = [round(255 * x) for x in torch.linspace(0.25, 1, 40).tolist()]
 X = torch.tensor(VALUES, dtype=torch.float64) / 255
@@ -23,7 +24,7 @@ EPS = known.QUICK.eps
 def result():
     """The rows of three repetitions of 40 images, which are a batch and a part of one, in two runs."""
     protocol = replace(known.QUICK, steps=9, queries=20, selection_votes=5, runs=2, resubmissions=(1, 2, 20))
-    return evaluate_strong(known.Threshold(), known.pixels(*VALUES * 3), protocol, name="threshold")
+    return evaluate_worst_case(known.Threshold(), known.pixels(*VALUES * 3), protocol, name="threshold")
 
 
 def near(measured, expected, trials=120 * 20):
@@ -60,8 +61,8 @@ def test_each_attack_has_its_row(result):
         assert near(found.robust.mean, (X - EPS).mean(), 120 * 5), name
         assert set(found.worst) == {1, 2}  # five votes say nothing of twenty
         assert found.attacked <= 120
-    assert row(result, "smoothed", "transfer").attack_samples == 1
-    assert row(result, "smoothed", "square").attack_samples in {1, 2}
+    assert row(result, "smoothed", "transfer").eot_samples == 1
+    assert row(result, "smoothed", "square").eot_samples in {1, 2}
 
 
 def test_the_network_without_noise_is_in_the_same_table(result):
@@ -75,16 +76,16 @@ def test_the_network_without_noise_is_in_the_same_table(result):
 
 
 def test_the_sweep_is_reported_and_taken(result):
-    assert [row.attack_samples for row in result.sweep] == [1, 2]
+    assert [row.eot_samples for row in result.sweep] == [1, 2]
     assert result.sweep[-1].flat
-    chosen = next(row.attack_samples for row in result.sweep if row.chosen)
-    assert row(result, "smoothed", "pgd-ce").attack_samples == chosen
+    chosen = next(row.eot_samples for row in result.sweep if row.chosen)
+    assert row(result, "smoothed", "pgd-ce").eot_samples == chosen
     assert all(row.images == 40 for row in result.sweep)
 
 
 def test_more_draws_a_vote_and_abstentions():
-    protocol = replace(known.QUICK, num_samples=10, alpha=0.05, draws=(1,), eps=0.0, queries=2, steps=1)
-    result = evaluate_strong(known.Threshold(), known.pixels(*[204] * 40), protocol, name="threshold")
+    protocol = known.quick(num_samples=10, alpha=0.05, eot_samples=(1,), eps=0.0, queries=2, steps=1)
+    result = evaluate_worst_case(known.Threshold(), known.pixels(*[204] * 40), protocol, name="threshold")
     clean, mean = row(result, "smoothed", "none"), row(result, "mean network", "none")
     assert not result.sweep
     assert near(clean.robust.mean, 0.8**10 + 10 * 0.8**9 * 0.2, 400)
@@ -94,8 +95,8 @@ def test_more_draws_a_vote_and_abstentions():
 
 
 def test_a_network_without_noise_is_attacked_once():
-    protocol = replace(known.QUICK, sigma=0.0)
-    result = evaluate_strong(known.Threshold(), known.pixels(*VALUES), protocol, name="threshold")
+    protocol = known.quick(NoiseConfig(0.0))
+    result = evaluate_worst_case(known.Threshold(), known.pixels(*VALUES), protocol, name="threshold")
     assert {row.network for row in result.rows} == {"mean network"}
     assert not result.sweep
 
@@ -107,17 +108,17 @@ def test_same_seed_same_rows_whatever_the_chunk_and_the_network_is_left_as_it_wa
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (6, 3, 8, 8), generator=generator, dtype=torch.uint8)
     data = replace(known.pixels(0), images=images, labels=torch.arange(6) % 4, classes=tuple("abcd"))
-    protocol = StrongProtocol(
-        sigma=0.1, sigma_units="pixel", num_samples=3, steps=2, restarts=1, draws=(1, 2), queries=3,
+    protocol = WorstCaseProtocol(
+        SmoothingConfig(NoiseConfig(0.1), num_samples=3), steps=2, restarts=1, eot_samples=(1, 2), queries=3,
         selection_votes=2, resubmissions=(1, 3), eps=0.02,
     )  # fmt: skip
     seen = []
     first, again = (
-        evaluate_strong(network, data, protocol, name="n", chunk_size=size, on_progress=lambda *of: seen.append(of))
+        evaluate_worst_case(network, data, protocol, name="n", chunk_size=size, on_progress=lambda *of: seen.append(of))
         for size in (250, 4)
     )
     assert first == again
-    assert first != evaluate_strong(network, data, replace(protocol, seed=1), name="n")
+    assert first != evaluate_worst_case(network, data, replace(protocol, seed=1), name="n")
     assert network.training
     assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
@@ -126,33 +127,31 @@ def test_same_seed_same_rows_whatever_the_chunk_and_the_network_is_left_as_it_wa
 
 
 def test_another_configuration_in_the_folder_is_refused(tmp_path):
-    protocol = replace(known.QUICK, draws=(1,), steps=1, queries=2)
-    evaluate_strong(known.Threshold(), known.pixels(200), protocol, name="t", out=tmp_path)
-    with pytest.raises(CheckpointError, match=r"out: the evaluation there has eps = 0.2, this one 0.1"):
-        evaluate_strong(known.Threshold(), known.pixels(200), replace(protocol, eps=0.1), name="t", out=tmp_path)
-    with pytest.raises(CheckpointError, match="out: the evaluation there has images = 1, this one 2"):
-        evaluate_strong(known.Threshold(), known.pixels(200, 200), protocol, name="t", out=tmp_path)
+    protocol = replace(known.QUICK, eot_samples=(1,), steps=1, queries=2)
+    evaluate_worst_case(known.Threshold(), known.pixels(200), protocol, name="t", out=tmp_path)
+    with pytest.raises(CheckpointError, match=r"out: expected an evaluation with eps = 0.1, got one with 0.2"):
+        evaluate_worst_case(known.Threshold(), known.pixels(200), replace(protocol, eps=0.1), name="t", out=tmp_path)
+    with pytest.raises(CheckpointError, match="out: expected an evaluation with images = 2, got one with 1"):
+        evaluate_worst_case(known.Threshold(), known.pixels(200, 200), protocol, name="t", out=tmp_path)
 
 
 def test_bad_settings():
     def call(**options):
-        replace(known.QUICK, **options)
+        known.quick(**options)
 
     check_refusals(
         call,
         [
-            ({"sigma": -1.0}, "sigma: expected a finite number of at least 0, got -1.0"),
-            ({"draws": (4, 1)}, "draws: expected ascending numbers, each once, got 4,1"),
-            ({"draws": (0, 1)}, "draws: expected an integer of at least 1, got 0"),
+            ({"eot_samples": (4, 1)}, "eot_samples: expected ascending numbers without repeated ones, got 4,1"),
+            ({"eot_samples": (0, 1)}, "eot_samples: expected an integer of at least 1, got 0"),
             ({"resubmissions": ()}, "resubmissions: expected ascending numbers"),
             ({"steps": 0}, "steps: expected an integer of at least 1"),
             ({"queries": 1}, "queries: expected at least 2"),
             ({"vote": "hard"}, "vote: expected one of prediction, weighted, soft"),
-            ({"noise": "pink"}, "noise: expected one of"),
             ({"alpha": 0.7}, "alpha: expected a number in"),
             (
                 {"alpha": 0.01, "vote": "soft"},
-                "alpha: expected the prediction vote, whose counts it bounds, got the soft",
+                "alpha: expected the prediction vote, .*, got .*the soft",
             ),
         ],
     )

@@ -2,7 +2,7 @@
 
 import torch
 
-from smoothed.smoothing.stopping import Question, Seen
+from smoothed.smoothing.stopping import StoppingProblem, VoteState
 
 TRIALS = 10_000
 
@@ -13,13 +13,13 @@ def run(stop, vote, scores):
     Every draw is looked at, and what the watch says of later draws is held against what it says when they come.
     """
     images, total, _ = scores.shape
-    watch = stop.watch(Question(vote, total, images))
+    monitor = stop.monitor(StoppingProblem(vote, total, images))
     sums, squares = torch.zeros_like(scores[:, 0]), torch.zeros_like(scores[:, 0])
     going, soonest = torch.arange(images), torch.zeros(images)
     classes, drawn = torch.zeros(images, dtype=torch.int64), torch.full((images,), total)
     for number in range(1, total):
         sums, squares = sums + scores[:, number - 1], squares + scores[:, number - 1] ** 2
-        needs = watch(Seen(sums[going], squares[going], number))
+        needs = monitor(VoteState(sums[going], squares[going], number))
         assert needs.shape == going.shape
         assert not ((needs == 0) & (number < soonest[going])).any()
         soonest[going] = soonest[going].maximum(number + needs)
@@ -57,7 +57,7 @@ def allowed(delta, trials=TRIALS):
     return delta * trials + 3 * (delta * (1 - delta) * trials) ** 0.5
 
 
-def seen(scores, drawn):
+def state(scores, drawn):
     """What a watch of counts sees."""
     scores = torch.as_tensor(scores, dtype=torch.float32)
-    return Seen(scores, scores, drawn)
+    return VoteState(scores, scores, drawn)

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from stopping.streams import counts, run, seen, shares, winners
 
 from smoothed import votes
 from smoothed.errors import ArgumentError
 from smoothed.smoothing.stopping import Budget
+from smoothing.stopping.streams import counts, run, shares, state, winners
 
 
 @pytest.fixture
@@ -42,20 +42,20 @@ def test_close_votes_get_more_and_fewer_classes_change(probabilities, generator)
 def test_rounds_by_hand():
     """Four images, M = 16, a mean of 4: one draw each, then rounds of equal cost, of the closest images."""
     ahead = torch.tensor([1, 1, 1, 1]), torch.tensor([0, 0, 0, 0])
-    watch = Budget(4).watch(question := _question(16, 4))
+    monitor = Budget(4).monitor(problem := _question(16, 4))
     # After 1 draw 12 are left for 4 rounds: 3 images of one draw more. All are as close, and the first ones go on.
-    assert watch(seen(torch.stack(ahead, 1), 1)).tolist() == [1, 1, 1, 0]
+    assert monitor(state(torch.stack(ahead, 1), 1)).tolist() == [1, 1, 1, 0]
     # After 2 draws 9 are left for 3 rounds, of two draws more: 1 image, the one that is level.
-    assert watch(seen([[2, 0], [1, 1], [2, 0]], 2)).tolist() == [0, 2, 0]
+    assert monitor(state([[2, 0], [1, 1], [2, 0]], 2)).tolist() == [0, 2, 0]
     # After 4 draws 7 are left for 2 rounds, of four more: none.
-    assert watch(seen([[2, 2]], 4)).tolist() == [0]
-    assert question.images == 4
+    assert monitor(state([[2, 2]], 4)).tolist() == [0]
+    assert problem.images == 4
 
 
 def _question(total, images):
-    from smoothed.smoothing.stopping import Question
+    from smoothed.smoothing.stopping import StoppingProblem
 
-    return Question(votes.prediction, total, images)
+    return StoppingProblem(votes.prediction, total, images)
 
 
 def test_a_vote_of_unknown_bound_takes_the_mean(generator):

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from stopping.streams import TRIALS, allowed, counts, run, shares, winners
 
 from refusing import check_refusals
 from smoothed import votes
 from smoothed.smoothing.stopping import Confident, Exact
+from smoothing.stopping.streams import TRIALS, allowed, counts, run, shares, winners
 
 # Certain, likely, near ties of two, of three and of all, and ties.
 GRID = [
@@ -122,7 +122,7 @@ def test_more_draws_than_the_chance_is_solved_for(generator):
 def test_a_vote_of_unknown_bound_takes_all_draws(guarantee, generator):
     scores = counts([1.0, 0.0], 3, 30, generator)
     assert run(Confident(0.1, guarantee), lambda logits: logits, scores)[1].tolist() == [30] * 3
-    certain = votes.bounded(lambda logits: logits, spread=1)
+    certain = votes.with_bound(lambda logits: logits, spread=1)
     assert run(Confident(0.1, guarantee), certain, scores)[1].max() < 16
 
 

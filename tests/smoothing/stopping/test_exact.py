@@ -7,10 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stopping.streams import counts, run, seen
 
 from smoothed import votes
-from smoothed.smoothing.stopping import Exact, Question
+from smoothed.smoothing.stopping import Exact, StoppingProblem
+from smoothing.stopping.streams import counts, run, state
 
 # Few distinct logits, so that ties of ranks and of tallies are common.
 streams = st.integers(2, 5).flatmap(
@@ -20,7 +20,7 @@ KINDS = {
     **votes.VOTES,
     "top two": votes.top_two(0.5),
     "by rank": votes.by_rank([1.0, 0.7, 0.7, 0.2]),
-    "half": votes.bounded(lambda logits: 0.5 - votes.prediction(logits), spread=1),
+    "half": votes.with_bound(lambda logits: 0.5 - votes.prediction(logits), spread=1),
 }
 
 
@@ -77,20 +77,20 @@ def test_a_vote_of_unknown_bound_takes_all_draws():
     scores = counts([0.9, 0.1], 3, 20, torch.Generator().manual_seed(0))
     _, drawn = run(Exact(), lambda logits: logits, scores)
     assert drawn.tolist() == [20] * 3
-    needs = Exact().watch(Question(lambda logits: logits, 20, 3))(seen(scores[:, 0], 1))
+    needs = Exact().monitor(StoppingProblem(lambda logits: logits, 20, 3))(state(scores[:, 0], 1))
     assert needs.tolist() == [19] * 3
 
 
 def test_draws_that_look_ahead_are_never_in_vain():
     """Of M draws that all agree, half and one are needed, and the watch says so at once."""
-    needs = Exact().watch(Question(votes.prediction, 512, 1))
-    assert [needs(seen([[0.0, n]], n)).item() for n in (1, 100, 256, 257)] == [256, 157, 1, 0]
-    assert [needs(seen([[n, 0.0]], n)).item() for n in (1, 100, 255, 256)] == [255, 156, 1, 0]
+    needs = Exact().monitor(StoppingProblem(votes.prediction, 512, 1))
+    assert [needs(state([[0.0, n]], n)).item() for n in (1, 100, 256, 257)] == [256, 157, 1, 0]
+    assert [needs(state([[n, 0.0]], n)).item() for n in (1, 100, 255, 256)] == [255, 156, 1, 0]
 
 
 def test_sums_of_many_small_rounding_errors_are_allowed_for():
     """A lead that rounding could turn is no lead."""
-    watch = Exact().watch(Question(votes.soft, 100_000, 1))
-    assert watch(seen([[50_000.3, 49_999.7]], 99_999)).item() == 1
-    assert watch(seen([[50_001.5, 49_998.5]], 99_999)).item() == 0
+    monitor = Exact().monitor(StoppingProblem(votes.soft, 100_000, 1))
+    assert monitor(state([[50_000.3, 49_999.7]], 99_999)).item() == 1
+    assert monitor(state([[50_001.5, 49_998.5]], 99_999)).item() == 0
     assert math.isinf(votes.spread(lambda logits: logits, 3))

@@ -8,15 +8,15 @@ import torch
 from scipy.stats import t as student
 
 from smoothed.smoothing.stopping.normal import chance_of_change, margins
-from smoothed.smoothing.stopping.rule import Seen
-from smoothed.smoothing.votes import Bound
+from smoothed.smoothing.stopping.rule import VoteState
+from smoothed.smoothing.votes import VoteBound
 
-ONE = Bound(1.0, 1.0)
+ONE = VoteBound(1.0, 1.0)
 
 
 def seen_of(scores):
     """What a watch sees of scores (N, n, K)."""
-    return Seen(scores.sum(1), scores.square().sum(1), scores.shape[1])
+    return VoteState(scores.sum(1), scores.square().sum(1), scores.shape[1])
 
 
 def two_classes(leads):
@@ -52,9 +52,9 @@ def test_over_the_prior_no_more_than_delta_is_overtaken_though_every_draw_is_loo
     scores, going = two_classes(leads), torch.arange(images)
     winner, wrong, stopped = leads.sum(1) <= 0, 0, 0
     for drawn in range(1, total):
-        seen = seen_of(scores[going, :drawn])
-        done = chance_of_change(margins(seen, total, ONE, 1.0), drawn + 1.0) <= delta
-        leads_now = seen.scores[done].argmax(1)
+        state = seen_of(scores[going, :drawn])
+        done = chance_of_change(margins(state, total, ONE, 1.0), drawn + 1.0) <= delta
+        leads_now = state.scores[done].argmax(1)
         wrong += int((leads_now != winner[going[done]].long()).sum())
         stopped += int(done.sum())
         going = going[~done]
@@ -85,7 +85,7 @@ def test_each_rival_has_the_margin_of_a_pair_and_never_a_larger_one(generator):
 
 def test_units_are_those_of_the_spread(generator):
     scores = torch.rand(20, 9, 4, generator=generator)
-    one, ten = (margins(seen_of(factor * scores), 30, Bound(factor, factor), 1.0) for factor in (1.0, 10.0))
+    one, ten = (margins(seen_of(factor * scores), 30, VoteBound(factor, factor), 1.0) for factor in (1.0, 10.0))
     assert torch.allclose(one, ten, rtol=1e-4)
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import betabinom
 
-from smoothed.smoothing.stopping.posterior import _STEP, MOST_EXACT, chance_table
+from smoothed.smoothing.stopping.posterior import _STEP, MAX_EXACT_DRAWS, chance_table
 
 
 def table_chance(table, delta, drawn, ahead, behind):
@@ -51,8 +51,8 @@ def test_several_classes_are_an_urn():
 
 def test_the_bound_for_many_draws_is_above_the_chance_and_near_it():
     delta, alpha = 0.01, 0.5
-    bound = chance_table(MOST_EXACT + 1, 2, delta, alpha)
-    exact = chance_table(MOST_EXACT, 2, delta, alpha)
+    bound = chance_table(MAX_EXACT_DRAWS + 1, 2, delta, alpha)
+    exact = chance_table(MAX_EXACT_DRAWS, 2, delta, alpha)
     compared = 0
     for drawn in (8, 20, 60, 200):
         for behind in range(min(drawn // 2, 40)):

@@ -5,17 +5,17 @@ import torch
 
 from smoothed import Gaussian, Smoothed
 from smoothed.errors import ArgumentError
-from smoothed.smoothing.stopping import Budget, Confident, Exact, TrueMode, resolve_stop
+from smoothed.smoothing.stopping import Budget, Confident, Exact, TrueMode, resolve_stopping_rule
 
 
 def test_resolve():
-    assert resolve_stop("exact") == Exact()
-    assert resolve_stop(None) is None
+    assert resolve_stopping_rule("exact") == Exact()
+    assert resolve_stopping_rule(None) is None
     rule = Confident(0.01)
-    assert resolve_stop(rule) is rule
+    assert resolve_stopping_rule(rule) is rule
     for wrong in ("sometimes", 3, Confident):
         with pytest.raises(ArgumentError, match="stop: expected exact, a rule of smoothed"):
-            resolve_stop(wrong)
+            resolve_stopping_rule(wrong)
 
 
 def linear(inputs):

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from stopping.streams import TRIALS, allowed, counts, run, shares
 
 from smoothed import votes
 from smoothed.errors import ArgumentError
 from smoothed.smoothing.stopping import TrueMode
+from smoothing.stopping.streams import TRIALS, allowed, counts, run, shares
 
 TOTAL = 150
 
@@ -51,7 +51,7 @@ def test_a_rival_that_varies_more_is_not_overlooked():
     steady = torch.tensor([0.5, 0.3, 0.0]).expand(1, TOTAL, 3).clone()
     wild = steady.clone()
     wild[0, :, 2] = torch.where(torch.arange(TOTAL) % 4 == 0, 1.0, 0.0)  # a mean of 0.25
-    vote = votes.bounded(lambda logits: logits, spread=1)
+    vote = votes.with_bound(lambda logits: logits, spread=1)
     ((_, alone), (_, beside)) = (run(TrueMode(0.001), vote, scores) for scores in (steady, wild))
     assert int(alone) + 30 < int(beside)
 
@@ -59,7 +59,7 @@ def test_a_rival_that_varies_more_is_not_overlooked():
 @pytest.mark.parametrize(("offset", "spread"), [(300.0, 1.0), (1000.3, 1.0), (0.0, 1e-23)])
 def test_scores_that_float32_can_hardly_tell_apart(offset, spread, generator):
     """Level classes, so that nearly none may stop: not where sums of squares are rounded away either."""
-    vote = votes.bounded(lambda logits: logits, spread=spread)
+    vote = votes.with_bound(lambda logits: logits, spread=spread)
     scores = offset + spread * torch.randint(2, (400, 300, 2), generator=generator).float()
     _, drawn = run(TrueMode(0.01), vote, scores)
     assert int((drawn < 300).sum()) <= 0.01 * 400

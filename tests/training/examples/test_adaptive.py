@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from smoothed.training.config import TrainingConfig
-from smoothed.training.examples import Adaptive
+from smoothed.training.examples import AdaptiveExamples
 
 EPS = 8 / 255
 # The authors' numbers for CIFAR-10: gamma, beta, and the epochs before any radius changes.
@@ -44,7 +44,7 @@ def part_of(make_part):
 
 
 def alone(rows):
-    """What `Together` does in one process."""
+    """What `GatherRows` does in one process."""
     return rows
 
 
@@ -63,9 +63,10 @@ def balaji(radius, margin):
     return (1 - BETA) * radius + BETA * chosen
 
 
+@pytest.mark.slow
 def test_sixty_epochs_are_algorithm_2(part_of):
     """The radius of each image, and the examples, which are attacked at just that radius."""
-    examples, expected = Adaptive(options(), len(MARGINS)), [EPS] * len(MARGINS)
+    examples, expected = AdaptiveExamples(options(), len(MARGINS)), [EPS] * len(MARGINS)
     for epoch in range(60):
         for index in ([5, 0, 3], [6, 2], [1, 4]):
             part = part_of(index, epoch)
@@ -88,7 +89,7 @@ def test_sixty_epochs_are_algorithm_2(part_of):
 
 def test_the_first_epoch_that_adapts(part_of):
     """From eps: a tenth of gamma up for an image robust at eps + gamma, as much down for one not robust at eps."""
-    examples = Adaptive(options(), len(MARGINS))
+    examples = AdaptiveExamples(options(), len(MARGINS))
     part = part_of([0, 2, 3], WARMUP)
     examples.learn(part, examples.make(Threshold(), part), alone)
     change = BETA * GAMMA
@@ -100,7 +101,7 @@ def test_steps_may_grow_and_the_radius_of_the_run_does_not_count(part_of):
     calls = []
     network = Threshold()
     network.register_forward_hook(lambda *_: calls.append(1))
-    examples = Adaptive(options(steps_warmup=0.5, eps_warmup=0.5), len(MARGINS))
+    examples = AdaptiveExamples(options(steps_warmup=0.5, eps_warmup=0.5), len(MARGINS))
     examples.make(network, part_of([0, 1], WARMUP, progress=0.0))
     assert len(calls) == 3 * 1 + 2
     assert examples.radii.tolist() == pytest.approx([EPS] * len(MARGINS))
@@ -108,12 +109,12 @@ def test_steps_may_grow_and_the_radius_of_the_run_does_not_count(part_of):
 
 def test_the_network_keeps_its_mode(part_of):
     network = nn.Sequential(nn.Dropout(0.5), Threshold()).train()
-    Adaptive(options(), len(MARGINS)).make(network, part_of([0, 6], WARMUP))
+    AdaptiveExamples(options(), len(MARGINS)).make(network, part_of([0, 6], WARMUP))
     assert all(module.training for module in network.modules())
 
 
 def test_what_one_remembers_another_goes_on_with(part_of):
-    first, second = Adaptive(options(), len(MARGINS)), Adaptive(options(), len(MARGINS))
+    first, second = AdaptiveExamples(options(), len(MARGINS)), AdaptiveExamples(options(), len(MARGINS))
     part = part_of([0, 6], WARMUP)
     first.learn(part, first.make(Threshold(), part), alone)
     second.restore({name: tensor.clone() for name, tensor in first.state().items()})
@@ -123,20 +124,23 @@ def test_what_one_remembers_another_goes_on_with(part_of):
 
 def test_processes_tell_each_other(part_of, in_processes):
     """Two processes with two images each, and one with all four, remember the same."""
-    whole, processes = Adaptive(options(), len(MARGINS)), [Adaptive(options(), len(MARGINS)) for _ in range(2)]
+    whole, processes = (
+        AdaptiveExamples(options(), len(MARGINS)),
+        [AdaptiveExamples(options(), len(MARGINS)) for _ in range(2)],
+    )
 
-    def step(examples, index, together):
+    def step(examples, index, gather):
         part = part_of(index, WARMUP)
-        examples.learn(part, examples.make(Threshold(), part), together)
+        examples.learn(part, examples.make(Threshold(), part), gather)
 
     for _ in range(2):
         step(whole, [0, 6, 4, 1], alone)
-        in_processes(lambda process, together: step(processes[process], [[0, 6], [4, 1]][process], together))
+        in_processes(lambda process, gather: step(processes[process], [[0, 6], [4, 1]][process], gather))
         for other in processes:
             assert torch.allclose(other.radii, whole.radii, rtol=0, atol=1e-7)
 
 
 def test_nothing_is_learned_before_anything_is_made(part_of):
-    examples = Adaptive(options(), len(MARGINS))
+    examples = AdaptiveExamples(options(), len(MARGINS))
     examples.learn(part_of([0], WARMUP), images_of([0]), alone)
     assert examples.radii.tolist() == pytest.approx([EPS] * len(MARGINS))

@@ -9,7 +9,7 @@ from torch.nn import functional
 from smoothed.errors import ArgumentError
 from smoothed.training.batch import Share
 from smoothed.training.config import TrainingConfig
-from smoothed.training.examples import Free
+from smoothed.training.examples import FreeExamples
 from smoothed.training.step import take_step
 
 EPS = 0.1
@@ -43,15 +43,15 @@ class AtDouble(nn.Module):
 
 
 def alone(rows):
-    """What `Together` does in one process."""
+    """What `GatherRows` does in one process."""
     return rows
 
 
-def descend(examples, model, part, together=alone):
+def descend(examples, model, part, gather=alone):
     """One forward and backward pass through the examples; returns them."""
     adversarial = examples.make(model, part)
     functional.cross_entropy(model(adversarial), part.labels).backward()
-    examples.learn(part, adversarial, together)
+    examples.learn(part, adversarial, gather)
     return adversarial.detach()
 
 
@@ -100,7 +100,7 @@ def test_a_run_is_algorithm_1(image_set, make_run, linear):
 
 
 def test_the_perturbation_stays_in_the_ball_and_images_in_their_range(linear, make_part, generator):
-    free, images = Free(options(), 100), torch.rand(10, 3, 4, 4, generator=generator)
+    free, images = FreeExamples(options(), 100), torch.rand(10, 3, 4, 4, generator=generator)
     moved = []
     for step in range(6):
         labels = torch.randint(4, (10,), generator=generator)
@@ -116,11 +116,11 @@ def test_the_perturbation_stays_in_the_ball_and_images_in_their_range(linear, ma
 
 def test_what_one_remembers_another_goes_on_with(linear, make_part, generator):
     images, labels = torch.rand(10, 3, 4, 4, generator=generator), torch.randint(4, (10,), generator=generator)
-    part, first = make_part(images, labels), Free(options(), 100)
+    part, first = make_part(images, labels), FreeExamples(options(), 100)
     assert first.state() == {}
     descend(first, linear, part)
     state = {name: tensor.clone() for name, tensor in first.state().items()}
-    second = Free(options(), 100)
+    second = FreeExamples(options(), 100)
     second.restore(state)
     assert torch.equal(second.make(linear, part), first.make(linear, part))
     assert not torch.equal(second.make(linear, part), images)
@@ -131,7 +131,7 @@ def test_what_one_remembers_another_goes_on_with(linear, make_part, generator):
 def test_the_radius_grows_with_the_run(linear, make_part, generator):
     """Linearly over the first half; the perturbation is cut back to the radius of its step."""
     images, labels = torch.rand(10, 3, 4, 4, generator=generator), torch.randint(4, (10,), generator=generator)
-    free = Free(options(eps_warmup=0.5), 100)
+    free = FreeExamples(options(eps_warmup=0.5), 100)
     for progress, radius in ((0.0, 0.0), (0.1, 0.02), (0.25, 0.05), (0.5, 0.1), (0.9, 0.1), (0.3, 0.06)):
         descend(free, linear, make_part(images, labels, progress=progress))
         assert free.perturbation.abs().max().item() == pytest.approx(radius, abs=1e-7)
@@ -140,13 +140,17 @@ def test_the_radius_grows_with_the_run(linear, make_part, generator):
 def test_parts_of_a_batch_remember_what_the_whole_one_does(linear, make_part, generator, in_processes):
     """One after the other in one process, and at once in two, which tell each other their rows."""
     images, labels = torch.rand(10, 3, 4, 4, generator=generator), torch.randint(4, (10,), generator=generator)
-    whole, cut, processes = Free(options(), 100), Free(options(), 100), [Free(options(), 100) for _ in range(2)]
+    whole, cut, processes = (
+        FreeExamples(options(), 100),
+        FreeExamples(options(), 100),
+        [FreeExamples(options(), 100) for _ in range(2)],
+    )
     for _ in range(3):
         descend(whole, linear, make_part(images, labels))
         parts = [make_part(images[:6], labels[:6], total=10), make_part(images[6:], labels[6:], first=6)]
         for part in parts:
             descend(cut, linear, part)
-        in_processes(lambda process, together: descend(processes[process], linear, parts[process], together))  # noqa: B023
+        in_processes(lambda process, gather: descend(processes[process], linear, parts[process], gather))  # noqa: B023
         for other in (cut, *processes):
             assert torch.equal(other.perturbation, whole.perturbation)
     assert whole.perturbation.abs().max() > 0
@@ -154,7 +158,7 @@ def test_parts_of_a_batch_remember_what_the_whole_one_does(linear, make_part, ge
 
 def test_nothing_is_learned_without_a_gradient(linear, make_part, generator):
     images, labels = torch.rand(10, 3, 4, 4, generator=generator), torch.randint(4, (10,), generator=generator)
-    free, part = Free(options(), 100), make_part(images, labels)
+    free, part = FreeExamples(options(), 100), make_part(images, labels)
     free.learn(part, images, alone)
     assert free.state() == {}
     free.learn(part, free.make(linear, part), alone)
@@ -162,5 +166,5 @@ def test_nothing_is_learned_without_a_gradient(linear, make_part, generator):
 
 
 def test_another_ball_is_refused():
-    with pytest.raises(ArgumentError, match="norm: expected linf with the attack free, got l2"):
-        Free(options(norm="l2"), 100)
+    with pytest.raises(ArgumentError, match="norm: expected linf with attack free, got l2"):
+        FreeExamples(options(norm="l2"), 100)

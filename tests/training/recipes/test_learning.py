@@ -13,7 +13,7 @@ from torch import nn
 from smoothed.attacks import pgd
 from smoothed.data.imageset import ImageSet, to_float
 from smoothed.data.named import load_training
-from smoothed.injection import drawing
+from smoothed.injection import noise_from
 from smoothed.models import CIFAR10_MEAN, CIFAR10_STD, Normalize
 from smoothed.rng.seeds import seeded
 from smoothed.rng.sources import Fresh
@@ -21,11 +21,11 @@ from smoothed.training.examples import make_examples
 from smoothed.training.noisy_input import NoisyInput
 from smoothed.training.recipes import RECIPES
 from smoothed.training.step import take_step
-from smoothed.utils.modes import batch_statistics, evaluating
+from smoothed.utils.modes import batch_statistics, eval_mode
 
 pytestmark = pytest.mark.slow
 CLASSES = (0, 1, 6, 7)  # aeroplanes, cars, frogs, horses: told apart within seconds
-CAPS = {"attack_steps": 3, "attack_samples": 2, "loss_samples": 2, "replays": 4}
+CAPS = {"attack_steps": 3, "eot_samples": 2, "loss_samples": 2, "replays": 4}
 SHORT = {
     **{"architecture": "custom", "precision": "float32", "epochs": 6, "batch_size": 64, "schedule": "onecycle"},
     # Learned noise starts weaker than published, and is learned as published: a full one takes a long run to subside.
@@ -89,25 +89,25 @@ def own_loss(run, data, make_part):
     """The recipe's own loss under its own attack, on fixed images with fixed noise; the network stays as it is."""
     config, model = run.config, run.model
     part = make_part(to_float(data.images[:500]), data.labels[:500], progress=1.0)
-    deviations = [config.input_sigma * (s if config.input_sigma_units == "normalized" else 1) for s in run.std]
-    noisy = NoisyInput(model, deviations, part.rows)
-    with drawing(model, Fresh(seeded(1))), batch_statistics(model):
+    deviations = [config.input_sigma + config.input_sigma_normalized * std for std in run.std]
+    noisy = NoisyInput(model, deviations, part.row_generator)
+    with noise_from(model, Fresh(seeded(1))), batch_statistics(model):
         if config.attack == "free":  # whose examples are those of the step before
-            adversarial = pgd(noisy, part.clean, part.labels, eps=config.eps, steps=3, generator=part.rows)
+            adversarial = pgd(noisy, part.clean, part.labels, eps=config.eps, steps=3, generator=part.row_generator)
         else:
             adversarial = make_examples(config, len(data)).make(noisy, part)
         with torch.no_grad():
-            draws = [run.loss(noisy, part.clean, adversarial, part.labels, part.rows) for _ in range(2)]
+            draws = [run.loss(noisy, part.clean, adversarial, part.labels, part.row_generator) for _ in range(2)]
     return torch.stack(draws).mean().item()
 
 
 def attacked_accuracy(run, data, eps):
     """Accuracy under PGD-7, the mean of four draws of the network's noise."""
     inputs, labels = to_float(data.images[:MEASURED]), data.labels[:MEASURED]
-    with drawing(run.result, Fresh(seeded(2))), evaluating(run.result):
-        attacked = pgd(run.result, inputs, labels, eps=eps, generator=seeded(3))
+    with noise_from(run.evaluated_model, Fresh(seeded(2))), eval_mode(run.evaluated_model):
+        attacked = pgd(run.evaluated_model, inputs, labels, eps=eps, generator=seeded(3))
         with torch.no_grad():
-            hits = [(run.result(attacked).argmax(1) == labels).float().mean() for _ in range(4)]
+            hits = [(run.evaluated_model(attacked).argmax(1) == labels).float().mean() for _ in range(4)]
     return torch.stack(hits).mean().item()
 
 

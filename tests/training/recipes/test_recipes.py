@@ -17,9 +17,9 @@ BASE = {
     **{"architecture": "resnet20", "epochs": 400, "batch_size": 256, "schedule": "steps", "lr": 0.1},
     **{"momentum": 0.9, "weight_decay": 1e-4, "injection_strength": 1.0, "label_smoothing": 0.0, "average": 0.0},
 }
-PGD_7 = {"attack": "pgd", "norm": "linf", "eps": 8 / 255, "attack_step": 1 / 4, "attack_steps": 7}
+PGD_7 = {"attack": "pgd", "norm": "linf", "eps": 8 / 255, "relative_step_size": 1 / 4, "attack_steps": 7}
 EQ_6 = {"loss": "adversarial", "adversarial_weight": 0.5}
-TRADES = {"loss": "trades", "attack": "kl", "eps": 8 / 255, "attack_step": 1 / 4, "attack_steps": 10}
+TRADES = {"loss": "trades", "attack": "kl", "eps": 8 / 255, "relative_step_size": 1 / 4, "attack_steps": 10}
 FINE_TUNING = {"injection": "cni-w", "epochs": 200, "adversarial_weight": 0.5, "eps": 8 / 255}
 FAST = {"epochs": 30, "batch_size": 128, "schedule": "onecycle", "lr": 0.2, "weight_decay": 5e-4, "eps": 8 / 255}
 PUBLISHED = {
@@ -41,16 +41,16 @@ PUBLISHED = {
     "pni-w+trades": {**BASE, **TRADES, "beta": 6.0, "injection": "pni-w"},
     "cni-i+w": {
         **{**FINE_TUNING, **PGD_7, "loss": "bernoulli"},
-        **{"input_sigma": 0.24, "input_sigma_units": "normalized", "input_draws": "fresh"},
+        **{"input_sigma": 0.0, "input_sigma_normalized": 0.24, "input_draws": "fresh"},
     },
-    "epgd": {**FINE_TUNING, **PGD_7, "attack": "epgd", "attack_samples": 8, "keep": "extremes"},
-    "smoothadv": {**FINE_TUNING, **PGD_7, "attack": "smoothadv", "attack_samples": 8},
+    "epgd": {**FINE_TUNING, **PGD_7, "attack": "epgd", "eot_samples": 8, "keep": "extremes"},
+    "smoothadv": {**FINE_TUNING, **PGD_7, "attack": "smoothadv", "eot_samples": 8},
     "high-k": {**FINE_TUNING, **PGD_7, "attack_steps": 56},
     "rse": {**BASE, "attack": "none", "injection": "rse"},
-    "gaussian": {**BASE, "attack": "none", "injection": "none", "input_sigma": 0.25, "input_sigma_units": "pixel"},
+    "gaussian": {**BASE, "attack": "none", "injection": "none", "input_sigma": 0.25, "input_sigma_normalized": 0.0},
     "smoothadv-l2": {
-        **{"attack": "epgd", "norm": "l2", "eps": 0.5, "attack_steps": 10, "attack_samples": 4, "loss_samples": 4},
-        **{"input_sigma": 0.25, "input_sigma_units": "pixel", "input_draws": "fixed", "adversarial_weight": 1.0},
+        **{"attack": "epgd", "norm": "l2", "eps": 0.5, "attack_steps": 10, "eot_samples": 4, "loss_samples": 4},
+        **{"input_sigma": 0.25, "input_sigma_normalized": 0.0, "input_draws": "fixed", "adversarial_weight": 1.0},
     },
     "iaat": {**BASE, "attack": "iaat", "eps": 8 / 255, "injection": "none"},
     "fgsm-rs": {**FAST, "attack": "fgsm-rs", "adversarial_weight": 1.0, "injection": "none"},
@@ -93,9 +93,9 @@ def test_no_two_recipes_are_the_same():
     assert len(set(kinds.values())) == len(kinds)
 
 
-def test_but_shares_all_other_settings():
+def test_a_variant_shares_all_other_settings():
     parent = Recipe("parent", "someone", "something", {"lr": 0.2, "epochs": 3})
-    child = parent.but("child", "another", "less", epochs=2, beta=1.0)
+    child = parent.variant("child", "another", "less", epochs=2, beta=1.0)
     assert (child.name, child.source, child.changes) == ("child", "another", "less")
     assert child.settings == {"lr": 0.2, "epochs": 2, "beta": 1.0}
     assert parent.settings == {"lr": 0.2, "epochs": 3}
@@ -107,8 +107,8 @@ def test_but_shares_all_other_settings():
 def test_settings_that_make_no_sense_are_refused():
     with pytest.raises(ArgumentError, match="epochs: expected an integer of at least 1"):
         RECIPES["at"].config(epochs=0)
-    with pytest.raises(ArgumentError, match="label_smoothing: expected 0 with the loss mart"):
-        RECIPES["at+ls"].but("both", "no one", "at once", loss="mart").config()
+    with pytest.raises(ArgumentError, match="label_smoothing: expected 0 with loss mart"):
+        RECIPES["at+ls"].variant("both", "no one", "at once", loss="mart").config()
     with pytest.raises(TypeError, match="colour"):
         RECIPES["at"].config(colour=1)
 
@@ -116,7 +116,7 @@ def test_settings_that_make_no_sense_are_refused():
 def test_two_recipes_of_one_name():
     first, second = (Recipe(name, "someone", "something") for name in ("first", "second"))
     assert collect([first], [second]) == {"first": first, "second": second}
-    with pytest.raises(ArgumentError, match="recipes: expected one recipe of a name, got first"):
+    with pytest.raises(ArgumentError, match="recipes: expected unique names, got two recipes named first"):
         collect([first], [second, first])
 
 

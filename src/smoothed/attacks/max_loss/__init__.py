@@ -1,1 +1,1 @@
-"""Attacks that climb a loss inside a ball."""
+"""Attacks that maximise a loss inside a ball."""

@@ -1,4 +1,4 @@
-"""One ascent of Auto-PGD (Croce and Hein, 2020, algorithm 1), with early exit image by image."""
+"""One ascent of Auto-PGD (Croce and Hein, 2020, algorithm 1), with early stopping of single images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ from smoothed.rng.rows import Randomness
 from smoothed.utils.checks import check_inputs, check_labels
 from smoothed.utils.modes import Classifier
 
-# The paper's alpha: the share of the new step in a move; the rest goes on with the last move.
-NEW_STEP = 0.75
+# The paper's alpha: weight of the new step in a move; the remaining weight is on the previous move (momentum).
+NEW_STEP_WEIGHT = 0.75
 
 Rows = Tensor | slice
-"""Numbers of some of the images, or all of them."""
+"""Indices of some of the images, (M,), or a slice of all of them."""
 
 
 class Points(NamedTuple):
-    """Images (N, C, H, W), their values (N,), infinite where nothing is left to do, and gradients (N, C, H, W)."""
+    """Images (N, C, H, W), their objective values (N,), infinite if done, and gradients (N, C, H, W)."""
 
     images: Tensor
     values: Tensor
@@ -33,33 +33,33 @@ class Points(NamedTuple):
 
     @property
     def done(self) -> Bool[Tensor, " n"]:
-        """Where nothing is left to do, (N,)."""
+        """Mask of the images that need no more work, (N,)."""
         return self.values.isposinf()
 
 
-def better(new: Points, old: Points) -> Points:
-    """The points with the higher values, the old ones where equal."""
+def imagewise_best(new: Points, old: Points) -> Points:
+    """Return for each image the point with the higher value, and the old point if both are equal."""
     return _where(new.values > old.values, new, old)
 
 
 def _where(condition: Bool[Tensor, " n"], new: Points, old: Points) -> Points:
-    wide = condition.view(-1, 1, 1, 1)
-    return Points(*(torch.where(wide if a.ndim == 4 else condition, a, b) for a, b in zip(new, old, strict=True)))
+    per_image = condition.view(-1, 1, 1, 1)
+    return Points(*(torch.where(per_image if a.ndim == 4 else condition, a, b) for a, b in zip(new, old, strict=True)))
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is ascended, and within which bounds.
+    """The objective to ascend, and the bounds of the images.
 
     Attributes:
         model: any callable from images to logits (N, K).
         inputs: images in [0, 1], (N, C, H, W).
-        labels: classes (N,).
-        eps: radii (N, 1, 1, 1).
-        geometry: of the ball.
-        objective: from some of the rows to the objective of these.
-        stop: whether images of the wrong class are done.
-        targeted: whether to descend, and `labels` is the class that ends the work.
+        labels: true or target classes (N,).
+        eps: radii in pixel units of [0, 1], (N, 1, 1, 1).
+        geometry: operations on the ball.
+        objective: maps the indices of some images to the objective of these images.
+        early_stop: whether images are done as soon as they are misclassified (classified as `labels` if `targeted`).
+        targeted: whether to descend the objective, with `labels` as target classes.
     """
 
     model: Classifier
@@ -68,22 +68,22 @@ class Problem:
     eps: Tensor
     geometry: Ball
     objective: Callable[[Rows], Objective]
-    stop: bool = False
+    early_stop: bool = False
     targeted: bool = False
 
     def start(self, generator: Randomness, *, random: bool) -> Tensor:
-        """Uniform in the ball, or the inputs themselves. Starts are drawn for all images, whichever are done."""
+        """Return random images in the ball, or the inputs. Random numbers are drawn even for images that are done."""
         if not random:
             return self.inputs
         return (self.inputs + self.geometry.uniform(self.inputs, self.eps, generator)).clamp(0, 1)
 
     def project(self, images: Tensor) -> Tensor:
-        """The images brought back into the ball and [0, 1]."""
+        """Project images onto the ball and [0, 1]."""
         return (self.inputs + self.geometry.project(images - self.inputs, self.eps)).clamp(0, 1)
 
     def evaluate(self, images: Tensor, done: Bool[Tensor, " n"], *, with_gradient: bool = True) -> Points:
-        """The points at `images`, by one evaluation of the objective; with `stop`, of those that are not `done`."""
-        if not self.stop:
+        """Evaluate the objective once at `images`; with `early_stop`, only for the images that are not `done`."""
+        if not self.early_stop:
             return Points(images, *self._differentiate(self.model, images, slice(None), with_gradient=with_gradient))
         rows, model = (~done).nonzero()[:, 0], Recorded(self.model)
         gradients = torch.zeros_like(images)
@@ -91,25 +91,25 @@ class Problem:
             return Points(images, images.new_full(done.shape, torch.inf), gradients)
         value, gradients[rows] = self._differentiate(model, images, rows, with_gradient=with_gradient)
         values = value.new_full(done.shape, torch.inf)
-        ended = (model.logits.argmax(1) == self.labels[rows]) == self.targeted
-        values[rows] = value.masked_fill(ended, torch.inf)
+        stopped = (model.logits.argmax(1) == self.labels[rows]) == self.targeted
+        values[rows] = value.masked_fill(stopped, torch.inf)
         return Points(images, values, gradients)
 
     def _differentiate(
         self, model: Classifier, images: Tensor, rows: Rows, *, with_gradient: bool
     ) -> tuple[Tensor, Tensor]:
-        """What to ascend at the images of `rows`, (M,), and its gradient (M, C, H, W); zeros where not asked for."""
+        """Return values to ascend at the images of `rows`, (M,), and gradients (M, C, H, W) or zeros."""
         sign = -1 if self.targeted else 1
-        # The tensor itself where it is all of it: the bounds of labels are looked up once a tensor.
+        # Avoid a copy of all labels: `check_classes` caches the bounds of each label tensor.
         labels = self.labels if isinstance(rows, slice) else self.labels[rows]
         with torch.set_grad_enabled(with_gradient):
-            asked = images[rows].detach().requires_grad_(with_gradient)
-            value = sign * self.objective(rows)(model, asked, labels)
-            gradient = differentiate(value, asked) if with_gradient else torch.zeros_like(asked)
+            selected = images[rows].detach().requires_grad_(with_gradient)
+            value = sign * self.objective(rows)(model, selected, labels)
+            gradient = differentiate(value, selected) if with_gradient else torch.zeros_like(selected)
         return value.detach(), gradient
 
 
-def bounded(
+def make_problem(
     model: Classifier,
     inputs: Tensor,
     labels: Tensor,
@@ -117,45 +117,48 @@ def bounded(
     eps: float | Tensor,
     norm: Norm,
     objective: Callable[[Rows], Objective],
-    stop: bool,
+    early_stop: bool,
     targeted: bool = False,
 ) -> Problem:
-    """A problem from the arguments of an attack.
+    """Check the arguments of an attack, and return the problem that they describe.
 
     Raises:
-        ArgumentError: inputs or labels as `check_inputs` and `check_labels` refuse them, a negative eps, another norm.
+        ArgumentError: inputs or labels are invalid (see `check_inputs` and `check_labels`), eps is negative, or the
+            norm is unknown.
     """
     inputs = check_inputs(inputs).detach()
     check_labels(labels, inputs)
     radii = torch.as_tensor(check_radius(eps, inputs, "eps"), dtype=inputs.dtype, device=inputs.device)
     radii = radii.expand(len(inputs), 1, 1, 1)
-    return Problem(model, inputs, labels, radii, ball(norm), objective, stop=stop, targeted=targeted)
+    return Problem(model, inputs, labels, radii, ball(norm), objective, early_stop=early_stop, targeted=targeted)
 
 
 def ascend(problem: Problem, start: Tensor, steps: int, done: Bool[Tensor, " n"]) -> Points:
-    """The best points on the way of `steps` steps from `start`.
+    """Take `steps` steps of Auto-PGD from `start`, and return the points with the highest values.
 
     Args:
-        problem: what to ascend.
+        problem: objective and bounds.
         start: images inside the bounds, (N, C, H, W).
-        steps: the paper's N_iter; the first is 2 eps long. The last point's value alone is looked at, not its gradient.
-        done: images (N,) that need no work, if the problem is to `stop`.
+        steps: number of steps, the paper's N_iter. The first has length 2 eps. At the last point only the value is
+            computed, without gradient.
+        done: mask (N,) of images that need no work, if the problem uses `early_stop`.
 
     Returns:
-        The points of the highest values met, infinite where done.
+        For each image, the point with the highest value; the value is infinite if the image is done.
     """
-    previous, now = start, problem.evaluate(start, done)
-    best, schedule = now, Halving(2 * problem.eps, now.values, steps)
+    previous_images, current = start, problem.evaluate(start, done)
+    best, schedule = current, Halving(2 * problem.eps, current.values, steps)
     for step in range(1, steps + 1):
-        if problem.stop and best.done.all():
+        if problem.early_stop and best.done.all():
             break
-        images = problem.project(now.images + schedule.size * problem.geometry.steepest(now.gradients))
+        images = problem.project(current.images + schedule.size * problem.geometry.steepest(current.gradients))
         if step > 1:
-            move = NEW_STEP * (images - now.images) + (1 - NEW_STEP) * (now.images - previous)
-            images = problem.project(now.images + move)
-        previous, before = now.images, now.values
-        now = problem.evaluate(images, best.done, with_gradient=step < steps)
-        best = better(now, best)
-        halved = schedule.after(step, now.values > before, best.values)
-        now = now if halved is None else _where(halved, best, now)
+            new_step, previous_step = images - current.images, current.images - previous_images
+            move = NEW_STEP_WEIGHT * new_step + (1 - NEW_STEP_WEIGHT) * previous_step
+            images = problem.project(current.images + move)
+        previous_images, previous_values = current.images, current.values
+        current = problem.evaluate(images, best.done, with_gradient=step < steps)
+        best = imagewise_best(current, best)
+        halved = schedule.after(step, current.values > previous_values, best.values)
+        current = current if halved is None else _where(halved, best, current)
     return best

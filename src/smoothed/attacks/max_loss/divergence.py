@@ -1,4 +1,4 @@
-"""The attack inside TRADES (Zhang et al., 2019): away from the network's own answer on the clean image."""
+"""The attack of TRADES (Zhang et al., 2019): PGD on the divergence from the model's prediction on the clean image."""
 
 import torch
 from jaxtyping import Float, Int
@@ -10,14 +10,14 @@ from smoothed.attacks.max_loss.pgd import pgd
 from smoothed.attacks.objectives import Objective, checked_logits
 from smoothed.rng.rows import Randomness, normal_
 from smoothed.utils.checks import check_inputs
-from smoothed.utils.modes import Classifier, evaluating
+from smoothed.utils.modes import Classifier, eval_mode
 
-# Zhang et al. start this far from the clean image, where the divergence itself has no slope.
+# Standard deviation of the start around the clean image, where the divergence has zero gradient (Zhang et al.).
 START_DEVIATION = 0.001
 
 
 def divergence_from(clean_logits: Float[Tensor, "n k"]) -> Objective:
-    """KL(softmax(clean_logits) || softmax(f(x))) of one draw, in nats; `labels` are not looked at."""
+    """Return the objective KL(softmax(clean_logits) || softmax(f(x))) of one draw, in nats; it ignores the labels."""
     probabilities = clean_logits.softmax(1)
 
     def objective(
@@ -40,29 +40,29 @@ def divergence_pgd(
     norm: Norm = "linf",
     generator: Randomness = None,
 ) -> Float[Tensor, "n c h w"]:
-    """PGD on the divergence from the clean prediction, from a start of deviation 0.001 (TRADES, algorithm 1).
+    """PGD on the divergence from the clean prediction, from a Gaussian start of deviation 0.001 (TRADES, algorithm 1).
 
-    The clean prediction is taken once, by one draw, where the authors' code takes it anew at each step: the same for a
-    network without noise.
+    The clean prediction is one draw, taken once. The authors' code evaluates it anew at each step, which is equivalent
+    for a network without noise.
 
     Args:
         model: any callable from images to logits (N, K), differentiable; it may be random.
         inputs: images in [0, 1], (N, C, H, W).
-        labels: (N,), checked and otherwise ignored.
-        eps: radius in pixel units of [0, 1].
-        step_size: likewise; eps / 4 when None (the authors' 2/255 at 8/255).
-        steps: gradients taken.
+        labels: classes (N,), int64; checked, but not used by the objective.
+        eps: radius in pixel units of [0, 1]: one number, or one radius per image, (N,).
+        step_size: length of a step in pixel units of [0, 1], as `eps`; None for eps / 4 (the authors' 2/255 at 8/255).
+        steps: number of gradient steps.
         norm: `linf` or `l2`.
-        generator: as in `pgd`.
+        generator: source of the Gaussian start, on the inputs' device; None for torch's default generator.
 
     Returns:
-        Images in [0, 1] inside the ball, (N, C, H, W).
+        Images in [0, 1] inside the ball, (N, C, H, W), with the inputs' device and dtype.
 
     Raises:
-        ArgumentError: as `pgd`.
+        ArgumentError: as for `pgd`.
     """
     inputs = check_inputs(inputs).detach()
-    with evaluating(model), torch.no_grad():
+    with eval_mode(model), torch.no_grad():
         clean_logits = checked_logits(model, inputs, labels)
     start = inputs + START_DEVIATION * normal_(torch.empty_like(inputs), generator)
     return pgd(

@@ -1,4 +1,4 @@
-"""Single-step attacks: FGSM (Goodfellow et al., 2015; the paper's eq. 1), with a random start, and N-FGSM."""
+"""Single-step attacks: FGSM (Goodfellow et al., 2015; the paper's eq. 1), FGSM with a random start, and N-FGSM."""
 
 import torch
 from jaxtyping import Float
@@ -6,7 +6,7 @@ from torch import Tensor
 
 from smoothed.attacks.gradient import input_gradient
 from smoothed.attacks.max_loss.pgd import pgd
-from smoothed.attacks.objectives import Objective, one_draw
+from smoothed.attacks.objectives import Objective, one_draw_loss
 from smoothed.rng.rows import Randomness, uniform_
 from smoothed.utils.checks import check_inputs, check_labels, check_not_negative
 from smoothed.utils.modes import Classifier, batch_statistics
@@ -21,21 +21,21 @@ def fgsm(
     objective: Objective | None = None,
     targeted: bool = False,
 ) -> Float[Tensor, "n c h w"]:
-    """One step of length `eps` along the gradient's sign, from the inputs themselves (eq. 1).
+    """One step of length `eps` along the sign of the gradient, from the inputs (eq. 1).
 
     Args:
         model: any callable from images to logits (N, K), differentiable; it may be random.
         inputs: images in [0, 1], (N, C, H, W).
-        labels: true classes (N,), or the classes to reach if `targeted`.
-        eps: L-inf radius in pixel units of [0, 1].
-        objective: what to ascend; the cross-entropy of one draw when None.
-        targeted: whether `labels` are what the attack wants.
+        labels: true classes (N,), or target classes if `targeted`.
+        eps: L-inf radius in pixel units of [0, 1]: one number, or one radius per image, (N,).
+        objective: objective to ascend, or to descend if `targeted`; None for the cross-entropy of one draw.
+        targeted: whether `labels` are target classes.
 
     Returns:
-        Images in [0, 1] within `eps` of the inputs, (N, C, H, W).
+        Images in [0, 1] within `eps` of the inputs, (N, C, H, W), with the inputs' device and dtype.
 
     Raises:
-        ArgumentError: as `pgd`.
+        ArgumentError: as for `pgd`.
     """
     return pgd(
         model,
@@ -60,25 +60,25 @@ def fgsm_random_start(
     objective: Objective | None = None,
     generator: Randomness = None,
 ) -> Float[Tensor, "n c h w"]:
-    """One step from a uniform start, projected (Wong, Rice and Kolter, 2020: fast adversarial training).
+    """One step from a uniform random start, projected onto the ball (Wong, Rice and Kolter, 2020: fast training).
 
-    The gradient is taken under the batch's statistics, as its authors do (see `nfgsm`). Long runs with it can collapse
-    to a masked gradient all the same; N-FGSM is the steadier one.
+    As in the authors' code, batch norms use the statistics of the batch for the gradient (see `nfgsm`). Long training
+    with this attack can still collapse to a masked gradient; training with N-FGSM is more stable.
 
     Args:
         model: any callable from images to logits (N, K), differentiable; it may be random.
         inputs: images in [0, 1], (N, C, H, W).
         labels: true classes (N,).
         eps: L-inf radius in pixel units of [0, 1].
-        step_size: likewise; 1.25 eps when None.
-        objective: what to ascend; the cross-entropy of one draw when None.
-        generator: as in `pgd`.
+        step_size: length of the step in pixel units of [0, 1]; None for 1.25 eps.
+        objective: objective to ascend; None for the cross-entropy of one draw.
+        generator: source of the random start, on the inputs' device; None for torch's default generator.
 
     Returns:
-        Images in [0, 1] within `eps` of the inputs, (N, C, H, W).
+        Images in [0, 1] within `eps` of the inputs, (N, C, H, W), with the inputs' device and dtype.
 
     Raises:
-        ArgumentError: as `pgd`.
+        ArgumentError: as for `pgd`.
     """
     inputs = check_inputs(inputs).detach()
     check_labels(labels, inputs)
@@ -86,7 +86,7 @@ def fgsm_random_start(
     step_size = 1.25 * eps if step_size is None else check_not_negative(step_size, "step_size")
     start = (inputs + uniform_(torch.empty_like(inputs), -eps, eps, generator)).clamp(0, 1)
     with batch_statistics(model):
-        gradient = input_gradient(objective or one_draw(), model, start, labels)
+        gradient = input_gradient(objective or one_draw_loss(), model, start, labels)
     return (inputs + (start + step_size * gradient.sign() - inputs).clamp(-eps, eps)).clamp(0, 1)
 
 
@@ -100,26 +100,26 @@ def nfgsm(
     objective: Objective | None = None,
     generator: Randomness = None,
 ) -> Float[Tensor, "n c h w"]:
-    """Noisy FGSM (de Jorge et al., 2022), a cheap attack to train with: uniform noise, then one step, no projection.
+    """Noisy FGSM (de Jorge et al., 2022): uniform noise, then one step, without projection; a cheap training attack.
 
-    The result is as far as `start_eps + eps` from the inputs: it is for training, and no measure of robustness. The
-    gradient is taken under the batch's statistics, as its authors do: with frozen ones, a ResNet-20 learned within an
-    epoch to mask its gradient (PGD-7 accuracy fell to 2.5 %), which it did not with the batch's.
+    The result may be `start_eps + eps` from the inputs: it does not measure robustness at `eps`. As in the authors'
+    code, batch norms use the statistics of the batch for the gradient. With running statistics, a ResNet-20 learned to
+    mask its gradient within one epoch (PGD-7 accuracy fell to 2.5 %); with batch statistics it did not.
 
     Args:
         model: any callable from images to logits (N, K), differentiable; it may be random.
         inputs: images in [0, 1], (N, C, H, W).
         labels: true classes (N,).
         eps: length of the step in pixel units of [0, 1].
-        start_eps: bound of the uniform noise, likewise; 2 eps when None.
-        objective: what to ascend; the cross-entropy of one draw when None.
-        generator: as in `pgd`.
+        start_eps: bound of the uniform noise in pixel units of [0, 1]; None for 2 eps.
+        objective: objective to ascend; None for the cross-entropy of one draw.
+        generator: source of the uniform noise, on the inputs' device; None for torch's default generator.
 
     Returns:
-        Images in [0, 1], (N, C, H, W).
+        Images in [0, 1], (N, C, H, W), with the inputs' device and dtype.
 
     Raises:
-        ArgumentError: as `pgd`.
+        ArgumentError: as for `pgd`.
     """
     inputs = check_inputs(inputs).detach()
     check_labels(labels, inputs)
@@ -127,5 +127,5 @@ def nfgsm(
     start_eps = 2 * eps if start_eps is None else check_not_negative(start_eps, "start_eps")
     noisy = inputs + uniform_(torch.empty_like(inputs), -start_eps, start_eps, generator)
     with batch_statistics(model):
-        gradient = input_gradient(objective or one_draw(), model, noisy, labels)
+        gradient = input_gradient(objective or one_draw_loss(), model, noisy, labels)
     return (noisy + eps * gradient.sign()).clamp(0, 1)

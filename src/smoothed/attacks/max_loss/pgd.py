@@ -1,4 +1,4 @@
-"""Projected gradient descent (Madry et al., 2018; the paper's eq. 2), with any objective and in two norms.
+"""Projected gradient descent (Madry et al., 2018; the paper's eq. 2), for any objective, in L-inf and L2.
 
 EPGD is this attack with `expected_probabilities` (or `expected_loss`), SmoothAdv-PGD with `expected_logits`.
 """
@@ -9,11 +9,11 @@ from torch import Tensor
 
 from smoothed.attacks.ball import Norm, ball, check_radius
 from smoothed.attacks.gradient import input_gradient
-from smoothed.attacks.objectives import Objective, one_draw
+from smoothed.attacks.objectives import Objective, one_draw_loss
 from smoothed.errors import ArgumentError
 from smoothed.rng.rows import Randomness
 from smoothed.utils.checks import check_inputs, check_labels, check_positive
-from smoothed.utils.modes import Classifier, evaluating
+from smoothed.utils.modes import Classifier, eval_mode
 
 
 def pgd(
@@ -32,33 +32,35 @@ def pgd(
     start: Tensor | None = None,
     generator: Randomness = None,
 ) -> Float[Tensor, "n c h w"]:
-    """Adversarial inputs after `steps` ascents of the objective inside the ball of radius `eps`.
+    """Return adversarial inputs after `steps` projected gradient steps inside the ball of radius `eps`.
 
-    The model runs in eval mode and is left as it was found. Randomness of the model is its own; `generator` decides
-    the starts.
+    The model runs in eval mode, and its modes are restored afterwards. `generator` determines the starts, not the
+    model's own noise.
 
     Args:
         model: any callable from images to logits (N, K), differentiable; it may be random.
         inputs: images in [0, 1], (N, C, H, W).
-        labels: true classes (N,), or the classes to reach if `targeted`.
-        eps: radius in pixel units of [0, 1]: of each pixel for `linf`, of the whole image for `l2`. A number, or one an
-            image, (N,).
-        step_size: likewise; eps / 4 when None, as in the paper.
-        steps: gradients taken, the paper's k.
-        norm: `linf` (steps along the sign) or `l2` (along the normalised gradient).
-        objective: what to ascend (to descend if `targeted`); the cross-entropy of one draw when None.
-        targeted: whether `labels` are what the attack wants.
-        restarts: how often to start; for each image the end with the highest objective, on a fresh draw, is kept.
-        random_start: uniform in the ball, or at the inputs themselves.
-        start: images (N, C, H, W) to start from instead; excludes `restarts` > 1.
-        generator: on the inputs' device; torch's default one when None. `randomness.Rows` makes starts follow images.
+        labels: true classes (N,), or target classes if `targeted`.
+        eps: radius in pixel units of [0, 1], of each pixel for `linf` and of the whole image for `l2`: one number, or
+            one radius per image, (N,).
+        step_size: length of a step in pixel units of [0, 1], as `eps`; None for eps / 4, as in the paper.
+        steps: number of gradient steps, the paper's k.
+        norm: `linf` (steps along the sign of the gradient) or `l2` (steps along the normalised gradient).
+        objective: objective to ascend, or to descend if `targeted`; None for the cross-entropy of one draw.
+        targeted: whether `labels` are target classes.
+        restarts: number of runs; for each image the run with the highest objective, on a fresh evaluation, is kept.
+        random_start: whether to start uniformly in the ball, rather than at the inputs.
+        start: images (N, C, H, W) to start from, instead of `random_start`; only with one restart.
+        generator: source of the random starts, on the inputs' device; None for torch's default generator. With
+            `rng.rows.RowGenerator` the start of an image does not depend on its batch.
 
     Returns:
-        Images in [0, 1] inside the ball, (N, C, H, W), of the inputs' device and dtype.
+        Images in [0, 1] inside the ball, (N, C, H, W), with the inputs' device and dtype.
 
     Raises:
-        ArgumentError: inputs or labels as `check_inputs` and `check_labels` refuse them, negative eps or step_size,
-            no steps, a start of another shape, a model without gradients.
+        ArgumentError: inputs or labels are invalid (see `check_inputs` and `check_labels`), eps or step_size is
+            negative, `steps` or `restarts` is below 1, `start` has another shape or is used with restarts, or the model
+            has no gradient.
     """
     inputs = check_inputs(inputs).detach()
     check_labels(labels, inputs)
@@ -67,8 +69,9 @@ def pgd(
     check_positive(steps, "steps")
     check_positive(restarts, "restarts")
     if start is not None and (start.shape != inputs.shape or restarts > 1):
-        raise ArgumentError("start", f"one start of shape {tuple(inputs.shape)}", f"{tuple(start.shape)} x {restarts}")
-    geometry, objective, sign = ball(norm), objective or one_draw(), -1.0 if targeted else 1.0
+        got = f"shape {tuple(start.shape)} and restarts={restarts}"
+        raise ArgumentError("start", f"shape {tuple(inputs.shape)} and restarts=1", got)
+    geometry, objective, sign = ball(norm), objective or one_draw_loss(), -1.0 if targeted else 1.0
 
     def ascend(images: Tensor) -> Tensor:
         for _ in range(steps):
@@ -77,20 +80,20 @@ def pgd(
             images = (inputs + delta).clamp(0, 1)
         return images
 
-    def begin() -> Tensor:
+    def initial_images() -> Tensor:
         if start is not None:
             return (inputs + geometry.project(start.detach() - inputs, eps)).clamp(0, 1)
         if not random_start:
             return inputs
         return (inputs + geometry.uniform(inputs, eps, generator)).clamp(0, 1)
 
-    with evaluating(model):
-        best = ascend(begin())
+    with eval_mode(model):
+        best = ascend(initial_images())
         if restarts == 1:
             return best
         best_value = _value(objective, model, best, labels) * sign
         for _ in range(restarts - 1):
-            images = ascend(begin())
+            images = ascend(initial_images())
             value = _value(objective, model, images, labels) * sign
             better = value > best_value
             best_value = torch.where(better, value, best_value)

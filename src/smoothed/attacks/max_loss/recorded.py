@@ -1,4 +1,4 @@
-"""What a model answered while an objective was evaluated, without another pass."""
+"""Recording of a model's logits while an objective is evaluated, which saves another forward pass."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -8,12 +8,12 @@ from smoothed.utils.modes import Classifier
 
 
 class Recorded(nn.Module):
-    """`model`, with the mean of the logits that it gave so far: several, where an objective takes several draws.
+    """A wrapper of `model` that keeps the mean of the logits of all its forward passes on one batch.
 
-    A module that holds the model, so that what draws inside of it is still found (see `attacks.replay`).
+    It is a module that contains the model, so that `attacks.replay` finds the model's random generators.
 
     Args:
-        model: any callable from images to logits (N, K), asked about one batch again and again.
+        model: any callable from images to logits (N, K); every call must be on the same batch.
     """
 
     def __init__(self, model: Classifier) -> None:
@@ -23,20 +23,20 @@ class Recorded(nn.Module):
         self._calls = 0
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
-        """The model's logits, (N, K).
+        """Return the model's logits, (N, K).
 
         Raises:
-            ArgumentError: no logits.
+            ArgumentError: the model does not return logits.
         """
         logits = check_logits(self.model(images), len(images))
-        answer = logits.detach()
-        self._total = answer if self._total is None else self._total + answer
+        detached = logits.detach()
+        self._total = detached if self._total is None else self._total + detached
         self._calls += 1
         return logits
 
     @property
     def logits(self) -> Float[Tensor, "n k"]:
-        """The mean of the logits so far, (N, K), without gradient."""
+        """Mean of the logits so far, (N, K), without gradient."""
         if self._total is None:
-            raise RuntimeError("the model was not asked")
+            raise RuntimeError("no logits are recorded: the model has not been called")
         return self._total / self._calls

@@ -1,1 +1,1 @@
-"""Attacks that look for the smallest perturbation that fools the model."""
+"""Attacks that minimise the norm of a perturbation that fools the model."""

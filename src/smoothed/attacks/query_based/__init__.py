@@ -1,1 +1,1 @@
-"""Attacks that see nothing but answers to queries, counted and bounded."""
+"""Attacks that use only the answers to queries, which are counted and limited."""

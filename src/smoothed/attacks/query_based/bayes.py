@@ -1,4 +1,4 @@
-"""The BayesOpt attack (Ru et al., ICLR 2020): a Gaussian process of few coarse pixels says what to ask next."""
+"""BayesOpt attack (Ru et al., ICLR 2020): Bayesian optimisation of a coarse perturbation by a Gaussian process."""
 
 import math
 from typing import Literal
@@ -8,9 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from smoothed.attacks.query_based.gaussian_process import GaussianProcess, condition, most_likely
-from smoothed.attacks.query_based.pursuit import Pursuit
+from smoothed.attacks.query_based.gaussian_process import GaussianProcess, condition, fit_hyperparameters
 from smoothed.attacks.query_based.queries import Queries
+from smoothed.attacks.query_based.query_attack import QueryAttack
 from smoothed.errors import ArgumentError
 from smoothed.rng.rows import Randomness, uniform_
 from smoothed.utils.checks import check_choice, check_not_negative, check_positive
@@ -19,14 +19,14 @@ from smoothed.utils.modes import Classifier
 Upsampling = Literal["nearest", "bilinear"]
 UPSAMPLINGS = ("nearest", "bilinear")
 
-# The upper confidence bound is the mean plus so many deviations.
+# Number of standard deviations that the upper confidence bound adds to the mean.
 EXPLORATION = 2.0
-# Steps up the bound's gradient, as shares of half the cube's side, from this many of the best candidates.
-CLIMB, CLIMBERS = (1.0, 0.5, 0.25, 0.125), 4
-# Places this close are the same.
-SAME = 1e-3
-# The process is fitted anew where the number of values has grown by this factor.
-REFIT = 1.25
+# Sign-gradient steps up the bound, in [-1, 1] units, and the number of best candidates that take them.
+REFINEMENT_STEPS, NUM_REFINED = (1.0, 0.5, 0.25, 0.125), 4
+# Tiles closer than this count as equal.
+EQUAL_DISTANCE = 1e-3
+# The hyperparameters are fitted again each time the number of values has grown by this factor.
+REFIT_FACTOR = 1.25
 
 
 def bayesian(
@@ -36,106 +36,108 @@ def bayesian(
     *,
     eps: float,
     max_queries: int = 200,
-    side: int = 8,
+    tile_side: int = 8,
     upsampling: Upsampling = "nearest",
-    initial: int = 10,
+    initial_queries: int = 10,
     candidates: int = 64,
     targeted: bool = False,
-    num_samples: int = 1,
+    eot_samples: int = 1,
     confidence: float = 0.0,
     generator: Randomness = None,
 ) -> Float[Tensor, "n c h w"]:
-    """Adversarial inputs by Bayesian optimisation inside the L-inf ball of radius `eps`, for a few hundred queries.
+    """Return adversarial inputs by Bayesian optimisation in the L-inf ball of radius `eps`, with a few hundred queries.
 
-    The perturbation is eps times a tile of C x side x side numbers in [-1, 1], upsampled to the image. Each image has a
-    Gaussian process of the answers' margin over such tiles, which is fitted to all that was asked so far. The first
-    query is about the image itself, some more about random corners of the cube of tiles; then each is about the tile
-    of the highest upper confidence bound that is found: the best random tiles and random changes of the best tile so
-    far, moved up the bound's gradient. An image is done at its first success.
+    The perturbation is eps times a tile of C x S x S numbers in [-1, 1], with S = `tile_side`, upsampled to the image's
+    size. For each image, a Gaussian process models the margin as a function of the tile, from the answers so far. The
+    first query is the image itself, the next ones are random corners of the cube of tiles. Each later query is the tile
+    with the highest upper confidence bound among random changes of the best tile so far, up to entirely new tiles,
+    refined by steps up the bound's gradient. An image is done at its first success.
 
-    Time and memory of an image grow with the square of its queries, and the time with the cube in the end; the process
-    learns how noisy answers are, so it suits random classifiers. Of those, a success may be luck, as in `square`.
-    On 32 held-out images of CIFAR-10 and the bundled network, at 200 queries, no other side (4, 6, 12), number of
-    candidates (32, 128) or weight of the bound's deviation (1, 4) than the default broke more of them.
+    The memory for an image grows with the square of the number of its queries, the time with the cube. The process
+    estimates the noise of the answers, so the attack suits random classifiers; a success against those may be luck, as
+    in `square`. On 32 held-out CIFAR-10 images and the bundled network, with 200 queries, no other tile side (4, 6,
+    12), number of candidates (32, 128) or exploration weight (1, 4) fooled more images than the defaults.
 
     Args:
         model: any callable from images to logits (N, K), or `Queries` of logits or shares.
         inputs: images in [0, 1], (N, C, H, W).
-        labels: true classes (N,), or the classes to reach if `targeted`.
+        labels: true classes (N,), or target classes if `targeted`.
         eps: L-inf radius in pixel units of [0, 1].
-        max_queries: for each image: the smaller of this and the bound of `Queries`.
-        side: of the tile; at most that of the images.
-        upsampling: `nearest` makes squares of one value, `bilinear` slopes.
-        initial: tiles asked about before the process is, the image itself among them.
-        candidates: random tiles whose bound is looked at for each query.
-        targeted: whether `labels` are what the attack wants.
-        num_samples: answers averaged for each tile; each is a query.
-        confidence: the margin above which an image is done, in units of logits; infinity spends all queries.
-        generator: on the inputs' device; torch's default one when None. `randomness.Rows` makes tiles follow images.
+        max_queries: maximum number of queries per image; the limit of `Queries` applies too.
+        tile_side: height and width of the tile, at most those of the images.
+        upsampling: `nearest` (squares of constant value) or `bilinear`.
+        initial_queries: number of tiles, including the image itself, that are queried before the process is used.
+        candidates: number of random tiles among which each query is chosen.
+        targeted: whether `labels` are target classes.
+        eot_samples: number of answers averaged for each tile; each counts as a query.
+        confidence: margin in logits above which an image is done; infinity uses all queries.
+        generator: source of random tiles, on the inputs' device; None for torch's default generator. With
+            `rng.rows.RowGenerator` the tiles of an image do not depend on its batch.
 
     Returns:
-        Images in [0, 1] inside the ball, (N, C, H, W), of the inputs' device and dtype: of each the first success, or
-        the one with the highest answer.
+        Images in [0, 1] inside the ball, (N, C, H, W), with the inputs' device and dtype: for each image the first
+        success, or else the query with the highest margin.
 
     Raises:
-        ArgumentError: inputs or labels as `check_inputs` and `check_labels` refuse them, negative eps, an unknown
-            upsampling, a tile larger than the images, answers that are labels alone, fewer queries than `num_samples`.
+        ArgumentError: inputs or labels are invalid (see `check_inputs` and `check_labels`), eps is negative, the
+            upsampling is unknown, the tile is larger than the images, the answers are only labels, or there are fewer
+            queries than `eot_samples`.
     """
     check_not_negative(eps, "eps")
     check_choice(upsampling, UPSAMPLINGS, "upsampling")
-    for value, name in ((side, "side"), (initial, "initial"), (candidates, "candidates")):
+    for value, name in ((tile_side, "tile_side"), (initial_queries, "initial_queries"), (candidates, "candidates")):
         check_positive(value, name)
-    pursuit = Pursuit(
+    search = QueryAttack(
         "bayesian",
         model,
         inputs,
         labels,
         targeted=targeted,
         max_queries=max_queries,
-        num_samples=num_samples,
+        eot_samples=eot_samples,
         confidence=confidence,
     )
-    inputs = pursuit.inputs
-    if side > min(inputs.shape[2:]):
-        raise ArgumentError("side", f"at most {min(inputs.shape[2:])}, that of the images", side)
-    size = inputs.shape[1] * side * side
+    inputs = search.inputs
+    if tile_side > min(inputs.shape[2:]):
+        raise ArgumentError("tile_side", f"at most {min(inputs.shape[2:])}, the smaller side of the images", tile_side)
+    size = inputs.shape[1] * tile_side * tile_side
     like = inputs.new_empty(0, dtype=torch.promote_types(inputs.dtype, torch.float32))
-    places = like.new_zeros(len(inputs), pursuit.budget, size)
-    values = like.new_full((len(inputs), pursuit.budget), -torch.inf)
-    scales = like.new_empty(2, len(inputs))
+    tiles = like.new_zeros(len(inputs), search.max_candidates, size)
+    values = like.new_full((len(inputs), search.max_candidates), -torch.inf)
+    hyperparameters = like.new_empty(2, len(inputs))  # lengthscale and noise of each process
 
-    def lots(*shape: int) -> Tensor:
+    def uniforms(*shape: int) -> Tensor:
         return uniform_(like.new_empty(len(inputs), *shape, size), 0, 1, generator)
 
-    def shown(rows: Tensor, tiles: Tensor) -> Tensor:
-        delta = eps * upsampled(tiles.view(-1, inputs.shape[1], side, side), inputs.shape[2:], upsampling)
+    def perturbed(rows: Tensor, tiles: Tensor) -> Tensor:
+        delta = eps * upsampled(tiles.view(-1, inputs.shape[1], tile_side, tile_side), inputs.shape[2:], upsampling)
         return (inputs[rows] + delta.to(inputs)).clamp(0, 1)
 
-    fit_at = initial
-    for asked in range(pursuit.budget):
-        rows = pursuit.open
+    fit_at = initial_queries
+    for asked in range(search.max_candidates):
+        rows = search.active
         if not len(rows):
             break
-        known = places[rows, :asked], values[rows, :asked]
-        if 0 < asked < initial:
-            places[rows, asked] = _corners(lots()[rows])
+        known = tiles[rows, :asked], values[rows, :asked]
+        if 0 < asked < initial_queries:
+            tiles[rows, asked] = _corners(uniforms()[rows])
         elif asked:
             if asked >= fit_at:
-                scales[:, rows] = torch.stack(most_likely(*known))
-                fit_at = math.ceil(REFIT * asked)
-            process, _ = condition(*known, *scales[:, rows])
+                hyperparameters[:, rows] = torch.stack(fit_hyperparameters(*known))
+                fit_at = math.ceil(REFIT_FACTOR * asked)
+            process, _ = condition(*known, *hyperparameters[:, rows])
             best = known[0][torch.arange(len(rows), device=rows.device), known[1].argmax(1)]
-            places[rows, asked] = proposed(process, best, *lots(2, candidates)[rows].unbind(1))
-        images = shown(rows, places[rows, asked])
-        values[rows, asked] = pursuit.ask(images[:, None], rows)[:, 0].to(values)
-    every = torch.arange(len(inputs), device=inputs.device)
-    return pursuit.result(shown(every, places[every, values.argmax(1)]))
+            tiles[rows, asked] = proposed(process, best, *uniforms(2, candidates)[rows].unbind(1))
+        images = perturbed(rows, tiles[rows, asked])
+        values[rows, asked] = search.ask(images[:, None], rows)[:, 0].to(values)
+    all_rows = torch.arange(len(inputs), device=inputs.device)
+    return search.result(perturbed(all_rows, tiles[all_rows, values.argmax(1)]))
 
 
 def upsampled(
     tiles: Float[Tensor, "m c side side"], shape: torch.Size, upsampling: Upsampling
 ) -> Float[Tensor, "m c h w"]:
-    """Tiles of numbers in [-1, 1], as large as images of `shape` (H, W) and in the same range."""
+    """Return tiles of numbers in [-1, 1] upsampled to `shape` (H, W), in the same range."""
     return functional.interpolate(tiles, tuple(shape), mode=upsampling).clamp(-1, 1)
 
 
@@ -143,45 +145,47 @@ def proposed(
     process: GaussianProcess,
     best: Float[Tensor, "m d"],
     fresh: Float[Tensor, "m q d"],
-    lots: Float[Tensor, "m q d"],
+    selectors: Float[Tensor, "m q d"],
 ) -> Float[Tensor, "m d"]:
-    """The places in [-1, 1] of the highest upper confidence bound that is found, (M, D); random corners for known ones.
+    """Return for each process the candidate in [-1, 1] with the highest upper confidence bound, (M, D).
 
-    To ask again tells little, and makes the process sure of itself: what no place has shown so far would stay unseen.
+    A candidate that is known already is replaced by a random corner: a repeated query yields little information and
+    makes the process overconfident, so that unexplored tiles would never be tried.
 
     Args:
-        process: of M images.
-        best: the place of each with the highest value so far.
-        fresh: uniform in [0, 1]: what replaces coordinates of `best`.
-        lots: uniform in [0, 1]: which do. From candidate to candidate it is a larger share, up to all.
+        process: Gaussian processes of M images.
+        best: tile of each image with the highest value so far.
+        fresh: uniform numbers in [0, 1]: new values for coordinates of `best`.
+        selectors: uniform numbers in [0, 1] that select the coordinates to replace. The replaced fraction rises from
+            candidate to candidate, up to all coordinates.
     """
-    share = torch.arange(1, fresh.shape[1] + 1, device=fresh.device)[:, None] / fresh.shape[1]
-    places = torch.where(lots < share, 2 * fresh - 1, best[:, None])
-    bounds = _bound(process, places)
-    top = bounds.topk(min(CLIMBERS, places.shape[1]), dim=1).indices
-    places, bounds = _at(places, top), bounds.gather(1, top)
-    for size in CLIMB:
+    fraction = torch.arange(1, fresh.shape[1] + 1, device=fresh.device)[:, None] / fresh.shape[1]
+    tiles = torch.where(selectors < fraction, 2 * fresh - 1, best[:, None])
+    bounds = _bound(process, tiles)
+    top = bounds.topk(min(NUM_REFINED, tiles.shape[1]), dim=1).indices
+    tiles, bounds = _at(tiles, top), bounds.gather(1, top)
+    for step_size in REFINEMENT_STEPS:
         with torch.enable_grad():
-            start = places.detach().requires_grad_()
-            (slope,) = torch.autograd.grad(_bound(process, start).sum(), start)
-        moved = (places + size * slope.sign()).clamp(-1, 1)
-        reached = _bound(process, moved)
-        better = reached > bounds
-        places, bounds = torch.where(better[:, :, None], moved, places), torch.where(better, reached, bounds)
-    chosen = _at(places, bounds.argmax(1, keepdim=True))
-    again = torch.cdist(process.places, chosen).amin(1) < SAME
-    return torch.where(again, _corners(fresh[:, -1]), chosen[:, 0])
+            start = tiles.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(_bound(process, start).sum(), start)
+        moved = (tiles + step_size * gradient.sign()).clamp(-1, 1)
+        moved_bounds = _bound(process, moved)
+        better = moved_bounds > bounds
+        tiles, bounds = torch.where(better[:, :, None], moved, tiles), torch.where(better, moved_bounds, bounds)
+    chosen = _at(tiles, bounds.argmax(1, keepdim=True))
+    is_known = torch.cdist(process.points, chosen).amin(1) < EQUAL_DISTANCE
+    return torch.where(is_known, _corners(fresh[:, -1]), chosen[:, 0])
 
 
-def _corners(lots: Float[Tensor, "m d"]) -> Float[Tensor, "m d"]:
-    """Numbers in [0, 1] as -1 or 1."""
-    return torch.where(lots < 0.5, -1.0, 1.0).to(lots)
+def _corners(uniforms: Float[Tensor, "m d"]) -> Float[Tensor, "m d"]:
+    """Map numbers in [0, 1] to -1 or 1."""
+    return torch.where(uniforms < 0.5, -1.0, 1.0).to(uniforms)
 
 
-def _bound(process: GaussianProcess, places: Float[Tensor, "m q d"]) -> Float[Tensor, "m q"]:
-    mean, deviation = process.at(places)
+def _bound(process: GaussianProcess, tiles: Float[Tensor, "m q d"]) -> Float[Tensor, "m q"]:
+    mean, deviation = process.posterior(tiles)
     return mean + EXPLORATION * deviation
 
 
-def _at(places: Float[Tensor, "m q d"], index: Int[Tensor, "m i"]) -> Float[Tensor, "m i d"]:
-    return places.gather(1, index[:, :, None].expand(-1, -1, places.shape[2]))
+def _at(tiles: Float[Tensor, "m q d"], index: Int[Tensor, "m i"]) -> Float[Tensor, "m i d"]:
+    return tiles.gather(1, index[:, :, None].expand(-1, -1, tiles.shape[2]))

@@ -1,4 +1,4 @@
-"""NAttack (Li et al., ICML 2019): learns a Gaussian whose samples, squashed and projected, fool the classifier."""
+"""NAttack (Li et al., ICML 2019): learns a Gaussian distribution of adversarial examples from queries."""
 
 import math
 
@@ -8,16 +8,16 @@ from torch import Tensor
 
 from smoothed.attacks.ball import TINY, Norm, ball
 from smoothed.attacks.losses import Loss, margin
-from smoothed.attacks.query_based.pursuit import Pursuit
 from smoothed.attacks.query_based.queries import Queries
+from smoothed.attacks.query_based.query_attack import QueryAttack
 from smoothed.errors import ArgumentError
-from smoothed.rng.counter_based import normals, places
+from smoothed.rng.counter_based import normals, positions
 from smoothed.rng.rows import Randomness, uniform_
-from smoothed.rng.seeds import mixed
+from smoothed.rng.seeds import mix_rows
 from smoothed.utils.checks import check_not_negative, check_positive
 from smoothed.utils.modes import Classifier
 
-# Keeps a pixel at 0 or 1 at a finite place in tanh's space, where a step still moves it.
+# Scales pixels into (-1, 1), so that 0 and 1 have coordinates in tanh space at which a step still has an effect.
 SHRINKAGE = 0.99
 
 
@@ -34,53 +34,56 @@ def nattack(
     learning_rate: float = 0.1,
     loss: Loss = margin,
     targeted: bool = False,
-    num_samples: int = 1,
+    eot_samples: int = 1,
     confidence: float = 0.0,
     generator: Randomness = None,
 ) -> Float[Tensor, "n c h w"]:
-    """Adversarial inputs from a Gaussian in tanh's space that is moved up its samples' losses (algorithm 1).
+    """Return adversarial inputs from a Gaussian in tanh space, whose mean ascends its samples' losses (algorithm 1).
 
-    A sample z stands for the image (tanh(z) + 1) / 2, projected to the ball. Each step asks about the mean and
-    `population` samples around it, and moves the mean by `learning_rate` times the search gradient of the z-scored
-    losses. The first query is about the image itself. An image is done at its first success, be it a sample or the
-    mean; one that has none gets its last mean.
+    A sample z stands for the image (tanh(z) + 1) / 2, projected onto the ball. Each step queries the mean and
+    `population` samples, and moves the mean by `learning_rate` times the search gradient of the z-scored losses. The
+    first query is the image itself. An image is done at its first success, by a sample or the mean; without a success
+    its last mean is returned.
 
-    A random classifier answers each query by a fresh draw, which the search gradient averages along with the samples.
-    Population and rate are the best of nine pairs (50, 100, 200; 0.02, 0.1, 0.5) on 32 held-out images of CIFAR-10 and
-    the bundled network, at 600 queries.
+    A random classifier answers each query by a fresh draw, and the search gradient averages over draws and samples
+    together. The population and the learning rate are the best of nine pairs (50, 100, 200; 0.02, 0.1, 0.5) on 32
+    held-out CIFAR-10 images and the bundled network, with 600 queries.
 
     Args:
         model: any callable from images to logits (N, K), or `Queries` of logits or shares.
         inputs: images in [0, 1], (N, C, H, W).
-        labels: true classes (N,), or the classes to reach if `targeted`.
-        eps: radius in pixel units of [0, 1]: of each pixel for `linf`, of the whole image for `l2`.
+        labels: true classes (N,), or target classes if `targeted`.
+        eps: radius in pixel units of [0, 1], of each pixel for `linf` and of the whole image for `l2`.
         norm: `linf` or `l2`.
-        max_queries: for each image: the smaller of this and the bound of `Queries`; 1,000 where neither is given.
-        population: samples of a step, at least 2, the paper's b. The last step has what is left.
-        sigma: deviation of the samples, in tanh's space.
-        learning_rate: likewise, of the mean.
-        loss: of the answers, to ascend (to descend if `targeted`).
-        targeted: whether `labels` are what the attack wants.
-        num_samples: answers averaged for each sample; each is a query.
-        confidence: the margin above which an image is done, in units of logits; infinity spends all queries.
-        generator: on the inputs' device; torch's default one when None. It gives each image a seed of its own, so what
-            happens to one does not depend on the others; `randomness.Rows` makes seeds follow images.
+        max_queries: maximum number of queries per image; the limit of `Queries` applies too. None for 1,000 if
+            `Queries` sets no limit.
+        population: number of samples per step, at least 2, the paper's b. The last step uses the remaining queries.
+        sigma: standard deviation of the samples in tanh space.
+        learning_rate: step length of the mean in tanh space, per unit of the search gradient.
+        loss: loss of the answers to ascend, or to descend if `targeted`.
+        targeted: whether `labels` are target classes.
+        eot_samples: number of answers averaged for each sample; each counts as a query.
+        confidence: margin in logits above which an image is done; infinity uses all queries.
+        generator: source of one seed per image, on the inputs' device; None for torch's default generator. Given its
+            seed, the result for an image does not depend on the others; with `rng.rows.RowGenerator` the seed does not
+            depend on its batch.
 
     Returns:
-        Images in [0, 1] inside the ball, (N, C, H, W), of the inputs' device and dtype.
+        Images in [0, 1] inside the ball, (N, C, H, W), with the inputs' device and dtype.
 
     Raises:
-        ArgumentError: inputs or labels as `check_inputs` and `check_labels` refuse them, negative eps, an unknown norm,
-            a population below 2, answers that are labels alone, fewer queries than `num_samples`.
+        ArgumentError: inputs or labels are invalid (see `check_inputs` and `check_labels`), eps or learning_rate is
+            negative, the norm is unknown, population is below 2, sigma is not positive, the answers are only labels, or
+            there are fewer queries than `eot_samples`.
     """
     project = ball(norm).project
     check_not_negative(eps, "eps")
     check_not_negative(learning_rate, "learning_rate")
     if check_positive(population, "population") < 2:
-        raise ArgumentError("population", "at least 2 samples, whose losses differ", population)
+        raise ArgumentError("population", "at least 2, since the losses of the samples are compared", population)
     if check_not_negative(sigma, "sigma") == 0:
-        raise ArgumentError("sigma", "a deviation above 0", sigma)
-    pursuit = Pursuit(
+        raise ArgumentError("sigma", "a standard deviation above 0", sigma)
+    search = QueryAttack(
         "nattack",
         model,
         inputs,
@@ -88,54 +91,57 @@ def nattack(
         loss=loss,
         targeted=targeted,
         max_queries=max_queries,
-        num_samples=num_samples,
+        eot_samples=eot_samples,
         confidence=confidence,
     )
-    inputs = pursuit.inputs
+    inputs = search.inputs
     mean = torch.atanh((2 * inputs - 1) * SHRINKAGE)
     seeds = uniform_(torch.empty(len(inputs), dtype=torch.float64, device=inputs.device), 0, 2**52, generator)
     seeds = seeds.to(torch.int64)
 
     def images_of(latent: Tensor, rows: Tensor) -> Tensor:
-        """The images of latent points (M, P, C, H, W), which are used up: these tensors are what a query costs."""
-        around = inputs[rows][:, None]
-        change = latent.tanh_().mul_(0.5).add_(0.5 - around)
-        return project(change.flatten(0, 1), eps).view(latent.shape).add_(around).clamp_(0, 1)
+        """Return the images of latent points (M, P, C, H, W), which are overwritten to save memory."""
+        centre = inputs[rows][:, None]
+        delta = latent.tanh_().mul_(0.5).add_(0.5 - centre)
+        return project(delta.flatten(0, 1), eps).view(latent.shape).add_(centre).clamp_(0, 1)
 
-    def step(rows: Tensor, mates: int, number: int) -> None:
-        shape = (mates, *inputs.shape[1:])
-        keys = mixed(seeds[rows], number).to(inputs.device)
-        noise = normals(keys, places(math.prod(shape), keys.device), inputs.dtype).view(len(rows), *shape)
+    def step(rows: Tensor, num_samples: int, step_index: int) -> None:
+        shape = (num_samples, *inputs.shape[1:])
+        keys = mix_rows(seeds[rows], step_index).to(inputs.device)
+        noise = normals(keys, positions(math.prod(shape), keys.device), inputs.dtype).view(len(rows), *shape)
         latent = torch.cat([mean[rows][:, None], torch.add(mean[rows][:, None], noise, alpha=sigma)], 1)
         candidates = images_of(latent, rows)
-        values = pursuit.ask(candidates, rows)[:, 1:].to(noise)
+        values = search.ask(candidates, rows)[:, 1:].to(noise)
         mean[rows] += learning_rate * search_gradient(z_scored(values), noise, sigma)
 
-    pursuit.ask(inputs[:, None], pursuit.open)
-    left, number = pursuit.budget - 1, 0
-    while left > 2 and len(pursuit.open):
-        mates = min(population, left - 1)
-        for rows in pursuit.groups(mates + 1):
-            step(rows, mates, number)
-        left, number = left - mates - 1, number + 1
-    if not number:
-        return pursuit.result(inputs)
-    every = torch.arange(len(inputs), device=inputs.device)
-    return pursuit.result(images_of(mean[:, None].clone(), every)[:, 0])
+    search.ask(inputs[:, None], search.active)
+    remaining, step_index = search.max_candidates - 1, 0
+    while remaining > 2 and len(search.active):
+        num_samples = min(population, remaining - 1)
+        for rows in search.batches(num_samples + 1):
+            step(rows, num_samples, step_index)
+        remaining, step_index = remaining - num_samples - 1, step_index + 1
+    if not step_index:
+        return search.result(inputs)
+    all_rows = torch.arange(len(inputs), device=inputs.device)
+    return search.result(images_of(mean[:, None].clone(), all_rows)[:, 0])
 
 
 def search_gradient(
     values: Float[Tensor, "n b"], noise: Float[Tensor, "n b c h w"], sigma: float
 ) -> Float[Tensor, "n c h w"]:
-    """The gradient of E f(z), z ~ N(mean, sigma^2 I), in the mean: the average of f(z) (z - mean) / sigma^2 (eq. 5).
+    """Estimate the gradient of E f(z), z ~ N(mean, sigma^2 I), with respect to the mean (eq. 5).
 
-    Unbiased, also where f is random; its variance falls as 1 / b, and grows with the mean of f, which is why `z_scored`
-    values are used.
+    The estimate is the average of f(z) (z - mean) / sigma^2 over samples. It is unbiased, even if f is random. Its
+    variance falls as 1 / B and grows with the mean of f, which is why `z_scored` values are used.
 
     Args:
         values: f at B samples for each of N means, (N, B).
-        noise: the samples' standard normals, (z - mean) / sigma, (N, B, C, H, W).
-        sigma: their deviation.
+        noise: standard normal noise of the samples, (z - mean) / sigma, (N, B, C, H, W).
+        sigma: standard deviation of the samples.
+
+    Returns:
+        The estimates, (N, C, H, W).
 
     Example:
         >>> import torch
@@ -148,6 +154,6 @@ def search_gradient(
 
 
 def z_scored(values: Float[Tensor, "n b"]) -> Float[Tensor, "n b"]:
-    """Each row less its mean, over its deviation; zeros where all values are equal (section 3.3)."""
+    """Return each row minus its mean, over its standard deviation; zeros if all values are equal (section 3.3)."""
     centred = values - values.mean(1, keepdim=True)
     return centred / centred.square().mean(1, keepdim=True).sqrt().clamp_min(TINY)

@@ -1,4 +1,4 @@
-"""What a black-box attacker sees: a model's answers, counted image by image and bounded."""
+"""The access of a black-box attacker: a model's answers, counted and limited per image."""
 
 from typing import Literal
 
@@ -8,34 +8,40 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from smoothed.errors import ArgumentError
-from smoothed.utils.checks import check_choice, check_inputs, check_logits, check_positive, naming_channels
-from smoothed.utils.modes import Classifier, evaluating
+from smoothed.utils.checks import check_choice, check_inputs, check_logits, check_positive, explaining_channel_errors
+from smoothed.utils.modes import Classifier, eval_mode
 
 Sees = Literal["logits", "shares", "labels"]
 SEES = ("logits", "shares", "labels")
 
-# Keeps the logarithm of a share of 0 finite in float32.
+# Lower bound for a share, so that its logarithm is finite in float32.
 SMALLEST_SHARE = 1e-30
 
 
 class Queries:
-    """The answers of a model, for attacks that may only ask.
+    """A model of which only the answers to queries can be observed.
 
-    Hand it to a black-box attack in the model's place, and read off afterwards what was asked:
+    Pass it to a black-box attack in place of the model, and read the number of queries afterwards:
 
         queries = Queries(smoothed.log_probs, sees="shares", max_queries=1000)
         adversarial = attacks.square(queries, inputs, labels, eps=8 / 255)
-        queries.spent  # how many for each image, (N,)
+        queries.spent  # number of queries per image, (N,)
 
-    Each answer of a random model is a fresh draw, or a fresh vote. A module, or the module of a method, answers in eval
-    mode and has its own modes back after each answer.
+    Each answer of a random model is a fresh draw or a fresh vote. The model, or the module that owns it if it is a
+    method, answers in eval mode, and its modes are restored after each answer.
 
     Args:
-        model: any callable from images to logits (N, K); of a `Smoothed`, its `log_probs`.
-        sees: the `logits`; the `shares` of probability or votes (as logarithms, so that attacks treat them alike); or
-            the winning `labels` alone (1 for the class, 0 for the others).
-        max_queries: for each image; None for no bound.
-        chunk_size: images of one forward pass at most; memory grows with it.
+        model: any callable from images to logits (N, K), such as the `log_probs` of a `Smoothed`.
+        sees: output that the attacker observes: `logits`; `shares` of probability or votes, returned as logarithms so
+            that attacks can treat them like logits; or `labels` (1 for the predicted class, 0 for the others).
+        max_queries: maximum number of queries per image; None for no limit.
+        chunk_size: maximum number of images per forward pass, which bounds the memory.
+
+    Attributes:
+        spent: number of queries per attacked image since `begin`, (N,) int64.
+
+    Raises:
+        ArgumentError: `sees` is unknown, or `max_queries` or `chunk_size` is below 1.
     """
 
     def __init__(
@@ -49,74 +55,75 @@ class Queries:
         self.spent: Int[Tensor, " n"] = torch.zeros(0, dtype=torch.int64)
 
     def begin(self, inputs: Tensor) -> None:
-        """Start counting anew, for an attack on `inputs` (N, C, H, W)."""
+        """Reset the counts, for an attack on `inputs`, (N, C, H, W)."""
         self.spent = torch.zeros(len(inputs), dtype=torch.int64, device=inputs.device)
 
     def affords(self, rows: Int[Tensor, " m"], count: int = 1) -> Bool[Tensor, " m"]:
-        """Whether each of the attacked images `rows` may be asked about `count` more times."""
+        """Return whether `count` more queries are allowed for each of the attacked images `rows`, (M,) bool."""
         if self.max_queries is None:
             return torch.ones_like(rows, dtype=torch.bool)
         return self.spent[rows] + count <= self.max_queries
 
     @torch.no_grad()
     def ask(
-        self, images: Float[Tensor, "m c h w"], rows: Int[Tensor, " m"], num_samples: int = 1
+        self, images: Float[Tensor, "m c h w"], rows: Int[Tensor, " m"], eot_samples: int = 1
     ) -> Float[Tensor, "m k"]:
-        """The answers to `images`, each a version of the attacked image whose number is in `rows`.
+        """Return the answers to `images`, each of which is a version of an attacked image.
 
         Args:
-            images: in [0, 1], (M, C, H, W). They are cut into the fewest chunks, of about equal size.
-            rows: numbers of attacked images, (M,); one may be there more than once.
-            num_samples: answers averaged for each, all of which count, each from a pass of its own: noise that a batch
-                shares would be the same in all answers of one pass. Averaged are logits, shares (before their
-                logarithm) or labels, whichever is seen; the mean is unbiased but for the logarithm.
+            images: images in [0, 1], (M, C, H, W). They are processed in the fewest possible chunks, of nearly equal
+                size.
+            rows: indices of the attacked images to which `images` belong, (M,); repetitions are allowed.
+            eot_samples: number of answers averaged for each image; each counts as a query. The answers come from
+                separate forward passes, since noise may be shared within a pass. The average is of what `sees` names
+                (of shares before the logarithm), and is unbiased except for that logarithm.
 
         Returns:
-            (M, K), in float32 at least.
+            Answers, (M, K), in at least float32.
 
         Raises:
-            ArgumentError: more queries than an image has left (none is then asked), or a model that gives no finite
-                logits.
+            ArgumentError: more queries than an image has left (none of them is then made), or the model does not return
+                finite logits.
         """
-        spent = self.spent.index_add(0, rows, torch.full_like(rows, num_samples))
+        spent = self.spent.index_add(0, rows, torch.full_like(rows, eot_samples))
         if self.max_queries is not None and bool((spent > self.max_queries).any()):
-            raise ArgumentError("max_queries", f"at most {self.max_queries} an image", int(spent.max()))
+            raise ArgumentError("max_queries", f"at most {self.max_queries} queries per image", int(spent.max()))
         self.spent = spent
         chunks = images.tensor_split(-(-len(images) // self.chunk_size))
-        with evaluating(_module_of(self.model)):
-            seen = torch.cat([self._mean(chunk, num_samples) for chunk in chunks])
-        return seen.clamp_min(SMALLEST_SHARE).log() if self.sees == "shares" else seen
+        with eval_mode(_owner(self.model)):
+            answers = torch.cat([self._mean_answer(chunk, eot_samples) for chunk in chunks])
+        return answers.clamp_min(SMALLEST_SHARE).log() if self.sees == "shares" else answers
 
-    def _mean(self, images: Tensor, num_samples: int) -> Tensor:
-        total = self._seen(images)
-        for _ in range(num_samples - 1):
-            total = total + self._seen(images)
-        return total / num_samples
+    def _mean_answer(self, images: Tensor, eot_samples: int) -> Tensor:
+        total = self._answer(images)
+        for _ in range(eot_samples - 1):
+            total = total + self._answer(images)
+        return total / eot_samples
 
-    def _seen(self, images: Tensor) -> Tensor:
-        with naming_channels(images):
+    def _answer(self, images: Tensor) -> Tensor:
+        with explaining_channel_errors(images):
             logits = check_logits(self.model(images), len(images))
         logits = logits if logits.dtype == torch.float64 else logits.float()
-        seen = logits.softmax(1) if self.sees == "shares" else logits
-        if not bool(seen.isfinite().all()):
+        answer = logits.softmax(1) if self.sees == "shares" else logits
+        if not bool(answer.isfinite().all()):
             raise ArgumentError("model", "finite logits", "NaN or infinity")
-        return functional.one_hot(seen.argmax(1), seen.shape[1]).to(seen) if self.sees == "labels" else seen
+        return functional.one_hot(answer.argmax(1), answer.shape[1]).to(answer) if self.sees == "labels" else answer
 
 
-def queries_of(model: Classifier | Queries, inputs: Tensor) -> Queries:
-    """`model` as `Queries` that count from 0 for an attack on `inputs`: unbounded and seeing logits if it was none."""
+def as_queries(model: Classifier | Queries, inputs: Tensor) -> Queries:
+    """Return `model` if it is `Queries`, else unlimited queries of its logits; the counts are reset for `inputs`."""
     queries = model if isinstance(model, Queries) else Queries(model)
     queries.begin(check_inputs(inputs))
     return queries
 
 
 def require_scores(queries: Queries, attack: str) -> None:
-    """Raise `ArgumentError` where labels alone are seen, for an attack that compares scores."""
+    """Raise `ArgumentError` if only labels are observed, for an attack that compares scores."""
     if queries.sees == "labels":
-        raise ArgumentError("sees", f"logits or shares with {attack}, which compares scores", "labels")
+        raise ArgumentError("sees", f"logits or shares, since {attack} compares scores", "labels")
 
 
-def _module_of(model: Classifier) -> Classifier:
-    """The module that answers, where `model` is one or is a method of one, such as a `Smoothed`'s `log_probs`."""
-    owner = getattr(model, "__self__", None)
-    return owner if isinstance(owner, nn.Module) else model
+def _owner(model: Classifier) -> Classifier:
+    """Return the module whose mode matters: `model`, or the owner of a method such as `log_probs` of a `Smoothed`."""
+    instance = getattr(model, "__self__", None)
+    return instance if isinstance(instance, nn.Module) else model

@@ -1,4 +1,4 @@
-"""The Square attack (Andriushchenko et al., ECCV 2020): random search that changes one square of an image at a time."""
+"""Square attack (Andriushchenko et al., ECCV 2020): random search that changes one square of an image at a time."""
 
 import math
 from collections.abc import Callable
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from smoothed.attacks.ball import TINY, Norm, ball
 from smoothed.attacks.losses import Loss, margin
-from smoothed.attacks.query_based.pursuit import Pursuit
 from smoothed.attacks.query_based.queries import Queries
+from smoothed.attacks.query_based.query_attack import QueryAttack
 from smoothed.errors import ArgumentError
 from smoothed.rng.rows import Randomness, uniform_
 from smoothed.utils.checks import check_choice, check_fraction, check_not_negative, check_positive
@@ -20,8 +20,8 @@ from smoothed.utils.modes import Classifier
 Images = Float[Tensor, "m c h w"]
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-"""The rounds, of 10,000, after which the share of pixels is halved (section 4)."""
-SCHEDULED_ROUNDS = 10_000
+"""Iterations, of 10,000, after which the fraction of changed pixels is halved (section 4)."""
+SCHEDULE_LENGTH = 10_000
 
 
 def square(
@@ -32,60 +32,64 @@ def square(
     eps: float,
     norm: Norm = "linf",
     max_queries: int | None = None,
-    initial_share: float = 0.8,
+    p_init: float = 0.8,
     loss: Loss = margin,
     targeted: bool = False,
     restarts: int = 1,
-    num_samples: int = 1,
-    remeasure: int = 0,
+    eot_samples: int = 1,
+    remeasure_every: int = 0,
     confidence: float = 0.0,
     generator: Randomness = None,
 ) -> Float[Tensor, "n c h w"]:
-    """Adversarial inputs by random search inside the ball of radius `eps`, with nothing but answers to queries.
+    """Return adversarial inputs by random search in the ball of radius `eps`, from the answers to queries.
 
-    The first query is about the image itself, the second about stripes (`l2`: a grid of bumps) of random signs; then
-    each candidate changes a random square of the best so far, and stays if the loss grew. An image is done at its first
-    success, and the queries of the others go on in full batches. The margin is the same in logits and in logarithms of
-    shares.
+    The first query is the image itself, the second adds stripes (`l2`: a grid of bumps) of random signs. Each later
+    candidate changes a random square of the best image so far, and is kept if the loss has grown. An image is done at
+    its first success; the remaining images are queried in full batches. The margin is the same for logits and for
+    logarithms of shares.
 
-    A random classifier answers each query by a fresh draw. `num_samples` averages the answers. A candidate that met a
-    lucky draw would still be hard to beat, so `remeasure` replaces its value, which was chosen for being high, by a
-    fresh one. Once in 40 candidates did good in the tests, and once in four harm, where there were many: a fresh value
-    may be an unlucky one. A success may be luck just as well: a `confidence` of infinity spends all queries, and
-    returns the candidate that stayed.
+    A random classifier answers each query by a fresh draw, and `eot_samples` averages its answers. A candidate with a
+    lucky draw is hard to beat afterwards, so `remeasure_every` replaces the value of the best candidate by a fresh one
+    from time to time. In our tests an interval of 40 candidates helped; an interval of four did harm when there were
+    many queries, since a fresh value can be unlucky, too. A success may also be luck: with a `confidence` of infinity
+    all queries are used, and the best candidate is returned.
 
     Args:
         model: any callable from images to logits (N, K), or `Queries` of logits or shares.
         inputs: images in [0, 1], (N, C, H, W).
-        labels: true classes (N,), or the classes to reach if `targeted`.
-        eps: radius in pixel units of [0, 1]: of each pixel for `linf`, of the whole image for `l2`.
-        norm: `linf` (their algorithm 2) or `l2` (algorithm 3).
-        max_queries: for each image: the smaller of this and the bound of `Queries`; 1,000 where neither is given.
-        initial_share: the share of pixels that the first squares cover, in [0, 1], the paper's p. It is halved along
-            the paper's schedule, scaled to the number of queries.
-        loss: of the answers, to ascend (to descend if `targeted`): `margin`, or `cross_entropy`.
-        targeted: whether `labels` are what the attack wants.
-        restarts: searches that share the queries evenly; for each image the end of the highest loss is kept.
-        num_samples: answers averaged for each candidate; each is a query.
-        remeasure: after how many candidates the one that stayed is asked about again; 0 for never, right for a
-            classifier without randomness.
-        confidence: the margin above which an image is done, in units of logits; infinity spends all queries.
-        generator: on the inputs' device; torch's default one when None. `randomness.Rows` makes squares follow images.
+        labels: true classes (N,), or target classes if `targeted`.
+        eps: radius in pixel units of [0, 1], of each pixel for `linf` and of the whole image for `l2`.
+        norm: `linf` (the paper's algorithm 2) or `l2` (algorithm 3).
+        max_queries: maximum number of queries per image; the limit of `Queries` applies too. None for 1,000 if
+            `Queries` sets no limit.
+        p_init: initial fraction of pixels in a square, in [0, 1], the paper's p. It is halved by the paper's schedule,
+            scaled to the number of queries.
+        loss: loss of the answers to ascend, or to descend if `targeted`: `margin`, or `cross_entropy`.
+        targeted: whether `labels` are target classes.
+        restarts: number of searches, among which the queries are divided evenly; for each image the result with the
+            highest loss is kept.
+        eot_samples: number of answers averaged for each candidate; each counts as a query.
+        remeasure_every: number of candidates after which the best candidate is queried again; 0 for never, the right
+            choice for a deterministic classifier.
+        confidence: margin in logits above which an image is done; infinity uses all queries.
+        generator: source of random squares, on the inputs' device; None for torch's default generator. With
+            `rng.rows.RowGenerator` the squares of an image do not depend on its batch.
 
     Returns:
-        Images in [0, 1] inside the ball, (N, C, H, W), of the inputs' device and dtype.
+        Images in [0, 1] inside the ball, (N, C, H, W), with the inputs' device and dtype.
 
     Raises:
-        ArgumentError: inputs or labels as `check_inputs` and `check_labels` refuse them, negative eps, an unknown norm,
-            answers that are labels alone, fewer queries than `num_samples`.
+        ArgumentError: inputs or labels are invalid (see `check_inputs` and `check_labels`), eps or `remeasure_every` is
+            negative, the norm is unknown, p_init is outside [0, 1], the answers are only labels, or there are fewer
+            queries than `eot_samples`.
     """
     check_choice(norm, MOVES, "norm")
     check_not_negative(eps, "eps")
-    check_fraction(initial_share, "initial_share")
+    check_fraction(p_init, "p_init")
     check_positive(restarts, "restarts")
-    if isinstance(remeasure, bool) or not isinstance(remeasure, int) or remeasure < 0:
-        raise ArgumentError("remeasure", "an integer of at least 0", repr(remeasure))
-    pursuit = Pursuit(
+    if isinstance(remeasure_every, bool) or not isinstance(remeasure_every, int) or remeasure_every < 0:
+        raise ArgumentError("remeasure_every", "an integer of at least 0", repr(remeasure_every))
+    search = QueryAttack(
         "square",
         model,
         inputs,
@@ -93,113 +97,124 @@ def square(
         loss=loss,
         targeted=targeted,
         max_queries=max_queries,
-        num_samples=num_samples,
+        eot_samples=eot_samples,
         confidence=confidence,
     )
-    inputs, moves, project = pursuit.inputs, MOVES[norm], ball(norm).project
-    ends = inputs.clone(), torch.full((len(inputs),), -torch.inf, device=inputs.device)
+    inputs, moves, project = search.inputs, MOVES[norm], ball(norm).project
+    best_images, best_values = inputs.clone(), torch.full((len(inputs),), -torch.inf, device=inputs.device)
 
-    def try_(delta: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def evaluate(delta: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         candidates = (inputs[rows] + project(delta, eps)).clamp(0, 1)
-        return candidates, pursuit.ask(candidates[:, None], rows)[:, 0].float()
+        return candidates, search.ask(candidates[:, None], rows)[:, 0].float()
 
-    def search(rounds: int) -> tuple[Tensor, Tensor]:
-        best, value = inputs.clone(), torch.full_like(ends[1], -torch.inf)
-        rows = pursuit.open
-        best[rows], value[rows] = try_(moves.start(inputs, eps, generator)[rows], rows)
-        for tried in range(1, rounds):
-            rows = pursuit.open
+    def random_search(num_candidates: int) -> tuple[Tensor, Tensor]:
+        best, values = inputs.clone(), torch.full_like(best_values, -torch.inf)
+        rows = search.active
+        best[rows], values[rows] = evaluate(moves.start(inputs, eps, generator)[rows], rows)
+        for iteration in range(1, num_candidates):
+            rows = search.active
             if not len(rows):
                 break
-            if remeasure and tried % (remeasure + 1) == 0:
-                value[rows] = pursuit.ask(best[rows][:, None], rows)[:, 0].float()
+            if remeasure_every and iteration % (remeasure_every + 1) == 0:
+                values[rows] = search.ask(best[rows][:, None], rows)[:, 0].float()
                 continue
-            lots = uniform_(inputs.new_empty(len(inputs), LOTS + inputs.shape[1]), 0, 1, generator)[rows]
-            share = initial_share / 2 ** halvings(tried, rounds)
-            candidates, answer = try_(moves.step(best[rows] - inputs[rows], share, eps, lots), rows)
-            better = answer > value[rows]
-            best[rows[better]], value[rows[better]] = candidates[better], answer[better]
-        return best, value
+            uniforms = uniform_(
+                inputs.new_empty(len(inputs), NUM_GEOMETRY_UNIFORMS + inputs.shape[1]), 0, 1, generator
+            )[rows]
+            fraction = p_init / 2 ** halvings(iteration, num_candidates)
+            candidates, new_values = evaluate(moves.step(best[rows] - inputs[rows], fraction, eps, uniforms), rows)
+            better = new_values > values[rows]
+            best[rows[better]], values[rows[better]] = candidates[better], new_values[better]
+        return best, values
 
-    pursuit.ask(inputs[:, None], pursuit.open)
-    for part in range(restarts):
-        rounds = (pursuit.budget - 1 + part) // restarts
-        if rounds and len(pursuit.open):
-            best, value = search(rounds)
-            better = value > ends[1]
-            ends = torch.where(better.view(-1, 1, 1, 1), best, ends[0]), torch.where(better, value, ends[1])
-    return pursuit.result(ends[0])
-
-
-def halvings(tried: int, rounds: int) -> int:
-    """How often the share of pixels has been halved after `tried` of `rounds` candidates."""
-    at = tried * SCHEDULED_ROUNDS // rounds
-    return sum(at > end for end in HALVINGS)
+    search.ask(inputs[:, None], search.active)
+    for restart in range(restarts):
+        num_candidates = (search.max_candidates - 1 + restart) // restarts
+        if num_candidates and len(search.active):
+            best, values = random_search(num_candidates)
+            better = values > best_values
+            best_images = torch.where(better.view(-1, 1, 1, 1), best, best_images)
+            best_values = torch.where(better, values, best_values)
+    return search.result(best_images)
 
 
-# Each image's random numbers of a step: two corners, a turn, and then a sign for each channel.
-LOTS = 5
+def halvings(iteration: int, num_candidates: int) -> int:
+    """Return how often the fraction of changed pixels has been halved at `iteration` of `num_candidates`."""
+    scaled = iteration * SCHEDULE_LENGTH // num_candidates
+    return sum(scaled > halving for halving in HALVINGS)
+
+
+# Random numbers per image and step, before one sign per channel: two corners of two coordinates, and an orientation.
+NUM_GEOMETRY_UNIFORMS = 5
 
 
 @dataclass(frozen=True)
 class Moves:
-    """How perturbations (M, C, H, W) start, and how a step changes them; `lots` (M, 5 + C) are uniform in [0, 1]."""
+    """The random moves of the attack for one norm.
+
+    Attributes:
+        start: makes initial perturbations from inputs (N, C, H, W), eps and a random source.
+        step: changes perturbations (M, C, H, W); it takes the fraction of pixels, eps, and uniform numbers in [0, 1] of
+            shape (M, 5 + C).
+    """
 
     start: Callable[[Tensor, float, Randomness], Tensor]
     step: Callable[[Tensor, float, float, Tensor], Tensor]
 
 
 def _start_linf(inputs: Images, eps: float, randomness: Randomness) -> Images:
-    """Vertical stripes of one pixel, of a random sign in each channel."""
-    images, channels, _, width = inputs.shape
-    return (eps * _signs(uniform_(inputs.new_empty(images, channels, 1, width), 0, 1, randomness))).expand_as(inputs)
+    """Vertical stripes of one pixel's width, with a random sign per stripe and channel."""
+    num_images, channels, _, width = inputs.shape
+    return (eps * _signs(uniform_(inputs.new_empty(num_images, channels, 1, width), 0, 1, randomness))).expand_as(
+        inputs
+    )
 
 
-def _step_linf(delta: Images, share: float, eps: float, lots: Float[Tensor, "m l"]) -> Images:
-    """A square at +eps or -eps in each channel (algorithm 2)."""
+def _step_linf(delta: Images, fraction: float, eps: float, uniforms: Float[Tensor, "m l"]) -> Images:
+    """Set a square to +eps or -eps in each channel (algorithm 2)."""
     height, width = delta.shape[2:]
-    side = min(max(round(math.sqrt(share * height * width)), 1), height, width)
-    signs = _signs(lots[:, LOTS:, None, None])
-    return torch.where(_square(lots[:, 0], lots[:, 1], side, height, width), eps * signs, delta)
+    side = min(max(round(math.sqrt(fraction * height * width)), 1), height, width)
+    signs = _signs(uniforms[:, NUM_GEOMETRY_UNIFORMS:, None, None])
+    return torch.where(_square(uniforms[:, 0], uniforms[:, 1], side, height, width), eps * signs, delta)
 
 
 def _start_l2(inputs: Images, eps: float, randomness: Randomness) -> Images:
-    """A grid of five by five bumps, of random signs in each channel, on the sphere."""
-    images, channels, height, width = inputs.shape
+    """A grid of five by five bumps with random signs per channel, on the sphere of radius eps."""
+    num_images, channels, height, width = inputs.shape
     side = max(min(height, width) // 5, 1)
     across, down = width // side, height // side
-    signs = _signs(uniform_(inputs.new_empty(images, channels, down, 1, across, 1), 0, 1, randomness))
-    tiles = (signs * bump(side, like=inputs)[:, None, :]).reshape(images, channels, down * side, across * side)
+    signs = _signs(uniform_(inputs.new_empty(num_images, channels, down, 1, across, 1), 0, 1, randomness))
+    tiles = (signs * bump(side, like=inputs)[:, None, :]).reshape(num_images, channels, down * side, across * side)
     top, left = (height - down * side) // 2, (width - across * side) // 2
     delta = torch.zeros_like(inputs)
     delta[:, :, top : top + down * side, left : left + across * side] = tiles
     return eps * _unit(delta, (1, 2, 3))
 
 
-def _step_l2(delta: Images, share: float, eps: float, lots: Float[Tensor, "m l"]) -> Images:
-    """The mass of a second square, and all that is unused, moves to the first, onto a bump (algorithm 3)."""
+def _step_l2(delta: Images, fraction: float, eps: float, uniforms: Float[Tensor, "m l"]) -> Images:
+    """Move the mass of a second square and the unused norm onto a bump in the first square (algorithm 3)."""
     channels, height, width = delta.shape[1:]
-    side = max(round(math.sqrt(share * height * width)), 3)
+    side = max(round(math.sqrt(fraction * height * width)), 3)
     side = min(side + 1 - side % 2, height, width)
-    into = _square(lots[:, 0], lots[:, 1], side, height, width)
-    out_of = _square(lots[:, 2], lots[:, 3], side, height, width)
+    target = _square(uniforms[:, 0], uniforms[:, 1], side, height, width)
+    source = _square(uniforms[:, 2], uniforms[:, 3], side, height, width)
     unused = (eps**2 - delta.square().sum((1, 2, 3), keepdim=True)).clamp_min(0)
-    moved = torch.where(into | out_of, delta, 0).square().sum((2, 3), keepdim=True)
+    moved = torch.where(target | source, delta, 0).square().sum((2, 3), keepdim=True)
     pair = _unit(bump_pair(side, like=delta), (0, 1))
-    pair = torch.where((lots[:, 4] < 0.5).view(-1, 1, 1), pair, pair.T)
+    pair = torch.where((uniforms[:, 4] < 0.5).view(-1, 1, 1), pair, pair.T)
     spread = torch.zeros_like(delta[:, :1])
-    spread[into] = pair.flatten()
-    inside = torch.where(into, delta, 0)
-    shape = spread * _signs(lots[:, LOTS:, None, None]) + _unit(inside, (2, 3))
+    spread[target] = pair.flatten()
+    inside = torch.where(target, delta, 0)
+    shape = spread * _signs(uniforms[:, NUM_GEOMETRY_UNIFORMS:, None, None]) + _unit(inside, (2, 3))
     placed = _unit(shape, (2, 3)) * (moved + unused / channels).sqrt()
-    return torch.where(into, placed, torch.where(out_of, 0, delta))
+    return torch.where(target, placed, torch.where(source, 0, delta))
 
 
 MOVES: dict[str, Moves] = {"linf": Moves(_start_linf, _step_linf), "l2": Moves(_start_l2, _step_l2)}
 
 
 def bump(height: int, width: int | None = None, *, like: Tensor) -> Float[Tensor, "h w"]:
-    """A hill in the middle of a rectangle, the paper's eq. 2: sums of 1 / (n + 1 - k)^2 with n half the height."""
+    """A bump centred in a rectangle (the paper's eq. 2): sums of 1 / (n + 1 - k)^2, with n half the height."""
     width = height if width is None else width
     half = height // 2
     row = (torch.arange(1, height + 1) - half - 1).abs()
@@ -209,7 +224,7 @@ def bump(height: int, width: int | None = None, *, like: Tensor) -> Float[Tensor
 
 
 def bump_pair(side: int, *, like: Tensor) -> Float[Tensor, "side side"]:
-    """A hill beside a hollow, in a square: two rectangles of opposite sign (section 4.2)."""
+    """A bump beside a negative bump, in a square: two rectangles of opposite sign (section 4.2)."""
     half = side // 2
     return torch.cat([bump(side, half, like=like), -bump(side, side - half, like=like)], 1)
 
@@ -217,18 +232,18 @@ def bump_pair(side: int, *, like: Tensor) -> Float[Tensor, "side side"]:
 def _square(
     down: Float[Tensor, " m"], across: Float[Tensor, " m"], side: int, height: int, width: int
 ) -> Bool[Tensor, "m 1 h w"]:
-    """Masks of a square each, whose corner is at shares `down` and `across`, in [0, 1], of where it can be."""
+    """Return one square mask per image, with its corner at the fractions `down` and `across` of the possible range."""
 
-    def within(share: Tensor, size: int) -> Tensor:
-        corner: Int[Tensor, "m 1"] = (share[:, None] * (size - side + 1)).long().clamp_max(size - side)
-        place = torch.arange(size, device=share.device)
-        return (place >= corner) & (place < corner + side)
+    def interval(fraction: Tensor, size: int) -> Tensor:
+        corner: Int[Tensor, "m 1"] = (fraction[:, None] * (size - side + 1)).long().clamp_max(size - side)
+        coordinate = torch.arange(size, device=fraction.device)
+        return (coordinate >= corner) & (coordinate < corner + side)
 
-    return (within(down, height)[:, :, None] & within(across, width)[:, None, :])[:, None]
+    return (interval(down, height)[:, :, None] & interval(across, width)[:, None, :])[:, None]
 
 
-def _signs(lots: Tensor) -> Tensor:
-    return torch.where(lots < 0.5, -1.0, 1.0).to(lots)
+def _signs(uniforms: Tensor) -> Tensor:
+    return torch.where(uniforms < 0.5, -1.0, 1.0).to(uniforms)
 
 
 def _unit(tensor: Tensor, dims: tuple[int, ...]) -> Tensor:

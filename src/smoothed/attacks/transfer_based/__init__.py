@@ -1,1 +1,1 @@
-"""Attacks that borrow the gradients of another network."""
+"""Attacks that use the gradients of another network than the target."""

@@ -1,4 +1,4 @@
-"""Several classifiers as one, to attack what they have in common (Liu et al., ICLR 2017)."""
+"""An ensemble of classifiers, for transfer attacks on their common weaknesses (Liu et al., ICLR 2017)."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from smoothed.attacks.averages import AverageName, average_of
+from smoothed.attacks.averages import AverageName, named_average
 from smoothed.errors import ArgumentError
 from smoothed.utils.modes import Classifier
 
@@ -14,23 +14,23 @@ from smoothed.utils.modes import Classifier
 class Ensemble(nn.Module):
     """The mean of several classifiers, from images (N, C, H, W) to logits (N, K); differentiable.
 
-    Args:
-        models: any callables from images to logits (N, K), of the same K; they may be random. Modules among them are
-            submodules, so that modes and replays reach them.
-        average: `probabilities` gives the logarithm of the mean softmax, the ensemble of Liu et al. (their eq. 3 with
-            equal weights). `logits` gives the mean of the logits (Dong et al., 2018), which every softmax and margin
-            takes for the mean of the log-softmaxes: it does not saturate where one of the models is sure.
+    It starts in training mode if any of the modules among the models is in training mode, and otherwise in eval mode.
 
-    It begins in eval mode if all modules among the models are in it.
+    Args:
+        models: callables from images to logits (N, K), with the same K; they may be random. Modules among them are
+            registered as submodules, so that mode changes and `attacks.replay` reach them.
+        average: `probabilities` returns the logarithm of the mean softmax, the ensemble of Liu et al. (eq. 3 with equal
+            weights). `logits` returns the mean of the logits (Dong et al., 2018), which has the softmax and the margins
+            of the mean log-softmax; it does not saturate if one of the models is very confident.
 
     Raises:
-        ArgumentError: no models, one that can't be called, an unknown average; when called, models that give no logits
-            or disagree on the number of classes.
+        ArgumentError: there are no models, one of them is not callable, or the average is unknown; at a call, a model
+            does not return logits, or the models disagree on the number of classes.
     """
 
     def __init__(self, models: Sequence[Classifier], *, average: AverageName = "probabilities") -> None:
         super().__init__()
-        average_of(average)
+        named_average(average)
         models = tuple(models)
         if not models or not all(callable(model) for model in models):
             raise ArgumentError("models", "at least one callable", [type(model).__name__ for model in models])
@@ -40,14 +40,14 @@ class Ensemble(nn.Module):
         self.training = any(member.training for member in self.members)
 
     def forward(self, inputs: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
-        """The logits of the mean, (N, K), in float32 at least."""
-        average = average_of(self.average)
-        scores = [average.of(model, inputs) for model in self.models]
-        classes = [each.shape[1] for each in scores]
-        if len(set(classes)) > 1:
-            raise ArgumentError("models", "the same number of classes in all", classes)
+        """Return the logits of the mean, (N, K), in at least float32."""
+        average = named_average(self.average)
+        scores = [average.model_scores(model, inputs) for model in self.models]
+        num_classes = [model_scores.shape[1] for model_scores in scores]
+        if len(set(num_classes)) > 1:
+            raise ArgumentError("models", "the same number of classes in all models", num_classes)
         return average.logits(torch.stack(scores).mean(0))
 
     def extra_repr(self) -> str:
-        """The options, for printing."""
+        """Return the options for `repr`."""
         return f"average={self.average}"

@@ -1,4 +1,4 @@
-"""A small convolutional network for those who need one of their own, whatever the images."""
+"""A small convolutional network for images of any size, the default substitute of a model."""
 
 from collections.abc import Callable
 
@@ -6,31 +6,32 @@ import torch
 from torch import Tensor, nn
 
 CHANNELS = (32, 64, 64)
-PLACES = 4
+POOLED_SIZE = 4
 
 
 def small_network(like: Tensor, num_classes: int, generator: torch.Generator | None = None) -> nn.Module:
-    """A freshly initialised network from images of the shape of `like` to logits (N, K), on its device.
+    """Return a newly initialised network from images of the shape of `like` to logits (N, K), on the same device.
 
-    Three convolutions, the later ones with a stride of 2, then the means over a grid of four by four places and a
-    linear layer. There is no batch norm, for batches may be small. Weights are He's (2015), biases 0.
+    It has three convolutions, of which the last two have stride 2, average pooling to a grid of four by four, and a
+    linear layer. It has no batch norm, since batches may be small. Weights have He's initialisation (2015); biases are
+    0.
 
     Args:
-        like: images in [0, 1], (N, C, H, W), of any size.
-        num_classes: K.
-        generator: of the weights, on the CPU; torch's default one when None.
+        like: images in [0, 1], (N, C, H, W), of any size, which give the number of channels, the device and the dtype.
+        num_classes: number of classes, K.
+        generator: source of the initial weights, on the CPU; None for torch's default generator.
     """
     layers = list[nn.Module]()
     channels = like.shape[1]
-    for number, width in enumerate(CHANNELS):
-        layers += [_blank(nn.Conv2d, channels, width, 3, stride=1 + (number > 0), padding=1), nn.ReLU()]
+    for index, width in enumerate(CHANNELS):
+        layers += [_uninitialised(nn.Conv2d, channels, width, 3, stride=1 + (index > 0), padding=1), nn.ReLU()]
         channels = width
     network = nn.Sequential(
         Centred(),
         *layers,
-        nn.AdaptiveAvgPool2d(PLACES),
+        nn.AdaptiveAvgPool2d(POOLED_SIZE),
         nn.Flatten(),
-        _blank(nn.Linear, channels * PLACES**2, num_classes),
+        _uninitialised(nn.Linear, channels * POOLED_SIZE**2, num_classes),
     )
     with torch.no_grad():
         for name, parameter in network.named_parameters():
@@ -42,13 +43,13 @@ def small_network(like: Tensor, num_classes: int, generator: torch.Generator | N
 
 
 class Centred(nn.Module):
-    """Images in [0, 1] as numbers in [-1, 1]."""
+    """Map images from [0, 1] to [-1, 1]."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Map images (N, C, H, W) to the same shape."""
+        """Return images of the same shape, (N, C, H, W), in [-1, 1]."""
         return 2 * inputs - 1
 
 
-def _blank(layer: Callable[..., nn.Module], *sizes: int, **options: int) -> nn.Module:
-    """A layer without values: torch would draw them from its default generator."""
+def _uninitialised(layer: Callable[..., nn.Module], *sizes: int, **options: int) -> nn.Module:
+    """Return a layer with uninitialised weights: torch's initialisation would use its default generator."""
     return nn.utils.skip_init(layer, *sizes, **options)

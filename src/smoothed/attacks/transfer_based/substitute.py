@@ -1,6 +1,6 @@
-"""A substitute for a model that only answers: trained on its answers, to be attacked in its place.
+"""Training of a substitute network on the answers of a black-box model, to be attacked in its place.
 
-Papernot et al. (ASIA CCS 2017): Jacobian-based data augmentation.
+Jacobian-based data augmentation of Papernot et al. (ASIA CCS 2017).
 """
 
 import copy
@@ -12,12 +12,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from smoothed.attacks.gradient import input_gradient
-from smoothed.attacks.objectives import one_draw
-from smoothed.attacks.query_based.queries import Queries, queries_of
+from smoothed.attacks.objectives import one_draw_loss
+from smoothed.attacks.query_based.queries import Queries, as_queries
 from smoothed.attacks.transfer_based.small_network import small_network
 from smoothed.errors import ArgumentError
-from smoothed.utils.checks import check_inputs, check_logits, check_not_negative, check_positive, naming_channels
-from smoothed.utils.modes import Classifier, evaluating
+from smoothed.utils.checks import (
+    check_inputs,
+    check_logits,
+    check_not_negative,
+    check_positive,
+    explaining_channel_errors,
+)
+from smoothed.utils.modes import Classifier, eval_mode
 
 
 def train_substitute(
@@ -31,39 +37,42 @@ def train_substitute(
     period: int = 1,
     batch_size: int = 128,
     learning_rate: float = 1e-3,
-    num_samples: int = 1,
+    eot_samples: int = 1,
     generator: torch.Generator | None = None,
 ) -> nn.Module:
-    """A network trained to answer as `model` does, as a source of `transfer` (Papernot et al., algorithm 1).
+    """Train a network to answer as `model` does, as a source for `transfer` (Papernot et al., algorithm 1).
 
-    Each round asks the model about the images that are new, trains on all of them, and doubles them: beside each image
-    x comes x + lambda sign(grad p_y(x)), with p the substitute's probability of the model's answer y. So r rounds ask
-    2^(r - 1) times about each of the attacker's images, fewer where `Queries` allows fewer; read `Queries.spent` off.
-    lambda turns its sign every few rounds (Papernot et al., 2016, section 4.2): along the gradient, and against it.
+    Each round queries the model with the new images, trains on all images, and doubles their number: for each image x
+    it adds x + lambda sign(grad p_y(x)), where p_y is the substitute's probability of the model's answer y. Thus r
+    rounds query the model with 2^(r - 1) versions of each of the attacker's images, or fewer if `Queries` sets a lower
+    limit; `Queries.spent` has the number of queries. The sign of lambda alternates every `period` rounds (Papernot et
+    al., 2016, section 4.2).
 
     Args:
-        model: the target: any callable from images to logits (N, K), or `Queries`. From labels the substitute learns by
-            cross-entropy, from logits and shares by that with the model's probabilities.
-        inputs: the attacker's own images in [0, 1], (N, C, H, W); the model labels them.
-        substitute: maps images to logits (N, K). A copy of it is trained, by Adam, where its parameters require
-            gradients; dropout in it draws from torch's default generator. None takes a fresh `small_network`.
-        rounds: of labelling and training.
-        epochs: passes over the images known so far, in each round.
-        step_size: the paper's lambda, in pixel units of [0, 1].
-        period: rounds after which lambda turns its sign, the paper's tau (there 3). It is against the gradient, towards
-            the boundary, that images teach most: on a linear target nearly all of the gain came with the first turn.
-        batch_size: images of a step of training at most.
-        learning_rate: Adam's.
-        num_samples: answers averaged for each image asked about; each is a query.
-        generator: of the order of the images, and of a network that is not given, on the CPU; torch's default one when
-            None.
+        model: target model: any callable from images to logits (N, K), or `Queries`. From labels the substitute learns
+            by cross-entropy; from logits or shares, by cross-entropy with the model's probabilities.
+        inputs: the attacker's own images in [0, 1], (N, C, H, W), which the model labels.
+        substitute: network from images to logits (N, K). A copy of it is trained by Adam, where its parameters require
+            gradients; its dropout layers draw from torch's default generator. None for a new `small_network`.
+        rounds: number of rounds of queries and training.
+        epochs: number of epochs of training per round, on all images so far.
+        step_size: length of an augmentation step in pixel units of [0, 1], the paper's lambda.
+        period: number of rounds between sign changes of lambda, the paper's tau (3 in the paper). Steps against the
+            gradient, towards the decision boundary, are the most informative: on a linear target nearly all of the gain
+            came with the first sign change.
+        batch_size: maximum number of images per training step.
+        learning_rate: Adam's learning rate.
+        eot_samples: number of answers averaged for each queried image; each counts as a query.
+        generator: source of the order of the images and of the weights of a new network, on the CPU; None for torch's
+            default generator.
 
     Returns:
         The trained copy, in eval mode.
 
     Raises:
-        ArgumentError: inputs as `check_inputs` refuses them, a number below its bound, a substitute that has nothing to
-            train or another number of classes than the model, fewer queries than `num_samples`.
+        ArgumentError: inputs are invalid (see `check_inputs`), a number is below its bound, the substitute has no
+            trainable parameters or another number of classes than the model, or `Queries` allows fewer queries than
+            `eot_samples`.
     """
     inputs = check_inputs(inputs).detach()
     for value, name in (
@@ -71,46 +80,46 @@ def train_substitute(
         (epochs, "epochs"),
         (period, "period"),
         (batch_size, "batch_size"),
-        (num_samples, "num_samples"),
+        (eot_samples, "eot_samples"),
     ):
         check_positive(value, name)
     check_not_negative(step_size, "step_size")
     check_not_negative(learning_rate, "learning_rate")
-    queries = queries_of(model, inputs)
-    if queries.max_queries is not None and queries.max_queries < num_samples:
-        raise ArgumentError("max_queries", f"at least num_samples, {num_samples}", queries.max_queries)
+    queries = as_queries(model, inputs)
+    if queries.max_queries is not None and queries.max_queries < eot_samples:
+        raise ArgumentError("max_queries", f"at least eot_samples, {eot_samples}", queries.max_queries)
     if substitute is not None and not any(parameter.requires_grad for parameter in substitute.parameters()):
-        raise ArgumentError("substitute", "parameters that require gradients", "none")
-    images, targets = inputs, _ask(queries, inputs, num_samples)
-    classes = targets.shape[1]
-    substitute = small_network(inputs, classes, generator) if substitute is None else copy.deepcopy(substitute)
+        raise ArgumentError("substitute", "a network with parameters that require gradients", "none of them")
+    images, targets = inputs, _ask(queries, inputs, eot_samples)
+    num_classes = targets.shape[1]
+    substitute = small_network(inputs, num_classes, generator) if substitute is None else copy.deepcopy(substitute)
     parameters = [parameter for parameter in substitute.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(parameters, learning_rate)
-    for number in range(rounds):
+    for round_index in range(rounds):
         for _ in range(epochs):
             _train_epoch(substitute, optimizer, images, targets, batch_size=batch_size, generator=generator)
-        if number + 1 == rounds:
+        if round_index + 1 == rounds:
             break
-        new = _augmented(substitute, images, targets.argmax(1), step_size * (-1) ** (number // period), batch_size)
-        new = new[: _left(queries, len(new), num_samples)]
+        new = _augmented(substitute, images, targets.argmax(1), step_size * (-1) ** (round_index // period), batch_size)
+        new = new[: _num_affordable(queries, len(new), eot_samples)]
         if len(new):
-            images, targets = torch.cat([images, new]), torch.cat([targets, _ask(queries, new, num_samples)])
+            images, targets = torch.cat([images, new]), torch.cat([targets, _ask(queries, new, eot_samples)])
     optimizer.zero_grad()
     return substitute.eval()
 
 
-def _ask(queries: Queries, images: Float[Tensor, "m c h w"], num_samples: int) -> Float[Tensor, "m k"]:
-    """The model's probabilities for `images`, which are versions of the attacked images, set by set in their order."""
+def _ask(queries: Queries, images: Float[Tensor, "m c h w"], eot_samples: int) -> Float[Tensor, "m k"]:
+    """Return the model's probabilities for `images`, which are versions of the attacked images, in repeated order."""
     rows = torch.arange(len(images), device=images.device) % len(queries.spent)
-    answers = queries.ask(images, rows, num_samples)
+    answers = queries.ask(images, rows, eot_samples)
     return answers if queries.sees == "labels" else answers.softmax(1)
 
 
-def _left(queries: Queries, wanted: int, num_samples: int) -> int:
-    """How many of the `wanted` versions may be asked about. All images have been asked about equally often."""
+def _num_affordable(queries: Queries, wanted: int, eot_samples: int) -> int:
+    """Return how many of the `wanted` images may be queried, if all attacked images have had equally many queries."""
     if queries.max_queries is None:
         return wanted
-    return min(wanted, (queries.max_queries - int(queries.spent.max())) // num_samples * len(queries.spent))
+    return min(wanted, (queries.max_queries - int(queries.spent.max())) // eot_samples * len(queries.spent))
 
 
 @torch.enable_grad()
@@ -125,11 +134,13 @@ def _train_epoch(
 ) -> None:
     order = torch.randperm(len(images), generator=generator).to(images.device)
     substitute.train()
-    for batch in order.tensor_split(math.ceil(len(images) / batch_size)):  # of about equal size: none too small to norm
-        with naming_channels(images):
+    # Batches of nearly equal size: a small last one could be too small for batch norm.
+    for batch in order.tensor_split(math.ceil(len(images) / batch_size)):
+        with explaining_channel_errors(images):
             logits = check_logits(substitute(images[batch]), len(batch), "substitute")
         if logits.shape[1] != targets.shape[1]:
-            raise ArgumentError("substitute", f"logits of {targets.shape[1]} classes, the model's", logits.shape[1])
+            expected = f"{targets.shape[1]} classes, as many as the model"
+            raise ArgumentError("substitute", expected, logits.shape[1])
         optimizer.zero_grad()
         functional.cross_entropy(logits, targets[batch].to(logits)).backward()
         optimizer.step()
@@ -142,8 +153,11 @@ def _augmented(
     step_size: float,
     batch_size: int,
 ) -> Float[Tensor, "m c h w"]:
-    """One step of length `step_size` along sign(grad p_y): against the cross-entropy's gradient, which can't vanish."""
-    with evaluating(substitute):
+    """Take a step of length `step_size` along sign(grad p_y).
+
+    The step is against the gradient of the cross-entropy, which has the same direction and does not underflow.
+    """
+    with eval_mode(substitute):
         parts = zip(images.split(batch_size), labels.split(batch_size), strict=True)
-        slope = torch.cat([input_gradient(one_draw(), substitute, *part) for part in parts])
-    return (images - step_size * slope.sign()).clamp(0, 1)
+        gradient = torch.cat([input_gradient(one_draw_loss(), substitute, *part) for part in parts])
+    return (images - step_size * gradient.sign()).clamp(0, 1)

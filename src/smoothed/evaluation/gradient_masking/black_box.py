@@ -1,4 +1,4 @@
-"""Checks that gradients beat those who do without: queries, and random points in the ball."""
+"""Checks that gradient-based attacks are at least as strong as attacks without gradients."""
 
 import math
 
@@ -10,48 +10,60 @@ from smoothed.attacks import Queries, expected_loss
 from smoothed.attacks.losses import margin
 from smoothed.attacks.query_based.square import square
 from smoothed.evaluation.gradient_masking.defence import Defence
-from smoothed.evaluation.gradient_masking.finding import Figure, Finding, compare, conclude, estimate, judge, percent
+from smoothed.evaluation.gradient_masking.finding import (
+    Figure,
+    Finding,
+    accuracy_figure,
+    compare_attacks,
+    conclude,
+    estimate,
+    verdict_of,
+)
 from smoothed.rng.rows import Randomness, uniform_
 from smoothed.smoothing.classifier import CHUNK_SIZE
 from smoothed.utils.modes import Classifier
 
+# Number of candidates after which Square measures its current best again, so that a lucky answer does not persist.
 REMEASURE = 20
 
 
 def black_box_against_white_box(defence: Defence) -> Finding:
-    """Square (Andriushchenko et al., 2020) against PGD. Rule: Square is not ahead by more than the tolerance.
+    """Compare the Square attack (Andriushchenko et al., 2020) with PGD.
 
-    Square sees logits, in the mean over as many draws as PGD's gradients. Where there is noise no success counts as the
-    last word: all queries are spent, and the candidate that stands is measured anew now and then.
+    Square sees logits averaged over as many draws as PGD's gradients. With noise, a single success may be luck: Square
+    then uses all queries and repeatedly measures its current best again. Passes if Square does not lower accuracy by
+    more than PGD does, within the tolerance.
     """
-    settings, draws = defence.settings, defence.attack_samples
+    settings, draws = defence.settings, defence.eot_samples
     rows = defence.smoothed.chunk_size if isinstance(defence.smoothed.chunk_size, int) else CHUNK_SIZE
-    patience = {"confidence": math.inf, "remeasure": REMEASURE} if defence.is_random else {}
+    noise_options = {"confidence": math.inf, "remeasure_every": REMEASURE} if defence.is_random else {}
 
     def attack(model: Classifier, inputs: Tensor, labels: Tensor, generator: Randomness = None) -> Tensor:
         queries = Queries(model, max_queries=settings.queries * draws, chunk_size=rows)
-        return square(queries, inputs, labels, eps=settings.eps, num_samples=draws, generator=generator, **patience)
+        return square(
+            queries, inputs, labels, eps=settings.eps, eot_samples=draws, generator=generator, **noise_options
+        )
 
-    return compare(
+    return compare_attacks(
         "black box is weaker than white box",
-        ("white box", defence.white),
-        ("black box", defence.under("black box", attack)),
+        ("white box", defence.white_box_accuracy),
+        ("black box", defence.accuracy_under("black box", attack)),
         settings.tolerance,
-        sound="Gradients find at least what queries find.",
-        flawed="Queries find what gradients miss: the gradient is masked, and white-box numbers flatter the defence.",
+        if_sound="The white-box attack is at least as strong as the black-box attack.",
+        if_suspicious="The black-box attack is stronger: gradients are masked, and white-box accuracy is too high.",
     )
 
 
 def random_search_against_gradients(defence: Defence) -> Finding:
-    """The worst of many random points, half of them corners of the ball, on images that PGD leaves.
+    """Search random points of the ball (half of them corners) for adversarial examples that PGD missed.
 
-    An image is left by PGD if most votes on its example are right, and found by random search if, in fresh votes, more
-    than half of them go from right to wrong between PGD's example and its own. Rule: the share of all images that are
-    found is within the tolerance.
+    PGD misses an image if most votes on its example are right. Random search breaks such an image if the share of right
+    votes on its own example is lower by more than 1/2, in fresh votes. Passes if the share of all images that only
+    random search breaks is within the tolerance.
     """
     settings = defence.settings
-    white = defence.accuracy(defence.white_examples, stream=1)
-    searched = defence.under(
+    white_box = defence.accuracy(defence.white_box_examples, stream=1)
+    searched = defence.accuracy_under(
         "random search",
         lambda model, inputs, labels, generator=None: random_search(
             model,
@@ -59,24 +71,24 @@ def random_search_against_gradients(defence: Defence) -> Finding:
             labels,
             eps=settings.eps,
             tries=settings.tries,
-            num_samples=defence.attack_samples,
+            eot_samples=defence.eot_samples,
             generator=generator,
         ),
         stream=1,
     )
-    left = defence.white > 0.5
-    found = (left & (white - searched > 0.5)).double()
-    share = estimate(found)
+    missed = defence.white_box_accuracy > 0.5
+    broken = (missed & (white_box - searched > 0.5)).double()
+    share = estimate(broken)
     return conclude(
         "random search finds nothing new",
         [
-            percent("left by the white box", left),
-            percent("accuracy under random search", searched),
-            Figure.of("found by it alone", "percent", share),
+            accuracy_figure("images not broken by the white box", missed),
+            accuracy_figure("accuracy under random search", searched),
+            Figure.of("of all images, broken by random search only", "percent", share),
         ],
-        judge(share, settings.tolerance),
-        sound="Random points break hardly an image that gradients leave.",
-        flawed="Random points break images that gradients leave: the attack did not look where the errors are.",
+        verdict_of(share, settings.tolerance),
+        if_sound="Random points break almost no image that the white-box attack does not break.",
+        if_suspicious="Random points break images that the white-box attack does not: its gradients are misleading.",
     )
 
 
@@ -87,21 +99,26 @@ def random_search(
     *,
     eps: float,
     tries: int,
-    num_samples: int = 1,
+    eot_samples: int = 1,
     generator: Randomness = None,
 ) -> Float[Tensor, "n c h w"]:
-    """Of `tries` random points of each L-inf ball, corners and uniform ones in turn, that with the largest margin.
+    """The point with the largest margin loss among `tries` random points of each L-inf ball.
+
+    The points are corners of the ball and uniformly distributed points, in turn.
 
     Args:
         model: any callable from images to logits (N, K); it may be random.
         inputs: images in [0, 1], (N, C, H, W).
-        labels: true classes (N,).
+        labels: true classes, (N,) int64.
         eps: radius in pixel units of [0, 1].
-        tries: points of each image.
-        num_samples: draws over which a point's margin is averaged.
-        generator: of the points.
+        tries: number of points for each image.
+        eot_samples: draws that the margin of a point averages over.
+        generator: generator of the points.
+
+    Returns:
+        The selected images, of the shape of `inputs`.
     """
-    objective = expected_loss(num_samples, margin)
+    objective = expected_loss(eot_samples, margin)
     best, best_value = inputs, inputs.new_full((len(inputs),), -torch.inf)
     for number in range(tries):
         point = uniform_(torch.empty_like(inputs), -eps, eps, generator)

@@ -1,4 +1,4 @@
-"""Checks of how accuracy goes with the attacker's means: one step or many, a small ball, a large one, all images."""
+"""Checks of how accuracy depends on the attack's budget: number of steps and radius."""
 
 from itertools import combinations
 
@@ -7,65 +7,78 @@ from smoothed.evaluation.gradient_masking.defence import Defence
 from smoothed.evaluation.gradient_masking.finding import (
     Figure,
     Finding,
-    compare,
+    accuracy_figure,
+    combined_verdict,
+    compare_attacks,
     conclude,
     estimate,
-    judge,
-    judge_all,
-    percent,
+    verdict_of,
 )
 
-# Within this every image can be made the same grey, so that no classifier can do better than chance.
-UNBOUNDED = 1 / 2
-LONGER = 2
+# With this radius every image can be turned into the same grey image, so no classifier can be better than chance.
+UNBOUNDED_EPS = 1 / 2
+# Multiple of the usual number of steps for that radius.
+UNBOUNDED_STEPS = 2
 
 
 def one_step_against_many(defence: Defence) -> Finding:
-    """FGSM against PGD, both on the same expected loss. Rule: FGSM is not ahead by more than the tolerance."""
-    eps, objective = defence.settings.eps, expected_loss(defence.attack_samples)
-    single = defence.under(
+    """Compare FGSM with PGD on the same expected loss.
+
+    Passes if FGSM does not lower accuracy by more than PGD does, within the tolerance.
+    """
+    eps, objective = defence.settings.eps, expected_loss(defence.eot_samples)
+    single = defence.accuracy_under(
         "one step",
         lambda model, inputs, labels, generator=None: fgsm(model, inputs, labels, eps=eps, objective=objective),  # noqa: ARG005
     )
-    return compare(
+    return compare_attacks(
         "one step is weaker than many",
-        ("many steps", defence.white),
+        ("many steps", defence.white_box_accuracy),
         ("one step", single),
         defence.settings.tolerance,
-        sound="Many steps find at least what one step finds.",
-        flawed="One step finds what many miss: the gradient leads astray inside the ball.",
+        if_sound="PGD is at least as strong as FGSM.",
+        if_suspicious="FGSM is stronger than PGD: gradients inside the ball are misleading.",
     )
 
 
 def unbounded_budget(defence: Defence) -> Finding:
-    """PGD with twice the steps in a ball of 1/2. Rule: it leaves no more than chance and the tolerance."""
-    attack = defence.pgd(eps=UNBOUNDED, steps=LONGER * defence.settings.steps)
-    chance = 1 / defence.classes
-    left = estimate(defence.under("unbounded", attack))
+    """Attack with PGD at eps = 1/2 and twice the steps.
+
+    Passes if accuracy is at most that of chance plus the tolerance.
+    """
+    attack = defence.pgd(eps=UNBOUNDED_EPS, steps=UNBOUNDED_STEPS * defence.settings.steps)
+    chance = 1 / defence.num_classes
+    accuracy = estimate(defence.accuracy_under("unbounded", attack))
     return conclude(
-        "an unbounded attack wins",
-        [Figure.of("accuracy at eps 1/2", "percent", left), Figure("chance", "percent", chance)],
-        judge(left, chance + defence.settings.tolerance),
-        sound="With an unbounded budget the attack leaves nothing.",
-        flawed="No classifier deserves accuracy where any image can be made the same grey: the attack is at fault.",
+        "an unbounded attack succeeds",
+        [Figure.of("accuracy at eps 1/2", "percent", accuracy), Figure("chance", "percent", chance)],
+        verdict_of(accuracy, chance + defence.settings.tolerance),
+        if_sound="With eps = 1/2 the attack reduces accuracy to chance.",
+        if_suspicious="With eps = 1/2 any image can be turned grey, yet accuracy exceeds chance: the attack fails.",
     )
 
 
 def falling_accuracy(defence: Defence) -> Finding:
-    """Accuracy at 0, 1/2, 1, 2 and 4 eps. Rule: no larger radius leaves more than a smaller one and the tolerance."""
-    curve = {0.0: defence.clean, 1.0: defence.white}
+    """Measure accuracy under PGD at 0, 1/2, 1, 2 and 4 times eps.
+
+    Passes if accuracy at no larger radius exceeds that at a smaller one by more than the tolerance.
+    """
+    curve = {0.0: defence.clean_accuracy, 1.0: defence.white_box_accuracy}
     for multiple in (0.5, 2.0, 4.0):
-        curve[multiple] = defence.under(f"{multiple:g} eps", defence.pgd(eps=multiple * defence.settings.eps))
+        curve[multiple] = defence.accuracy_under(f"{multiple:g} eps", defence.pgd(eps=multiple * defence.settings.eps))
     curve = dict(sorted(curve.items()))
     rises = [larger - smaller for smaller, larger in combinations(curve.values(), 2)]
-    worst = max((estimate(rise) for rise in rises), key=lambda rise: rise.value)
+    largest = max((estimate(rise) for rise in rises), key=lambda rise: rise.value)
     return conclude(
         "accuracy falls with eps",
         [
-            *(percent(f"{multiple:g} eps" if multiple else "clean", accuracy) for multiple, accuracy in curve.items()),
-            Figure.of("largest rise", "points", worst),
+            *(
+                accuracy_figure(f"{multiple:g} eps" if multiple else "clean", accuracy)
+                for multiple, accuracy in curve.items()
+            ),
+            Figure.of("largest rise", "points", largest),
         ],
-        judge_all(rises, defence.settings.tolerance),
-        sound="A larger ball never holds fewer adversarial examples for the attack.",
-        flawed="The attack does worse in a larger ball, which holds the smaller one: it fails, not the images.",
+        combined_verdict(rises, defence.settings.tolerance),
+        if_sound="Accuracy does not rise with the radius.",
+        if_suspicious="Accuracy rises with the radius, although larger balls contain smaller ones: the attack fails.",
     )

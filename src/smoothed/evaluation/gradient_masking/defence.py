@@ -1,4 +1,4 @@
-"""A smoothed classifier on trial: the examples that an attack makes of it, and what it is worth against them."""
+"""The classifier under test: adversarial examples and accuracies that several checks share."""
 
 import zlib
 from collections.abc import Callable
@@ -11,49 +11,50 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from smoothed.attacks import Attack, expected_loss, one_draw, pgd
+from smoothed.attacks import Attack, expected_loss, one_draw_loss, pgd
 from smoothed.attacks.gradient import input_gradient
 from smoothed.attacks.objectives import checked_logits
 from smoothed.data.images import Images
 from smoothed.errors import ArgumentError
-from smoothed.evaluation.correctness import ATTACK, BATCH, ROBUST
-from smoothed.evaluation.resume import Records, circumstances
-from smoothed.injection import drawing, noiseless
+from smoothed.evaluation.correctness import BATCH
+from smoothed.evaluation.resume import ResumeFolder, fingerprints
+from smoothed.evaluation.streams import BatchStream
+from smoothed.injection import noise_from, noiseless
 from smoothed.rng.seeds import mix, seeded
 from smoothed.rng.sources import Fresh
 from smoothed.smoothing.classifier import Smoothed
-from smoothed.smoothing.noisy_classifier import OneDraw
+from smoothed.smoothing.noisy_classifier import NoisyClassifier
 from smoothed.utils.checks import check_inputs, check_labels, check_not_negative, check_positive
-from smoothed.utils.modes import Classifier, evaluating
+from smoothed.utils.modes import Classifier, eval_mode
 
-# Enough to see whether two draws differ.
+# Number of images that show whether two draws differ.
 PROBE = 8
 
-PerBatch = Callable[[OneDraw, Tensor, Tensor, torch.Generator], Tensor]
-"""From one draw, inputs, labels and a generator to something with a row for each image."""
+PerBatch = Callable[[NoisyClassifier, Tensor, Tensor, torch.Generator], Tensor]
+"""Function from a noisy classifier, inputs, labels and a generator to a tensor with one row per image."""
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How hard the checks try, and how much of a flaw they allow.
+class CheckSettings:
+    """Strength of the attacks of the checks, and tolerance of their verdicts.
 
     Attributes:
         eps: L-inf radius in pixel units of [0, 1].
-        steps: gradient steps of PGD, each of eps / 4.
-        attack_samples: draws for each gradient of the white-box attack that the others are held against.
-        queries: of the black-box attack, for each image.
-        tries: random points in the ball, for each image.
-        votes: independent votes that estimate the expected accuracy of one.
-        tolerance: how much of a flaw is allowed, as a fraction of 1: 0.03 is 3 points of accuracy.
-        seed: of everything random.
+        steps: gradient steps of PGD; the step size is eps / 4.
+        eot_samples: draws averaged for each gradient of the white-box attack, the reference of the checks.
+        queries: queries per image of the black-box attack.
+        tries: random points of the ball tried for each image.
+        votes: independent votes per image that estimate its expected accuracy.
+        tolerance: largest flaw that passes, as a fraction: 0.03 is 3 points of accuracy.
+        seed: seed of all randomness.
 
     Raises:
-        ArgumentError: a number that makes no sense.
+        ArgumentError: a number out of range.
     """
 
     eps: float = 8 / 255
     steps: int = 10
-    attack_samples: int = 4
+    eot_samples: int = 4
     queries: int = 100
     tries: int = 50
     votes: int = 4
@@ -64,55 +65,55 @@ class Settings:
         if check_not_negative(self.eps, "eps") == 0:
             raise ArgumentError("eps", "a radius above 0", self.eps)
         check_not_negative(self.tolerance, "tolerance")
-        for name in ("steps", "attack_samples", "queries", "tries", "votes"):
+        for name in ("steps", "eot_samples", "queries", "tries", "votes"):
             check_positive(getattr(self, name), name)
 
 
 @dataclass(frozen=True, eq=False)
 class Defence:
-    """A smoothed classifier, and the images on which it is tried.
+    """A smoothed classifier with the images on which it is checked.
 
-    All accuracies are expected ones: the share of independent votes, each of fresh draws that no attack has seen, that
-    are right. They are the same draws for all attacks, so that what differs is the attacks' doing. Pixels for which an
-    attack ends without a number count as not attacked.
+    The accuracy of an image is its share of right votes, with draws that no attack has seen. All attacks are evaluated
+    with the same draws, so differences between accuracies come from the attacks. Pixels that are not finite after an
+    attack are reset to those of the clean image.
 
     Attributes:
-        smoothed: the defence; its `num_samples` are the draws of a vote. It is left as it was found.
-        inputs: images in [0, 1], (N, C, H, W), on its device.
-        labels: true classes (N,).
-        settings: see `Settings`.
-        records: where adversarial examples and findings are kept; nowhere if not given. See `Defence.of`.
+        smoothed: classifier to check; a vote takes its `num_samples` draws. Its state is not changed.
+        inputs: images in [0, 1], (N, C, H, W), on the device of the classifier.
+        labels: true classes, (N,) int64.
+        settings: strength of the attacks and tolerance.
+        resume: folder that stores adversarial examples and findings; by default nothing is stored.
 
     Raises:
-        ArgumentError: inputs that are no images in [0, 1], or labels that are not theirs.
+        ArgumentError: inputs outside [0, 1] or of another shape, or labels of another shape or type.
     """
 
     smoothed: Smoothed
     inputs: Tensor
     labels: Tensor
-    settings: Settings = field(default_factory=Settings)
-    records: Records = field(default_factory=lambda: Records(None, {}))
+    settings: CheckSettings = field(default_factory=CheckSettings)
+    resume: ResumeFolder = field(default_factory=lambda: ResumeFolder(None, {}))
 
     def __post_init__(self) -> None:
         check_labels(self.labels, check_inputs(self.inputs))
 
     @classmethod
     def of(
-        cls, smoothed: Smoothed, data: Images, settings: Settings, *, name: str = "", out: Path | None = None
+        cls, smoothed: Smoothed, data: Images, settings: CheckSettings, *, name: str = "", out: Path | None = None
     ) -> Self:
-        """A defence on all images of a set, with records.
+        """Check a classifier on all images of a data set, with stored results if `out` is given.
 
         Args:
-            smoothed: the defence; with `out` its model is a network, which the records are tied to.
-            data: images on its device; all of them are held in memory.
-            settings: see `Settings`.
-            name: of the model, for the records.
-            out: a folder for the examples and findings that are done, from which killed checks go on; None keeps
-                nothing.
+            smoothed: classifier to check; with `out`, its model must be a `torch.nn.Module`.
+            data: images on the device of the classifier; all of them are held in memory.
+            settings: strength of the attacks and tolerance.
+            name: name of the model in the stored configuration.
+            out: folder that stores adversarial examples and findings, from which interrupted checks continue; None
+                stores nothing.
 
         Raises:
-            ArgumentError: records of something that is no network.
-            CheckpointError: `out` holds the records of another defence or of other settings.
+            ArgumentError: `out` is given for a model that is no `torch.nn.Module`.
+            CheckpointError: `out` holds results of another classifier or of other settings.
             OutputError: `out` can't be written.
         """
         (batch,) = data.batches(len(data))
@@ -120,131 +121,140 @@ class Defence:
             return cls(smoothed, *batch, settings)
         network, vote = smoothed.model, smoothed.vote
         if not isinstance(network, nn.Module):
-            raise ArgumentError("out", "a network whose weights the records are tied to", type(network).__name__)
+            raise ArgumentError(
+                "out",
+                "a torch.nn.Module, whose weights identify the stored results",
+                type(network).__name__,
+                "omit it for other models",
+            )
         configuration = {
-            "protocol": "checklist",
+            "protocol": "gradient-masking",
             "model": name,
             **asdict(settings),
-            "noise": repr(smoothed.one_draw.noise),
-            "layer": smoothed.one_draw.layer,
+            "noise": repr(smoothed.noisy_classifier.noise),
+            "layer": smoothed.noisy_classifier.layer,
             "vote": vote if isinstance(vote, str) else getattr(vote, "__name__", "own"),
             "num_samples": smoothed.num_samples,
             "batch": BATCH,
         }
-        return cls(smoothed, *batch, settings, Records(out, configuration | circumstances(network, data)))
+        return cls(smoothed, *batch, settings, ResumeFolder(out, configuration | fingerprints(network, data)))
 
     @cached_property
     def is_random(self) -> bool:
-        """Whether two draws differ, or their gradients: if not, one vote of one draw is all there is to see."""
-        return not all(torch.equal(*twice.nan_to_num()) for twice in (self._probe(_logits), self._probe(_gradient)))
+        """Whether two draws differ in their logits or gradients; if not, one vote of one draw suffices."""
+        return not all(torch.equal(*pair.nan_to_num()) for pair in (self._probe(_logits), self._probe(_gradient)))
 
     @cached_property
-    def classes(self) -> int:
+    def num_classes(self) -> int:
         """The number of classes, K."""
         return self._probe(_logits).shape[2]
 
     @cached_property
-    def clean(self) -> Float[Tensor, " n"]:
-        """Accuracy without an attack, of each image."""
+    def clean_accuracy(self) -> Float[Tensor, " n"]:
+        """Accuracy of each clean image, (N,)."""
         return self.accuracy(self.inputs)
 
     @cached_property
-    def white_examples(self) -> Float[Tensor, "n c h w"]:
-        """The examples of the white-box attack that others are held against: PGD on the expected loss."""
+    def white_box_examples(self) -> Float[Tensor, "n c h w"]:
+        """Adversarial examples of the reference white-box attack, PGD on the expected loss."""
         return self.examples("white box", self.pgd())
 
     @cached_property
-    def white(self) -> Float[Tensor, " n"]:
-        """Accuracy under that attack, of each image."""
-        return self.accuracy(self.white_examples)
+    def white_box_accuracy(self) -> Float[Tensor, " n"]:
+        """Accuracy of each image under the reference white-box attack, (N,)."""
+        return self.accuracy(self.white_box_examples)
 
     @cached_property
-    def mean_examples(self) -> Float[Tensor, "n c h w"]:
-        """The examples that PGD makes of the network without any noise."""
-        attack = self.pgd(num_samples=1)
+    def mean_network_examples(self) -> Float[Tensor, "n c h w"]:
+        """Adversarial examples of PGD on the mean network (all noise off)."""
+        attack = self.pgd(eot_samples=1)
         return self.examples(
             "mean network",
-            lambda model, inputs, labels, generator=None: attack(without_noise(model), inputs, labels, generator),
+            lambda model, inputs, labels, generator=None: attack(mean_network(model), inputs, labels, generator),
         )
 
     @cached_property
-    def mean(self) -> Float[Tensor, " n"]:
-        """Accuracy of the network without any noise under that attack, of each image: 0 or 1."""
+    def mean_network_accuracy(self) -> Float[Tensor, " n"]:
+        """Accuracy of the mean network on `mean_network_examples`, (N,) of 0 or 1."""
 
         @torch.no_grad()
-        def correct(draw: OneDraw, inputs: Tensor, labels: Tensor, _: object) -> Tensor:
-            return (without_noise(draw)(inputs).argmax(1) == labels).float()
+        def correct(draw: NoisyClassifier, inputs: Tensor, labels: Tensor, _: object) -> Tensor:
+            return (mean_network(draw)(inputs).argmax(1) == labels).float()
 
-        return self.by_batch("mean network", correct, self.mean_examples)
+        return self.map_batches("mean network", correct, self.mean_network_examples)
 
     @cached_property
-    def transferred(self) -> Float[Tensor, " n"]:
-        """Accuracy of the defence, noise and all, on those examples, of each image."""
-        return self.accuracy(self.mean_examples)
+    def transfer_accuracy(self) -> Float[Tensor, " n"]:
+        """Accuracy of the smoothed classifier on `mean_network_examples` (a transfer attack), (N,)."""
+        return self.accuracy(self.mean_network_examples)
 
     @property
-    def attack_samples(self) -> int:
-        """Draws for each gradient: one where they are all the same."""
-        return self.settings.attack_samples if self.is_random else 1
+    def eot_samples(self) -> int:
+        """Draws averaged for each gradient; 1 for a classifier without randomness."""
+        return self.settings.eot_samples if self.is_random else 1
 
-    def pgd(self, *, eps: float | None = None, steps: int | None = None, num_samples: int | None = None) -> Attack:
-        """PGD on the expected loss, by the settings but for what is given."""
+    def pgd(self, *, eps: float | None = None, steps: int | None = None, eot_samples: int | None = None) -> Attack:
+        """PGD on the expected loss; arguments that are None come from the settings."""
         eps, steps = eps or self.settings.eps, steps or self.settings.steps
-        objective = expected_loss(num_samples or self.attack_samples)
+        objective = expected_loss(eot_samples or self.eot_samples)
         return lambda model, inputs, labels, generator=None: pgd(
             model, inputs, labels, eps=eps, steps=steps, objective=objective, generator=generator
         )
 
-    def under(self, name: str, attack: Attack, stream: int = 0) -> Float[Tensor, " n"]:
-        """Accuracy under `attack`, of each image; `name` decides the attack's randomness, `stream` the votes'."""
+    def accuracy_under(self, name: str, attack: Attack, stream: int = 0) -> Float[Tensor, " n"]:
+        """Accuracy of each image under `attack`, (N,); `name` seeds the attack, and `stream` seeds the votes."""
         return self.accuracy(self.examples(name, attack), stream)
 
     def examples(self, name: str, attack: Attack) -> Float[Tensor, "n c h w"]:
-        """What `attack` makes of the inputs; pixels that it leaves without a number are those of the inputs.
+        """Adversarial examples of `attack`; pixels that are not finite are reset to those of the inputs.
 
-        A batch is a record by this name: one name is one attack.
+        `name` seeds the attack and names the stored batches, so each attack needs its own name.
         """
-        images = self.by_batch(name, attack, kept=True)
+        images = self.map_batches(name, attack, recorded=True)
         return torch.where(images.isfinite(), images, self.inputs)
 
     def accuracy(self, images: Tensor, stream: int = 0) -> Float[Tensor, " n"]:
-        """The share of votes on `images` that are right, of each image; `stream` decides the votes' draws."""
+        """Share of right votes on each of `images`, (N,); `stream` seeds the votes."""
         votes, draws = (self.settings.votes, self.smoothed.num_samples) if self.is_random else (1, 1)
         correct = torch.zeros(len(images), device=images.device)
         for vote in range(votes):
-            generator = seeded(mix(self.settings.seed, ROBUST, stream, vote), images.device)
-            tallies = self.smoothed.tally(images, (draws,), votes={"own": self.smoothed.vote}, generator=generator)
-            correct += tallies["own"][draws].classes() == self.labels
+            generator = seeded(mix(self.settings.seed, BatchStream.ATTACKED_VOTES, stream, vote), images.device)
+            tallies = self.smoothed.tally(images, (draws,), votes={"vote": self.smoothed.vote}, generator=generator)
+            correct += tallies["vote"][draws].classes() == self.labels
         return correct / votes
 
-    def by_batch(self, name: str, function: PerBatch, images: Tensor | None = None, *, kept: bool = False) -> Tensor:
-        """The rows of `function` for all images, the inputs if none are given.
+    def map_batches(
+        self, name: str, function: PerBatch, images: Tensor | None = None, *, recorded: bool = False
+    ) -> Tensor:
+        """Apply `function` batch by batch to `images` (by default the inputs), and join its rows.
 
-        `name` decides the noise and what else `function` draws from its generator; `kept` ones are recorded under it.
+        `name` seeds the noise and the generator of `function`; with `recorded`, batches are stored under this name.
         """
         images = self.inputs if images is None else images
         rows = list[Tensor]()
         for number, batch in enumerate(zip(images.split(BATCH), self.labels.split(BATCH), strict=True)):
             run = partial(self._run, name, number, *batch, function)
-            if kept:
+            if recorded:
                 step = f"examples-{name.replace(' ', '-')}-batch{number:04d}"
-                rows.append(self.records.once(step, lambda run=run: {"examples": run()})["examples"].to(images.device))
+                rows.append(
+                    self.resume.compute_once(step, lambda run=run: {"examples": run()})["examples"].to(images.device)
+                )
             else:
                 rows.append(run())
         return torch.cat(rows)
 
     def _run(self, name: str, number: int, inputs: Tensor, labels: Tensor, function: PerBatch) -> Tensor:
-        generator = seeded(mix(self._key(name), ATTACK, number), inputs.device)
-        own = self.smoothed.one_draw
-        draw = OneDraw(own.model, own.noise, layer=own.layer, generator=generator)
-        with drawing(draw, Fresh(generator)), evaluating(draw):
-            return function(draw, inputs, labels, generator)
+        generator = seeded(mix(self._key(name), BatchStream.ATTACK, number), inputs.device)
+        template = self.smoothed.noisy_classifier
+        noisy_classifier = NoisyClassifier(template.model, template.noise, layer=template.layer, generator=generator)
+        with noise_from(noisy_classifier, Fresh(generator)), eval_mode(noisy_classifier):
+            return function(noisy_classifier, inputs, labels, generator)
 
     def _key(self, name: str) -> int:
         return mix(self.settings.seed, zlib.crc32(name.encode()))
 
     def _probe(self, function: PerBatch) -> Tensor:
-        """What `function` gives for the first images, twice."""
+        """Two results of `function` for the first images, stacked along a new first axis."""
 
         def twice(*batch: Any) -> Tensor:  # noqa: ANN401 - what `PerBatch` takes
             return torch.stack([function(*batch), function(*batch)])
@@ -253,20 +263,20 @@ class Defence:
 
 
 @torch.no_grad()
-def _logits(draw: OneDraw, inputs: Tensor, labels: Tensor, _: object) -> Tensor:
+def _logits(draw: NoisyClassifier, inputs: Tensor, labels: Tensor, _: object) -> Tensor:
     return checked_logits(draw, inputs, labels)
 
 
-def _gradient(draw: OneDraw, inputs: Tensor, labels: Tensor, _: object) -> Tensor:
-    return input_gradient(one_draw(), draw, inputs, labels)
+def _gradient(draw: NoisyClassifier, inputs: Tensor, labels: Tensor, _: object) -> Tensor:
+    return input_gradient(one_draw_loss(), draw, inputs, labels)
 
 
-def without_noise(model: Classifier) -> Classifier:
-    """The network, of a `OneDraw` if it is one, without any noise, its own and the input's."""
-    network = model.model if isinstance(model, OneDraw) else model
+def mean_network(model: Classifier) -> Classifier:
+    """The network of `model`, a `NoisyClassifier` or a plain classifier, without input noise and internal noise."""
+    network = model.model if isinstance(model, NoisyClassifier) else model
 
-    def mean(inputs: Tensor) -> Tensor:
+    def forward(inputs: Tensor) -> Tensor:
         with noiseless(network):
             return network(inputs)
 
-    return mean
+    return forward

@@ -1,8 +1,8 @@
-"""What a check finds: figures, what they mean, and a verdict by one rule for all checks.
+"""Findings of the checks: measured figures, their meaning, and a verdict by the same rule for all checks.
 
-A check measures a flaw image by image, as a number in [-1, 1], and allows so much of it. It finds the defence
-`suspicious` if the whole 95 % interval of the mean flaw lies above what is allowed, gives it a `pass` if the whole
-interval lies at or below that, and is `unclear` otherwise: then more images would tell.
+A check measures a flaw of each image, a number in [-1, 1], and has a threshold for the mean flaw. The verdict is
+`suspicious` if the 95 % interval of the mean flaw lies above the threshold, `pass` if it lies at or below the
+threshold, and `unclear` if it crosses the threshold; more images then narrow the interval.
 """
 
 import json
@@ -21,19 +21,19 @@ Verdict = Literal["pass", "suspicious", "unclear"]
 Unit = Literal["percent", "points", "number"]
 
 CONFIDENCE = 0.95
-# How a number of each unit is shown, and what follows it.
+# Format of the numbers of each unit, and the text after them.
 FORMATS: dict[Unit, tuple[Callable[[float], str], str]] = {
     "percent": (lambda value: f"{100 * value:.1f}", " %"),
     "points": (lambda value: f"{100 * value:+.1f}", " points"),
     "number": (lambda value: f"{value:.2f}", ""),
 }
 
-UNCLEAR = "The interval reaches over what is allowed: more images would tell."
+UNCLEAR = "Inconclusive: the 95 % interval crosses the threshold; use more images."
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The mean of something over images, and its confidence interval."""
+    """A mean over images (`value`) and the bounds of its confidence interval."""
 
     value: float
     low: float
@@ -45,10 +45,10 @@ class Figure:
     """A measured number.
 
     Attributes:
-        name: what it is of, in a few words.
-        unit: `percent` and `points` (of accuracy) are fractions of 1, shown times 100; a `number` is shown as it is.
-        value: the number.
-        interval: its 95 % interval over images, where it has one.
+        name: a few words that name the measured quantity.
+        unit: `percent` and `points` (of accuracy) are fractions, displayed times 100; a `number` is displayed as it is.
+        value: measured value.
+        interval: 95 % interval of the value over images; None if there is none.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Figure:
 
     @classmethod
     def of(cls, name: str, unit: Unit, estimate: Estimate) -> "Figure":
-        """The figure of an estimate; no share is below 0, though the interval of a difference may be."""
+        """Figure of an estimate; the interval of a `percent` is cut off at 0."""
         low = max(0.0, estimate.low) if unit == "percent" else estimate.low
         return cls(name, unit, estimate.value, (low, estimate.high))
 
@@ -73,9 +73,9 @@ class Finding:
     """The result of one check.
 
     Attributes:
-        name: of the check.
-        figures: what it measured.
-        meaning: what the figures say of the defence, in one sentence.
+        name: the property that the check tests.
+        figures: measured figures.
+        meaning: interpretation of the figures in one sentence.
         verdict: `pass`, `suspicious` or `unclear`.
     """
 
@@ -89,86 +89,91 @@ class Finding:
         return asdict(self)
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """The finding as a record: its JSON text in UTF-8."""
+        """The finding as a tensor of its JSON text in UTF-8, for a `ResumeFolder`."""
         return {"json": torch.tensor(list(json.dumps(self.to_json()).encode()), dtype=torch.uint8)}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
-        """The other way round."""
-        told = json.loads(bytes(tensors["json"].tolist()))
+        """The finding from the tensors of `to_tensors`."""
+        fields = json.loads(bytes(tensors["json"].tolist()))
         figures = [
             Figure(**{**figure, "interval": figure["interval"] and tuple(figure["interval"])})
-            for figure in told["figures"]
+            for figure in fields["figures"]
         ]
-        return cls(**{**told, "figures": tuple(figures)})
+        return cls(**{**fields, "figures": tuple(figures)})
 
 
 def estimate(flaws: Float[Tensor, " n"], confidence: float = CONFIDENCE) -> Estimate:
-    """The mean of `flaws`, one an image in [-1, 1], and its interval.
+    """Mean of `flaws` and its confidence interval.
 
-    The interval is Bonett and Price's (2012) for paired proportions, written for differences: normal, after
-    one more image won and one more lost. So no number of equal images is proof.
+    The interval is that of Bonett and Price (2012) for paired proportions, applied to differences: the normal interval
+    after adding one image with a flaw of 1 and one with a flaw of -1. It therefore has a positive width even if all
+    images agree.
+
+    Args:
+        flaws: flaw of each image, (N,), in [-1, 1].
+        confidence: confidence of the interval, in (0, 1).
 
     Raises:
         ArgumentError: no images.
     """
     if len(flaws) == 0:
-        raise ArgumentError("flaws", "one an image, of at least one image", "none")
+        raise ArgumentError("flaws", "the flaw of at least one image", "none")
     count, values = len(flaws) + 2, flaws.double()
     centre = float(values.sum()) / count
     variance = (float(values.square().sum()) + 2) / count - centre**2
-    half = float(norm.ppf((1 + confidence) / 2)) * (variance / count) ** 0.5
-    return Estimate(float(values.mean()), max(-1.0, centre - half), min(1.0, centre + half))
+    half_width = float(norm.ppf((1 + confidence) / 2)) * (variance / count) ** 0.5
+    return Estimate(float(values.mean()), max(-1.0, centre - half_width), min(1.0, centre + half_width))
 
 
-def judge(flaw: Estimate, allowed: float) -> Verdict:
-    """The verdict on a mean flaw of which so much is allowed."""
-    if flaw.low > allowed:
+def verdict_of(flaw: Estimate, threshold: float) -> Verdict:
+    """Verdict on a mean flaw: `suspicious` above the threshold, `pass` at or below it, `unclear` across it."""
+    if flaw.low > threshold:
         return "suspicious"
-    return "pass" if flaw.high <= allowed else "unclear"
+    return "pass" if flaw.high <= threshold else "unclear"
 
 
-def judge_all(flaws: Sequence[Tensor], allowed: float) -> Verdict:
-    """The verdict on several flaws, (N,) each, of which one is enough to be suspicious and all have to pass.
+def combined_verdict(flaws: Sequence[Tensor], threshold: float) -> Verdict:
+    """Verdict on several flaws, (N,) each: `suspicious` if any flaw is, and `pass` if all flaws pass.
 
-    Being one of several makes it easier to look suspicious by chance: for that, each gets its share of the 5 %.
+    The intervals that decide on `suspicious` share the error probability of 5 % (Bonferroni).
     """
-    shared = 1 - (1 - CONFIDENCE) / len(flaws)
-    if any(judge(estimate(flaw, shared), allowed) == "suspicious" for flaw in flaws):
+    confidence = 1 - (1 - CONFIDENCE) / len(flaws)
+    if any(verdict_of(estimate(flaw, confidence), threshold) == "suspicious" for flaw in flaws):
         return "suspicious"
-    return "pass" if all(judge(estimate(flaw), allowed) == "pass" for flaw in flaws) else "unclear"
+    return "pass" if all(verdict_of(estimate(flaw), threshold) == "pass" for flaw in flaws) else "unclear"
 
 
-def conclude(name: str, figures: Sequence[Figure], verdict: Verdict, *, sound: str, flawed: str) -> Finding:
-    """A finding that means `sound` if it is a pass, and `flawed` if it is suspicious."""
-    meaning = {"pass": sound, "suspicious": flawed, "unclear": UNCLEAR}[verdict]
+def conclude(name: str, figures: Sequence[Figure], verdict: Verdict, *, if_sound: str, if_suspicious: str) -> Finding:
+    """A finding whose meaning is `if_sound` for a pass and `if_suspicious` for a suspicious verdict."""
+    meaning = {"pass": if_sound, "suspicious": if_suspicious, "unclear": UNCLEAR}[verdict]
     return Finding(name, tuple(figures), meaning, verdict)
 
 
-def percent(name: str, accuracy: Tensor) -> Figure:
-    """The figure of a mean accuracy, from one an image, (N,)."""
+def accuracy_figure(name: str, accuracy: Tensor) -> Figure:
+    """Figure of a mean accuracy, from the accuracies of the images, (N,)."""
     return Figure(name, "percent", float(accuracy.double().mean()))
 
 
-def compare(
+def compare_attacks(
     name: str,
-    reference: tuple[str, Tensor],
-    rival: tuple[str, Tensor],
-    allowed: float,
+    stronger: tuple[str, Tensor],
+    weaker: tuple[str, Tensor],
+    threshold: float,
     *,
-    sound: str,
-    flawed: str,
+    if_sound: str,
+    if_suspicious: str,
 ) -> Finding:
-    """Whether an attack that should be the weaker one lowers accuracy by more than a stronger one.
+    """Test whether an attack that should be weaker lowers accuracy by more than an attack that should be stronger.
 
     Args:
-        name: of the check.
-        reference: the name of the attack that should be the stronger, and the accuracy it leaves each image, (N,).
-        rival: likewise of the other.
-        allowed: by how much the rival may be ahead, as a fraction of 1.
-        sound: what a pass means.
-        flawed: what it means to be suspicious.
+        name: the property that the check tests.
+        stronger: name of the attack that should be stronger, and the accuracy of each image under it, (N,).
+        weaker: name of the attack that should be weaker, and the accuracy of each image under it, (N,).
+        threshold: largest lead of the weaker attack that passes, as a fraction.
+        if_sound: meaning of a pass.
+        if_suspicious: meaning of a suspicious verdict.
     """
-    ahead = estimate(reference[1] - rival[1])
-    figures = percent(*reference), percent(*rival), Figure.of(f"{rival[0]} ahead by", "points", ahead)
-    return conclude(name, figures, judge(ahead, allowed), sound=sound, flawed=flawed)
+    lead = estimate(stronger[1] - weaker[1])
+    figures = accuracy_figure(*stronger), accuracy_figure(*weaker), Figure.of(f"lead of {weaker[0]}", "points", lead)
+    return conclude(name, figures, verdict_of(lead, threshold), if_sound=if_sound, if_suspicious=if_suspicious)

@@ -1,124 +1,127 @@
-"""Checks of the gradient itself: whether it vanishes, whether draws agree on it, whether it is the loss's slope."""
+"""Checks of the gradients: that they do not vanish, agree between draws, and match finite differences."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from smoothed.attacks import one_draw
+from smoothed.attacks import one_draw_loss
 from smoothed.attacks.gradient import input_gradient
 from smoothed.attacks.losses import margin
-from smoothed.attacks.replay import remember
+from smoothed.attacks.replay import snapshot
 from smoothed.evaluation.gradient_masking.defence import Defence
-from smoothed.evaluation.gradient_masking.finding import Figure, Finding, conclude, estimate, judge
+from smoothed.evaluation.gradient_masking.finding import Figure, Finding, conclude, estimate, verdict_of
 from smoothed.rng.rows import normal_
-from smoothed.smoothing.noisy_classifier import OneDraw
+from smoothed.smoothing.noisy_classifier import NoisyClassifier
 
+# Independent draws whose gradients are compared.
 DRAWS = 8
 
-# A quarter of a grey level: small beside any attack, large beside the rounding of float32.
+# Distance of the finite differences, a quarter of a grey level: small compared with attacks, large compared with
+# rounding in float32.
 DISTANCE = 1e-3
 
-# Halfway to what a gradient that misses half of its power would reach, and no honest network comes near it.
+# Smallest agreement of gradients and finite differences that passes. Two slopes that differ by a factor of 2 have this
+# agreement.
 AGREEMENT = 0.8
 
 
 def vanishing_gradients(defence: Defence) -> Finding:
-    """Input gradients of the cross-entropy that are exactly zero, or no numbers, on an image.
+    """Measure the share of images whose gradient of the cross-entropy is exactly zero or not finite.
 
-    Rule: the share of images without any gradient is held against the tolerance; one that is no number is suspicious.
+    Passes if the share of zero gradients is within the tolerance; any gradient that is not finite is suspicious.
     """
     gradients = _gradients(defence)
     zero = estimate((gradients == 0).all(-1).float().mean(0))
-    broken = float((~gradients.isfinite()).any(-1).float().mean())
-    figures = Figure.of("zero", "percent", zero), Figure("not finite", "percent", broken)
-    verdict = "suspicious" if broken > 0 else judge(zero, defence.settings.tolerance)
+    not_finite = float((~gradients.isfinite()).any(-1).float().mean())
+    figures = Figure.of("zero gradients", "percent", zero), Figure("not finite", "percent", not_finite)
+    verdict = "suspicious" if not_finite > 0 else verdict_of(zero, defence.settings.tolerance)
     return conclude(
-        "gradients are there",
+        "gradients do not vanish",
         figures,
         verdict,
-        sound="Gradients are numbers, and hardly ever zero.",
-        flawed="Images without a usable gradient survive any attack that follows it: use losses that do not saturate.",
+        if_sound="Gradients are finite, and almost never zero.",
+        if_suspicious="Gradient attacks fail on images without usable gradients: use a loss that does not saturate.",
     )
 
 
-def gradients_of_draws(defence: Defence) -> Finding:
-    """The mean cosine between the gradients of independent draws.
+def agreement_of_draws(defence: Defence) -> Finding:
+    """Measure the mean cosine similarity between the gradients of independent draws.
 
-    In the mean of m draws' gradients the common part outweighs the rest if the cosine is above 1 / (m + 1). Rule: it
-    must be for the draws that the white-box attack averages.
+    The mean gradient of m draws contains more signal (their common component) than noise if the cosine is above
+    1 / (m + 1). Passes if this holds for the number of draws that the white-box attack averages.
     """
     name = "draws agree on the gradient"
     if not defence.is_random:
-        return Finding(name, (), "There is no noise: one draw is all draws.", "pass")
+        return Finding(name, (), "The classifier has no noise: all draws are equal.", "pass")
     gradients = _gradients(defence)
     lengths = gradients.norm(dim=-1)
     usable = ((lengths > 0) & lengths.isfinite()).all(0)
     if not bool(usable.any()):
         return Finding(name, (), "No image has a usable gradient in every draw.", "suspicious")
     directions = (gradients / lengths[..., None])[:, usable]
-    # |sum of directions|^2 is their number, and the cosines of all ordered pairs.
+    # |sum of directions|^2 is the number of directions plus the cosines of all ordered pairs.
     cosines = (directions.sum(0).square().sum(-1) - DRAWS) / (DRAWS * (DRAWS - 1))
     cosine = estimate(cosines)
-    opposite = estimate(-cosines)
     figures = [Figure.of("cosine", "number", cosine)]
     if cosine.value > 0:
-        figures.append(Figure("draws to outweigh the noise", "number", 1 / cosine.value - 1))
-    averaged = defence.attack_samples
+        figures.append(Figure("draws for more signal than noise", "number", 1 / cosine.value - 1))
+    averaged = defence.eot_samples
+    gradient = f"The attack's gradient, averaged over {averaged} draw{'s' * (averaged > 1)},"
     return conclude(
         name,
         figures,
-        judge(opposite, -1 / (averaged + 1)),
-        sound=f"The mean of the attack's {averaged} draws is more signal than noise.",
-        flawed=f"The mean of the attack's {averaged} draws is more noise than signal: average over more.",
+        verdict_of(estimate(-cosines), -1 / (averaged + 1)),
+        if_sound=f"{gradient} contains more signal than noise.",
+        if_suspicious=f"{gradient} contains more noise than signal: average more draws.",
     )
 
 
-def gradients_against_differences(defence: Defence) -> Finding:
-    """The slope that the gradient promises along a random direction, against a symmetric difference of the margin.
+def gradients_against_finite_differences(defence: Defence) -> Finding:
+    """Compare the slope of the margin along a random direction by the gradient and by a central difference.
 
-    All noise is the same at the three points. Their agreement is 2 a b / (a^2 + b^2): 1 where both slopes are equal, 0
-    where one is zero, -1 where they are opposite. Rule: it is at least 0.8 in the mean over images.
+    The noise is the same at all points. The agreement of two slopes a and b is 2 a b / (a^2 + b^2): 1 for equal slopes,
+    0 if one is zero, and -1 for opposite slopes. Passes if the mean agreement over images is at least 0.8.
     """
-    name = "gradients are the slope"
-    slopes = defence.by_batch("differences", _slopes)
+    name = "gradients match finite differences"
+    slopes = defence.map_batches("differences", _slopes)
     if bool(slopes[:, 1].isnan().all()):
-        return Finding(name, (), "The noise does not come again: there is no slope to compare with.", "unclear")
+        meaning = "Inconclusive: the noise can't be repeated, so there are no finite differences to compare with."
+        return Finding(name, (), meaning, "unclear")
     analytic, numeric = slopes.nan_to_num(0.0, 0.0, 0.0).double().unbind(1)
     scale = analytic.square() + numeric.square()
     agreement = torch.where(scale > 0, 2 * analytic * numeric / scale.clamp_min(1e-300), 1.0)
-    opposite = estimate(-agreement)
     return conclude(
         name,
         [Figure.of("agreement", "number", estimate(agreement))],
-        judge(opposite, -AGREEMENT),
-        sound="The gradient is the slope of the loss.",
-        flawed="The gradient is not the slope of the loss: it is shattered, or replaced by a backward pass of its own.",
+        verdict_of(estimate(-agreement), -AGREEMENT),
+        if_sound="Gradients match the finite differences of the loss.",
+        if_suspicious="Gradients do not match finite differences: they are shattered, or come from a custom backward.",
     )
 
 
 def _gradients(defence: Defence) -> Float[Tensor, "draws n d"]:
-    """The gradients of the cross-entropy in independent draws, at the inputs."""
+    """Input gradients of the cross-entropy in independent draws; a single draw for a classifier without noise."""
     draws = range(DRAWS if defence.is_random else 1)
     return torch.stack(
         [
-            defence.by_batch(
+            defence.map_batches(
                 f"gradient {number}",
-                lambda draw, inputs, labels, _: input_gradient(one_draw(), draw, inputs, labels).flatten(1),
+                lambda draw, inputs, labels, _: input_gradient(one_draw_loss(), draw, inputs, labels).flatten(1),
             )
             for number in draws
         ]
     )
 
 
-def _slopes(draw: OneDraw, inputs: Tensor, labels: Tensor, generator: torch.Generator) -> Float[Tensor, "n 2"]:
-    """The slope of one draw's margin along a random sign vector: by the gradient, and by a symmetric difference.
+def _slopes(draw: NoisyClassifier, inputs: Tensor, labels: Tensor, generator: torch.Generator) -> Float[Tensor, "n 2"]:
+    """Slopes of one draw's margin along a random sign vector: by the gradient, and by a central difference.
 
-    NaN if the draw does not come again.
+    The central difference is NaN if the noise of the draw can't be repeated.
     """
-    objective = one_draw(margin)
+    objective = one_draw_loss(margin)
     inputs = inputs.clamp(DISTANCE, 1 - DISTANCE)
     direction = normal_(torch.empty_like(inputs), generator).sign()
-    replay = remember(draw)
+    replay = snapshot(draw)
 
     @torch.no_grad()
     def value(images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Checks of what noise does to an attack: more draws for a gradient, and the network behind the noise."""
+"""Checks of the effect of noise on attacks: draws averaged per gradient, and transfer from the mean network."""
 
 from torch import Tensor
 
@@ -7,100 +7,106 @@ from smoothed.evaluation.gradient_masking.finding import (
     Figure,
     Finding,
     Verdict,
-    compare,
+    accuracy_figure,
+    combined_verdict,
+    compare_attacks,
     conclude,
     estimate,
-    judge,
-    judge_all,
-    percent,
+    verdict_of,
 )
 
 DRAWS = (1, 4, 16)
 
-NO_NOISE = "There is no noise that could hide a gradient."
+NO_NOISE = "The classifier has no noise that could mask gradients."
 
 
-def draws_for_a_gradient(defence: Defence) -> Finding:
-    """PGD on the loss expected over 1, 4 and 16 draws (Athalye et al., 2018).
+def averaging_over_draws(defence: Defence) -> Finding:
+    """Compare PGD on the mean loss of 1, 4 and 16 draws per gradient (Athalye et al., 2018).
 
-    Rule: 16 draws are not ahead of one by more than the tolerance, and not behind by more.
+    Passes if the accuracies under 1 and under 16 draws differ by at most the tolerance.
     """
-    name = "one draw for a gradient is enough"
+    name = "one draw per gradient is enough"
     if not defence.is_random:
         return Finding(name, (), NO_NOISE, "pass")
 
     def measure(draws: int) -> Tensor:
-        if draws == defence.attack_samples:
-            return defence.white
-        return defence.under(f"{draws} draws", defence.pgd(num_samples=draws))
+        if draws == defence.eot_samples:
+            return defence.white_box_accuracy
+        return defence.accuracy_under(f"{draws} draws", defence.pgd(eot_samples=draws))
 
     accuracies = {draws: measure(draws) for draws in DRAWS}
     gain = accuracies[DRAWS[0]] - accuracies[DRAWS[-1]]
-    more = estimate(gain)
-    flawed = (
-        f"One-draw numbers flatter the defence by {100 * more.value:.1f} points: average the gradient over draws."
-        if more.value > 0
-        else "Averaging over draws makes the attack weaker: the draws' gradients do not add up to a direction."
+    mean_gain = estimate(gain)
+    if_suspicious = (
+        f"Accuracy under one draw per gradient is too high by {100 * mean_gain.value:.1f} points: average more draws."
+        if mean_gain.value > 0
+        else "Averaging over draws weakens the attack: the gradients of the draws have no common direction."
     )
     return conclude(
         name,
         [
-            *(percent(f"{draws} draw{'s' * (draws > 1)}", accuracy) for draws, accuracy in accuracies.items()),
-            Figure.of("16 draws ahead by", "points", more),
+            *(accuracy_figure(f"{draws} draw{'s' * (draws > 1)}", accuracy) for draws, accuracy in accuracies.items()),
+            Figure.of("lead of 16 draws over 1", "points", mean_gain),
         ],
-        judge_all([gain, -gain], defence.settings.tolerance),
-        sound="One draw finds what the mean of sixteen finds.",
-        flawed=flawed,
+        combined_verdict([gain, -gain], defence.settings.tolerance),
+        if_sound="One draw per gradient is as strong as the mean of 16.",
+        if_suspicious=if_suspicious,
     )
 
 
-def transfer_from_the_mean(defence: Defence) -> Finding:
-    """Examples of the network without its noise, on the vote with it. Rule: not ahead by more than the tolerance."""
-    name = "the mean network's examples are weaker"
-    if not defence.is_random:
-        return Finding(name, (), NO_NOISE, "pass")
-    return compare(
-        name,
-        ("white box", defence.white),
-        ("transfer", defence.transferred),
-        defence.settings.tolerance,
-        sound="Attacking through the noise is at least as good as ignoring it.",
-        flawed="Ignoring the noise attacks better than going through it: the noise masks the gradient.",
-    )
+def transfer_from_mean_network(defence: Defence) -> Finding:
+    """Compare adversarial examples of the mean network (all noise off) with those of the white-box attack.
 
-
-def gain_of_the_noise(defence: Defence) -> Finding:
-    """What the noise gains over the mean network under attack, and what is left when the mean network's examples come.
-
-    Rule: suspicious if the noise gains more than the tolerance, and the mean network's examples take more than half of
-    that and the tolerance, both surely; a pass if either is surely not so.
+    Passes if the transferred examples do not lower accuracy by more than the white-box attack does, within the
+    tolerance.
     """
-    name = "the noise's gain outlives a transfer"
+    name = "transfer from the mean network is weaker"
     if not defence.is_random:
         return Finding(name, (), NO_NOISE, "pass")
-    mean, transferred, tolerance = defence.mean, defence.transferred, defence.settings.tolerance
-    gain = estimate(defence.white - mean)
-    # Half of the gain, less what is left of it: the transfer falls that far below the middle of the two.
-    lost = estimate((defence.white + mean) / 2 - transferred)
+    return compare_attacks(
+        name,
+        ("white box", defence.white_box_accuracy),
+        ("transfer", defence.transfer_accuracy),
+        defence.settings.tolerance,
+        if_sound="Attacking the noisy classifier is at least as strong as attacking the mean network.",
+        if_suspicious="Attacking the mean network is stronger than attacking through the noise: noise masks gradients.",
+    )
+
+
+def noise_gain_under_transfer(defence: Defence) -> Finding:
+    """Measure the accuracy that noise gains over the mean network, and the loss of it under transferred examples.
+
+    The gain is the robust accuracy with noise minus that of the mean network. Suspicious if the gain exceeds the
+    tolerance and transfer from the mean network takes away more than half of the gain plus the tolerance. Passes if
+    either does not hold. Both conditions are tested by their 95 % intervals.
+    """
+    name = "the gain of noise survives transfer"
+    if not defence.is_random:
+        return Finding(name, (), NO_NOISE, "pass")
+    mean, transferred, tolerance = defence.mean_network_accuracy, defence.transfer_accuracy, defence.settings.tolerance
+    gain = estimate(defence.white_box_accuracy - mean)
+    # How far the accuracy under transfer lies below the midpoint between the accuracies with and without noise.
+    loss = estimate((defence.white_box_accuracy + mean) / 2 - transferred)
     figures = [
-        percent("mean network", mean),
-        percent("with noise", defence.white),
-        percent("with noise, transfer", transferred),
+        accuracy_figure("mean network", mean),
+        accuracy_figure("with noise", defence.white_box_accuracy),
+        accuracy_figure("with noise, transfer", transferred),
         Figure.of("gain", "points", gain),
     ]
     if gain.low > 0:
-        figures.append(Figure("kept of it", "percent", float((transferred - mean).mean()) / gain.value))
+        kept = float((transferred - mean).mean()) / gain.value
+        figures.append(Figure("gain kept under transfer", "percent", kept))
     return conclude(
         name,
         figures,
-        _both(judge(gain, tolerance), judge(lost, tolerance)),
-        sound="The noise gains little that an attack on the mean network would take away again.",
-        flawed="Most of what the noise gains is lost to examples of the network without it.",
+        _all_of(verdict_of(gain, tolerance), verdict_of(loss, tolerance)),
+        if_sound="Noise gains little accuracy, or keeps most of its gain against examples of the mean network.",
+        if_suspicious="Most of the accuracy gained by noise is lost to adversarial examples of the mean network.",
     )
 
 
-def _both(*verdicts: Verdict) -> Verdict:
-    """The verdict on a flaw that takes all of several things."""
+def _all_of(*verdicts: Verdict) -> Verdict:
+    """Verdict on a flaw that consists of several conditions, all of which must hold."""
     if "pass" in verdicts:
         return "pass"
     return "suspicious" if all(verdict == "suspicious" for verdict in verdicts) else "unclear"

@@ -1,4 +1,4 @@
-"""The checklist: all checks, in the order in which a reader wants them, and what they say together."""
+"""Run all gradient-masking checks, and summarise their findings."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,66 +8,76 @@ from smoothed.evaluation.gradient_masking.budgets import falling_accuracy, one_s
 from smoothed.evaluation.gradient_masking.defence import Defence
 from smoothed.evaluation.gradient_masking.finding import Finding
 from smoothed.evaluation.gradient_masking.gradients import (
-    gradients_against_differences,
-    gradients_of_draws,
+    agreement_of_draws,
+    gradients_against_finite_differences,
     vanishing_gradients,
 )
-from smoothed.evaluation.gradient_masking.noise import draws_for_a_gradient, gain_of_the_noise, transfer_from_the_mean
+from smoothed.evaluation.gradient_masking.noise import (
+    averaging_over_draws,
+    noise_gain_under_transfer,
+    transfer_from_mean_network,
+)
 
 Check = Callable[[Defence], Finding]
-"""A function of a defence, and of nothing else: the same seed gives the same finding."""
+"""A deterministic function of a defence, whose settings include the seed."""
 
 CHECKS: tuple[Check, ...] = (
     vanishing_gradients,
-    gradients_against_differences,
-    gradients_of_draws,
+    gradients_against_finite_differences,
+    agreement_of_draws,
     one_step_against_many,
     falling_accuracy,
     unbounded_budget,
     random_search_against_gradients,
     black_box_against_white_box,
-    draws_for_a_gradient,
-    transfer_from_the_mean,
-    gain_of_the_noise,
+    averaging_over_draws,
+    transfer_from_mean_network,
+    noise_gain_under_transfer,
 )
 
 
 def run_checks(
     defence: Defence, checks: Sequence[Check] = CHECKS, *, on_progress: OnProgress = ignore_progress
 ) -> list[Finding]:
-    """The findings of `checks`, in their order (Athalye et al., 2018; Carlini et al., 2019).
+    """Run `checks` on a defence (Athalye et al., 2018; Carlini et al., 2019).
 
-    A finding is a record of the defence by its function's name, as are the examples that findings share: with
-    `Defence.of(..., out=...)` checks that were killed go on from those done.
+    With `Defence.of(..., out=...)`, findings and shared adversarial examples are stored, and interrupted checks
+    continue from them.
 
     Args:
-        defence: see `Defence`.
-        checks: what to check; with records their functions have a name each.
-        on_progress: called after each check with those done and their total.
+        defence: classifier and images to check.
+        checks: checks to run; stored findings are identified by the names of these functions, which must differ.
+        on_progress: called after each check with the number of finished checks and their total.
+
+    Returns:
+        The findings, in the order of the checks.
     """
     findings = []
     for number, check in enumerate(checks, start=1):
         step = f"finding-{getattr(check, '__name__', number)}"
         findings.append(
-            Finding.from_tensors(defence.records.once(step, lambda check=check: check(defence).to_tensors()))
+            Finding.from_tensors(defence.resume.compute_once(step, lambda check=check: check(defence).to_tensors()))
         )
         on_progress(number, len(checks))
     return findings
 
 
 def summary(findings: Sequence[Finding]) -> str:
-    """The overall verdict, in a sentence."""
-    named = {verdict: [f.name for f in findings if f.verdict == verdict] for verdict in ("suspicious", "unclear")}
-    suspicious, unclear = named["suspicious"], named["unclear"]
-    passed = len(findings) - len(suspicious) - len(unclear)
+    """The overall verdict in one sentence."""
+    suspicious = [finding.name for finding in findings if finding.verdict == "suspicious"]
+    unclear = sum(finding.verdict == "unclear" for finding in findings)
+    passed = len(findings) - len(suspicious) - unclear
     if suspicious:
         return (
-            f"Suspicious: {len(suspicious)} of {len(findings)} do not hold ({'; '.join(suspicious)}); "
-            "do not trust this attack's numbers on this defence."
+            f"Suspicious: {len(suspicious)} of {len(findings)} checks failed ({'; '.join(suspicious)}); "
+            "accuracy under this attack overestimates the robustness of this classifier."
         )
     if unclear:
         return (
             f"Unclear: {passed} of {len(findings)} checks passed and none is suspicious, "
-            f"but {len(unclear)} need more images."
+            f"but {unclear} {'is' if unclear == 1 else 'are'} inconclusive; use more images."
         )
-    return f"Passed: none of {len(findings)} checks found a sign of masked gradients, which proves no robustness."
+    return (
+        f"Passed: none of {len(findings)} checks found a sign of gradient masking. "
+        "This does not prove robustness: a stronger attack may still succeed."
+    )

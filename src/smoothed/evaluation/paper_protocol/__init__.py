@@ -1,1 +1,1 @@
-"""The paper's evaluation: one attack on single draws, and every vote at every M."""
+"""The paper's evaluation: one attack on the noisy classifier, then every vote at every M on the attacked images."""

@@ -1,4 +1,4 @@
-"""The rows of an evaluation: one setting each, with its numbers, as tables and JSON show them."""
+"""Result rows of the paper's evaluation, one for each setting."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -7,52 +7,53 @@ from typing import Any, Self
 from smoothed.utils.intervals import interval, mean_and_deviation
 
 ONE_DRAW = "none"
-"""The vote of a row about the base network: one draw, no input noise."""
+"""Vote name in the row of the base network: one draw without input noise."""
 
 
 @dataclass(frozen=True)
 class Row:
     """Clean and robust accuracy of one setting.
 
+    Intervals are over images, for the draws that were made. All images of a batch share their draws of weight noise,
+    whose variance shows in the deviation over runs only.
+
     Attributes:
         model: name or path of the checkpoint.
-        vote: the vote's name; `none` is the base network, one draw without input noise.
-        num_samples: draws of an image, M.
-        sigma: deviation of the input noise, in `sigma_units`.
-        sigma_units: `normalized` (the paper's) or `pixel`.
-        noise: the law of the input noise.
-        attack: the attack's name.
-        steps: its gradient steps.
-        attack_samples: draws for each of its gradients.
-        eps: its radius, in pixel units of [0, 1], or the number of pixels in L0.
-        clean: share of images classified correctly, a mean over runs, in [0, 1].
-        clean_interval: its 95 % Wilson interval over images.
-        clean_std: deviation over runs.
-        robust: likewise under attack.
-        robust_interval: likewise.
-        robust_std: likewise.
-        images: how many.
-        runs: how often, each with its own attack and its own draws.
-        precision: of the votes, `float32` or `bf16`.
-        seed: of everything random.
-        norm: of the radius: `linf`, `l2` or `l0`.
-        max_queries: answers that the attack had for each image; None where it sees the network.
-        sees: what the answers showed, likewise.
-        sources: the networks it was transferred from.
-
-    An interval is over images, for the draws there were: a batch shares its draws of weight noise, whose own spread
-    shows in the deviation over runs.
+        vote: name of the vote; `none` is the base network, one draw without input noise.
+        num_samples: number of draws per image (M).
+        sigma: standard deviation of the input noise in pixel units of [0, 1], the mean over channels.
+        sigma_normalized: the same deviation divided by the data set's deviation (the paper's unit); None if the model
+            has no `normalize` layer.
+        noise: distribution of the input noise.
+        attack: name of the attack.
+        steps: gradient steps of the attack.
+        eot_samples: draws averaged for each gradient of the attack.
+        eps: radius of the attack in pixel units of [0, 1], or its number of pixels for `l0`.
+        clean: accuracy on clean images, in [0, 1], the mean over runs.
+        clean_interval: 95 % Wilson interval of `clean` over images.
+        clean_std: sample standard deviation of `clean` over runs.
+        robust: accuracy under attack, in [0, 1], the mean over runs.
+        robust_interval: 95 % Wilson interval of `robust` over images.
+        robust_std: sample standard deviation of `robust` over runs.
+        images: number of images.
+        runs: number of repetitions, each with fresh attacks and draws.
+        precision: number format of the votes, `float32` or `bf16`.
+        seed: seed of all randomness.
+        norm: norm of the radius: `linf`, `l2` or `l0`.
+        max_queries: queries per image of a black-box attack; None for white-box attacks.
+        sees: outputs that a query of a black-box attack returned; None for white-box attacks.
+        sources: source networks of a transfer attack.
     """
 
     model: str
     vote: str
     num_samples: int
     sigma: float
-    sigma_units: str
+    sigma_normalized: float | None
     noise: str
     attack: str
     steps: int
-    attack_samples: int
+    eot_samples: int
     eps: float
     clean: float
     clean_interval: tuple[float, float]
@@ -78,7 +79,7 @@ class Row:
         images: int,
         **setting: Any,  # noqa: ANN401 - the other attributes
     ) -> Self:
-        """A row from the numbers of correct images, one a run."""
+        """A row from the numbers of correctly classified images in each run."""
         numbers: dict[str, Any] = {}
         for name, counts in (("clean", clean), ("robust", robust)):
             mean, deviation = mean_and_deviation([count / images for count in counts])
@@ -88,3 +89,46 @@ class Row:
     def to_json(self) -> dict[str, Any]:
         """The row as JSON values."""
         return asdict(self)
+
+
+def choose_sigma(rows: Sequence[Row], vote: str = "prediction") -> Row:
+    """The row with the best robust accuracy of `vote` at its largest M; ties go to the smallest sigma.
+
+    Args:
+        rows: rows of one model at several sigmas, measured on validation images.
+        vote: name of the vote to compare.
+    """
+    largest = max(row.num_samples for row in rows if row.vote == vote)
+    candidates = [row for row in rows if row.vote == vote and row.num_samples == largest]
+    return max(candidates, key=lambda row: (row.robust, -row.sigma))
+
+
+def smoothing_card(chosen: Row, rows: Sequence[Row], data: str) -> dict[str, Any]:
+    """Header entry of a checkpoint: the chosen sigma, the data it was chosen on, and the results of all sigmas.
+
+    Args:
+        chosen: the row of the chosen sigma, from `choose_sigma`.
+        rows: all rows that it was chosen from.
+        data: name of the data set that it was chosen on.
+    """
+    return {
+        "sigma": chosen.sigma,
+        "sigma_normalized": chosen.sigma_normalized,
+        "noise": chosen.noise,
+        "vote": chosen.vote,
+        "num_samples": chosen.num_samples,
+        "chosen_on": data,
+        "chosen_by": f"robust accuracy, {chosen.attack}-{chosen.steps}, M = {chosen.num_samples}",
+        "tried": [
+            {
+                "sigma": row.sigma,
+                "sigma_normalized": row.sigma_normalized,
+                "clean": row.clean,
+                "robust": row.robust,
+                "images": row.images,
+                "runs": row.runs,
+            }
+            for row in rows
+            if row.vote == chosen.vote and row.num_samples == chosen.num_samples
+        ],
+    }

@@ -1,1 +1,1 @@
-"""Adversarial examples in a file, and what fresh votes of any network make of them."""
+"""Adversarial examples saved to a file, and the accuracy of any model on them."""

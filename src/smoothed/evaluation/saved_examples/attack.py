@@ -1,4 +1,4 @@
-"""Adversarial images of a whole set, and a file of them with the record of how they were made."""
+"""Attack a whole data set, and save the adversarial images with a record of how they were made."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -13,107 +13,126 @@ from smoothed.attacks import Attack
 from smoothed.checkpoint import FORMAT_VERSION, read_header, read_tensors, write_tensors
 from smoothed.data.images import Images
 from smoothed.errors import CheckpointError
-from smoothed.evaluation.attacking import attack_draws
-from smoothed.evaluation.correctness import ATTACK, BATCH, CLEAN, ROBUST, OnProgress, ignore_progress
-from smoothed.evaluation.fresh_votes import Votes, vote_afresh
-from smoothed.evaluation.resume import SAMPLE, Records, Tensors, digest
+from smoothed.evaluation.correctness import (
+    BATCH,
+    OnProgress,
+    attack_noisy_classifier,
+    ignore_progress,
+)
+from smoothed.evaluation.fresh_votes import VoteCounts, take_votes
+from smoothed.evaluation.resume import SAMPLE, ResumeFolder, Tensors, fingerprint
+from smoothed.evaluation.streams import BatchStream
 from smoothed.rng.seeds import mix
 from smoothed.smoothing.classifier import Smoothed
 from smoothed.utils.devices import Precision
 
 KIND = "adversarial images"
 
-STREAMS = {"clean": CLEAN, "attacked": ROBUST}
+STREAMS = {"clean": BatchStream.CLEAN_VOTES, "attacked": BatchStream.ATTACKED_VOTES}
 
 
 @dataclass(frozen=True, eq=False)
-class AdversarialSet:
-    """Adversarial images, and votes on what they were made of and on themselves.
+class AdversarialExamples:
+    """Adversarial images, with votes on them and on the clean images.
 
     Attributes:
-        images: float32, in [0, 1], (N, C, H, W), not rounded to 8 bits.
-        labels: true classes, (N,).
+        images: adversarial images, (N, C, H, W) float32 in [0, 1], not rounded to 8 bits.
+        labels: true classes, (N,) int64.
         clean: one vote on each clean image.
-        attacked: one vote on each adversarial image, of fresh draws.
+        attacked: one vote on each adversarial image, with fresh draws.
     """
 
     images: Float[Tensor, "n c h w"]
     labels: Int[Tensor, " n"]
-    clean: Votes
-    attacked: Votes
+    clean: VoteCounts
+    attacked: VoteCounts
 
 
-def attack_images(
+def attack_dataset(
     smoothed: Smoothed,
     data: Images,
     attack: Attack,
     *,
     seed: int = 0,
     precision: Precision = "float32",
-    records: Records | None = None,
+    resume: ResumeFolder | None = None,
     on_progress: OnProgress = ignore_progress,
-) -> AdversarialSet:
+) -> AdversarialExamples:
     """Attack every image of `data`.
 
     Args:
-        smoothed: the attack sees a fresh draw of all of its noise at each pass; its vote says what that did.
-        data: images on the model's device.
-        attack: with its options settled.
-        seed: of everything random.
-        precision: of the votes.
-        records: keeps the batches done, from which a killed attack goes on; their configuration says all else that is
-            given here. None keeps nothing.
-        on_progress: called after each batch, done now or before.
+        smoothed: classifier to attack. The attack sees a fresh draw of all of its noise at each forward pass; the vote
+            is used to count correct images.
+        data: images on the device of the model.
+        attack: attack with its options set.
+        seed: seed of all randomness.
+        precision: number format of the votes.
+        resume: folder that stores finished batches, from which an interrupted attack continues. Its configuration must
+            contain all other arguments. None stores nothing.
+        on_progress: called after each batch, including batches loaded from `resume`.
 
     Raises:
-        CheckpointError: a record is damaged.
-        OutputError: a record can't be written.
+        CheckpointError: a stored batch is damaged.
+        OutputError: a batch can't be stored.
     """
-    records = records or Records(None, {})
+    resume = resume or ResumeFolder(None, {})
     batches, total = list[Tensors](), -(-len(data) // BATCH)
     for number, (inputs, labels) in enumerate(data.batches(BATCH)):
         key = mix(seed, number)
         compute = partial(_attack_batch, smoothed, attack, inputs, labels, key=key, precision=precision)
-        batches.append(records.once(f"batch{number:04d}", compute))
+        batches.append(resume.compute_once(f"batch{number:04d}", compute))
         on_progress(number + 1, total)
     tensors = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
     clean, attacked = (
-        Votes.from_tensors({name.removeprefix(f"{stream}-"): tensor for name, tensor in tensors.items()})
+        VoteCounts.from_tensors({name.removeprefix(f"{stream}-"): tensor for name, tensor in tensors.items()})
         for stream in STREAMS
     )
-    return AdversarialSet(tensors["images"], tensors["labels"], clean, attacked)
+    return AdversarialExamples(tensors["images"], tensors["labels"], clean, attacked)
 
 
 def _attack_batch(
     smoothed: Smoothed, attack: Attack, inputs: Tensor, labels: Tensor, *, key: int, precision: Precision
 ) -> Tensors:
-    """Adversarial images, their labels, and the counts of a vote on clean and on attacked images."""
-    made = attack_draws(smoothed.model, smoothed.one_draw.noise, attack, inputs, labels, seed=mix(key, ATTACK))
-    tensors = {"images": made.float(), "labels": labels}
-    for (name, stream), images in zip(STREAMS.items(), (inputs, made), strict=True):
-        votes = vote_afresh(smoothed, images, labels, 1, seed=mix(key, stream), precision=precision)
+    """Adversarial images, their labels, and the counts of one vote on clean and on adversarial images."""
+    adversarial = attack_noisy_classifier(
+        smoothed.model, smoothed.noisy_classifier.noise, attack, inputs, labels, seed=mix(key, BatchStream.ATTACK)
+    )
+    tensors = {"images": adversarial.float(), "labels": labels}
+    for (name, stream), images in zip(STREAMS.items(), (inputs, adversarial), strict=True):
+        votes = take_votes(smoothed, images, labels, 1, seed=mix(key, stream), precision=precision)
         tensors |= {f"{name}-{field}": counts for field, counts in votes.to_tensors().items()}
     return tensors
 
 
-def levels(data: Images) -> str:
-    """A fingerprint of the first images in their 8 bits: the same on every device, unlike the last bit of a float."""
+def pixel_fingerprint(data: Images) -> str:
+    """Fingerprint of the first images, rounded to 8 bits, so that it is the same on every device."""
     pixels, _ = next(iter(data.batches(SAMPLE)))
-    return digest({"levels": (255 * pixels).round().to(torch.uint8)})
+    return fingerprint({"pixel_fingerprint": (255 * pixels).round().to(torch.uint8)})
 
 
-def save_adversarial(path: Path | str, made: AdversarialSet, record: dict[str, Any]) -> Path:
-    """Write `images`, `labels`, `index` (the place of each in its set) and `record` to a safetensors file, atomically.
+def save_examples(path: Path | str, examples: AdversarialExamples, record: dict[str, Any]) -> Path:
+    """Write adversarial examples to a safetensors file, atomically.
+
+    The file holds `images`, `labels` and `index` (position of each image in its data set); the header holds `record`.
+
+    Args:
+        path: path of the file.
+        examples: adversarial images of the first images of a data set, in order.
+        record: settings of the attack, as JSON values.
+
+    Returns:
+        The path of the file.
 
     Raises:
         OutputError: the file can't be written.
     """
-    tensors = {"images": made.images, "labels": made.labels, "index": torch.arange(len(made.labels))}
+    count = len(examples.labels)
+    tensors = {"images": examples.images, "labels": examples.labels, "index": torch.arange(count)}
     return write_tensors(path, tensors, {"format_version": FORMAT_VERSION, "kind": KIND, **record})
 
 
-def load_adversarial(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the record of a file that `save_adversarial` wrote.
+def load_examples(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the tensors and the record of a file written by `save_examples`.
 
     Raises:
         CheckpointError: the file is missing, damaged or of another kind.
@@ -123,8 +142,12 @@ def load_adversarial(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any
 
 
 def read_record(path: Path | str) -> dict[str, Any]:
-    """The record alone, without reading the images; raises as `load_adversarial`."""
+    """Read the record of a file written by `save_examples`, without its images.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or of another kind.
+    """
     record = read_header(path)
     if record.get("kind") != KIND:
-        raise CheckpointError(f"{path}: expected {KIND}, got a file of another kind")
+        raise CheckpointError(f"{path}: expected {KIND} written by `smoothed attack`, got a file of another kind")
     return record

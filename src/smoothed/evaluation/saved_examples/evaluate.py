@@ -1,7 +1,7 @@
-"""What a vote makes of adversarial images that are given, whichever network they were made on.
+"""Accuracy of a vote on saved adversarial images, which may come from the same or from another model.
 
-The draws are a function of (seed, batch, draw, image), in streams of their own: no attack has seen them, and no vote in
-the record of the images was taken with them.
+The draws are a function of (seed, batch, draw, image) in separate random streams: they are independent of the draws
+that the attack saw and of the votes recorded with the images.
 """
 
 from dataclasses import asdict, dataclass
@@ -13,95 +13,82 @@ from torch import Tensor, nn
 
 from smoothed.acceleration.fast import Fast
 from smoothed.evaluation.correctness import BATCH, OnProgress, ignore_progress
-from smoothed.evaluation.fresh_votes import Votes, vote_afresh
-from smoothed.evaluation.paper_protocol.evaluate import SIGMA_UNITS, Protocol
-from smoothed.evaluation.resume import Records, Tensors, circumstances, digest
-from smoothed.evaluation.saved_examples.load import Given
-from smoothed.evaluation.worst_case.rows import Accuracy
+from smoothed.evaluation.fresh_votes import VoteCounts, take_votes
+from smoothed.evaluation.results import Accuracy
+from smoothed.evaluation.resume import ResumeFolder, Tensors, fingerprint, fingerprints
+from smoothed.evaluation.saved_examples.load import SavedExamples
+from smoothed.evaluation.streams import BatchStream
 from smoothed.rng.seeds import mix
 from smoothed.smoothing.classifier import Smoothed
-from smoothed.smoothing.input_noise import NOISES
-from smoothed.smoothing.votes import VOTES
-from smoothed.utils.checks import check_choice, check_not_negative, check_positive
+from smoothed.smoothing.config import SmoothingConfig
+from smoothed.utils.checks import check_positive
 from smoothed.utils.devices import Precision
 
-# Which streams of randomness these draws are, beside those of attacks and of the votes in their records.
-STREAMS = {"clean": 10, "robust": 11}
+STREAMS = {"clean": BatchStream.SAVED_CLEAN_VOTES, "robust": BatchStream.SAVED_ATTACKED_VOTES}
 
 
 @dataclass(frozen=True)
-class JudgingProtocol:
-    """How to vote, as plain values.
+class SavedExamplesProtocol:
+    """Settings of an evaluation on saved examples.
 
     Attributes:
-        sigma: deviation of the input noise, in `sigma_units`.
-        sigma_units: `normalized` (the paper's) or `pixel`.
-        noise: the law of the input noise.
-        vote: the name of the vote.
-        num_samples: draws of a vote, M.
-        votes_per_image: fresh votes on each image, clean and adversarial.
-        seed: of all draws.
-        precision: likewise.
+        smoothing: input noise, vote and M of the smoothed classifier.
+        votes_per_image: number of fresh votes on each clean and each adversarial image.
+        seed: seed of all draws.
+        precision: number format of the forward passes.
     """
 
-    sigma: float
-    sigma_units: str = "normalized"
-    noise: str = "gaussian"
-    vote: str = "prediction"
-    num_samples: int = 64
+    smoothing: SmoothingConfig
     votes_per_image: int = 1
     seed: int = 0
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
-        check_not_negative(self.sigma, "sigma")
-        check_choice(self.sigma_units, SIGMA_UNITS, "sigma_units")
-        check_choice(self.noise, NOISES, "noise")
-        check_choice(self.vote, VOTES, "vote")
-        check_positive(self.num_samples, "num_samples")
         check_positive(self.votes_per_image, "votes_per_image")
 
 
 @dataclass(frozen=True)
-class JudgedRow:
-    """What one vote is worth on adversarial images that were given.
+class SavedExamplesRow:
+    """Accuracy of one vote on saved adversarial images and on the clean images they come from.
 
     Attributes:
-        model: name or path of the judged checkpoint.
-        vote: the vote's name.
-        num_samples: draws of a vote, M; `prediction` of 1 is a single draw with all of its noise.
-        sigma: deviation of the input noise, in `sigma_units`.
-        sigma_units: `normalized` (the paper's) or `pixel`.
-        noise: the law of the input noise.
-        attack: the name of the attack that made the images.
-        eps: its radius, in pixel units of [0, 1], or the number of pixels in L0.
-        norm: of the radius: `linf`, `l2` or `l0`.
-        made_on: name or path of the checkpoint that was attacked.
-        made_at: the deviation of the input noise that it had, in its own units.
-        own: whether it had the weights of `model` and the input noise of these votes; else the images are transferred.
+        model: name or path of the evaluated checkpoint.
+        vote: name of the vote.
+        num_samples: draws of a vote (M); a `prediction` vote of M = 1 is a single draw.
+        sigma: standard deviation of the input noise in pixel units of [0, 1], the mean over channels.
+        sigma_normalized: the same deviation divided by the data set's deviation (the paper's unit); None if the model
+            has no `normalize` layer.
+        noise: distribution of the input noise.
+        attack: name of the attack that made the images.
+        eps: radius of the attack in pixel units of [0, 1], or its number of pixels for `l0`.
+        norm: norm of the radius: `linf`, `l2` or `l0`.
+        attacked_model: name or path of the checkpoint that was attacked.
+        attacked_sigma: standard deviation of the input noise under attack, in pixel units of [0, 1].
+        same_classifier: whether the attacked classifier had the weights of `model` and the input noise of these votes;
+            otherwise the images are a transfer attack.
         clean: expected accuracy of a vote on clean images, in [0, 1].
-        clean_interval: its 95 % Wilson interval over images (`Accuracy`).
-        robust: likewise on the adversarial ones.
-        robust_interval: likewise.
-        data: name of the images.
-        images: how many.
-        votes_per_image: fresh votes on each image that the accuracies are means over.
-        precision: of the votes.
-        seed: of all draws.
+        clean_interval: 95 % interval of `clean` over images (`Accuracy`).
+        robust: expected accuracy of a vote on the adversarial images, in [0, 1].
+        robust_interval: 95 % interval of `robust` over images.
+        data: name of the data set.
+        images: number of images.
+        votes_per_image: number of votes on each image that the accuracies average over.
+        precision: number format of the forward passes.
+        seed: seed of all draws.
     """
 
     model: str
     vote: str
     num_samples: int
     sigma: float
-    sigma_units: str
+    sigma_normalized: float | None
     noise: str
     attack: str
     eps: float
     norm: str
-    made_on: str
-    made_at: float
-    own: bool
+    attacked_model: str
+    attacked_sigma: float
+    same_classifier: bool
     clean: float
     clean_interval: tuple[float, float]
     robust: float
@@ -117,101 +104,121 @@ class JudgedRow:
         return asdict(self)
 
 
-def judge(
+def evaluate_examples(
     model: nn.Module,
-    given: Given,
-    protocol: JudgingProtocol,
+    examples: SavedExamples,
+    protocol: SavedExamplesProtocol,
     *,
     name: str,
     out: Path | None = None,
     chunk_size: int = 250,
     on_progress: OnProgress = ignore_progress,
-) -> list[JudgedRow]:
-    """Vote afresh on adversarial images and on what they were made of.
+) -> list[SavedExamplesRow]:
+    """Evaluate a model with fresh votes on saved adversarial images and on the clean images they come from.
 
     Args:
-        model: from images to logits (N, K), on the device of the clean images.
-        given: the images.
-        protocol: how to vote.
-        name: of the model, for the rows.
-        out: a folder for the batches done, from which a killed judgement goes on; None keeps nothing.
+        model: network from images in [0, 1] to logits (N, K), on the device of the clean images.
+        examples: adversarial and clean images.
+        protocol: settings of the votes.
+        name: name of the model in the rows.
+        out: folder that stores finished batches, from which an interrupted evaluation continues; None stores nothing.
         chunk_size: rows of one forward pass.
-        on_progress: called after each batch, done now or before.
+        on_progress: called after each batch, including batches loaded from `out`.
 
     Returns:
-        The row of single draws, all of those that the votes took, and the row of the vote.
+        Two rows: accuracy of single draws (over all draws of the votes), and accuracy of the vote.
 
     Raises:
-        ArgumentError: a sigma in units that the model does not know.
-        CheckpointError: `out` holds another configuration's batches.
+        ArgumentError: sigma is given in normalized units, but the model has no `normalize` layer.
+        CheckpointError: `out` holds the batches of another configuration.
         OutputError: `out` can't be written.
     """
-    smoothed = Smoothed(
-        Fast(model, protocol.precision),
-        Protocol(noise=protocol.noise, sigma_units=protocol.sigma_units).input_noise(model, protocol.sigma),
-        vote=protocol.vote,
-        num_samples=protocol.num_samples,
-        chunk_size=chunk_size,
-        seed=protocol.seed,
+    smoothed = protocol.smoothing.smooth(
+        model, voter=Fast(model, protocol.precision), chunk_size=chunk_size, seed=protocol.seed
     )
-    around = circumstances(model, given.clean)
-    adversarial = digest({"images": given.adversarial})
-    configuration = {"protocol": "judge", "model": name, **asdict(protocol), **around, "adversarial": adversarial}
-    records = Records(out, configuration)
-    batches, total = list[Tensors](), -(-len(given.clean) // BATCH)
-    for number, batch in enumerate(given.batches(BATCH)):
-        compute = partial(_judge_batch, smoothed, *batch, protocol=protocol, key=mix(protocol.seed, number))
-        batches.append(records.once(f"batch{number:04d}", compute))
+    noise = protocol.smoothing.noise.to_json(model)
+    prints = fingerprints(model, examples.clean)
+    configuration = {
+        "protocol": "saved-examples",
+        "model": name,
+        **asdict(protocol),
+        **prints,
+        "adversarial": fingerprint({"images": examples.adversarial}),
+    }
+    resume = ResumeFolder(out, configuration)
+    batches, total = list[Tensors](), -(-len(examples.clean) // BATCH)
+    for number, batch in enumerate(examples.batches(BATCH)):
+        compute = partial(_vote_on_batch, smoothed, *batch, protocol=protocol, key=mix(protocol.seed, number))
+        batches.append(resume.compute_once(f"batch{number:04d}", compute))
         on_progress(number + 1, total)
     votes = {
-        stream: Votes.joined(
+        stream: VoteCounts.concatenated(
             [
-                Votes.from_tensors({key.removeprefix(f"{stream}-"): each for key, each in batch.items()})
+                VoteCounts.from_tensors({key.removeprefix(f"{stream}-"): counts for key, counts in batch.items()})
                 for batch in batches
             ]
         )
         for stream in STREAMS
     }
-    own = given.record["weights"] == around["weights"] and all(
-        given.record[name] == getattr(protocol, name) for name in ("noise", "sigma", "sigma_units")
+    same_classifier = examples.record["weights"] == prints["weights"] and all(
+        examples.record[key] == value for key, value in noise.items()
     )
-    return _rows(votes, given, protocol, model=name, own=own)
+    return _rows(votes, examples, protocol, noise, model=name, same_classifier=same_classifier)
 
 
-def _judge_batch(
-    smoothed: Smoothed, inputs: Tensor, made: Tensor, labels: Tensor, *, protocol: JudgingProtocol, key: int
+def _vote_on_batch(
+    smoothed: Smoothed,
+    inputs: Tensor,
+    adversarial: Tensor,
+    labels: Tensor,
+    *,
+    protocol: SavedExamplesProtocol,
+    key: int,
 ) -> Tensors:
-    """The counts of the votes on clean and on adversarial images."""
+    """Counts of the votes on clean and on adversarial images."""
     counts = Tensors()
-    for (name, stream), images in zip(STREAMS.items(), (inputs, made), strict=True):
+    for (name, stream), images in zip(STREAMS.items(), (inputs, adversarial), strict=True):
         seed = mix(key, stream)
-        votes = vote_afresh(smoothed, images, labels, protocol.votes_per_image, seed=seed, precision=protocol.precision)
+        votes = take_votes(smoothed, images, labels, protocol.votes_per_image, seed=seed, precision=protocol.precision)
         counts |= {f"{name}-{field}": values for field, values in votes.to_tensors().items()}
     return counts
 
 
-def _rows(votes: dict[str, Votes], given: Given, protocol: JudgingProtocol, **more: Any) -> list[JudgedRow]:  # noqa: ANN401 - model and own
-    """The row of single draws and that of the vote; each draw of a vote is a vote of M = 1."""
+def _rows(
+    votes: dict[str, VoteCounts],
+    examples: SavedExamples,
+    protocol: SavedExamplesProtocol,
+    noise: dict[str, Any],
+    *,
+    model: str,
+    same_classifier: bool,
+) -> list[SavedExamplesRow]:
+    """The row of single draws (each draw of a vote is a vote of M = 1) and the row of the vote."""
     common = {
-        **more,
-        **{field: given.record[field] for field in ("attack", "eps", "norm")},
-        "made_on": given.record["model"],
-        "made_at": given.record["sigma"],
-        "data": given.clean.name,
-        "images": len(given.clean),
+        "model": model,
+        "same_classifier": same_classifier,
+        **noise,
+        "seed": protocol.seed,
+        "precision": protocol.precision,
+        **{field: examples.record[field] for field in ("attack", "eps", "norm")},
+        "attacked_model": examples.record["model"],
+        "attacked_sigma": examples.record["sigma"],
+        "data": examples.clean.name,
+        "images": len(examples.clean),
     }
-    as_voted = asdict(protocol)
-    draws = protocol.votes_per_image * protocol.num_samples
-    singly = {**as_voted, "vote": "prediction", "num_samples": 1, "votes_per_image": draws}
-    one_draw = {stream: seen.right_draws.double() / seen.draws for stream, seen in votes.items()}
-    vote = {stream: seen.shares for stream, seen in votes.items()}
+    smoothing, repeats = protocol.smoothing, protocol.votes_per_image
+    vote = {"vote": smoothing.vote, "num_samples": smoothing.num_samples, "votes_per_image": repeats}
+    single_draw = {"vote": "prediction", "num_samples": 1, "votes_per_image": repeats * smoothing.num_samples}
+    draw_shares = {stream: counts.right_draws.double() / counts.draws for stream, counts in votes.items()}
+    vote_shares = {stream: counts.shares for stream, counts in votes.items()}
     return [
-        JudgedRow(**common, **setting, **_accuracies(shares))
-        for setting, shares in ((singly, one_draw), (as_voted, vote))
+        SavedExamplesRow(**common, **setting, **_accuracies(shares))
+        for setting, shares in ((single_draw, draw_shares), (vote, vote_shares))
     ]
 
 
 def _accuracies(shares: dict[str, Tensor]) -> dict[str, Any]:
-    found = {name: Accuracy.of_shares([values]) for name, values in shares.items()}
-    means = {name: accuracy.mean for name, accuracy in found.items()}
-    return means | {f"{name}_interval": accuracy.interval for name, accuracy in found.items()}
+    """Means and intervals, as fields of a row."""
+    accuracies = {name: Accuracy.of_shares([values]) for name, values in shares.items()}
+    means = {name: accuracy.mean for name, accuracy in accuracies.items()}
+    return means | {f"{name}_interval": accuracy.interval for name, accuracy in accuracies.items()}

@@ -1,1 +1,1 @@
-"""Accuracy at every sigma, vote and M, with tests of where it peaks."""
+"""Accuracy at every sigma, vote and M, with significance tests of the best setting."""

@@ -1,6 +1,6 @@
-"""Accuracy at every sigma, vote and M: one attack and one set of draws for each sigma, whatever the votes and Ms.
+"""Accuracy at every sigma, vote and M: each sigma takes one attack and one set of draws, shared by all votes and Ms.
 
-Outcomes are kept image by image, so that settings can be compared on the same images and the same noise (`peaks.py`).
+Outcomes are kept for each image, so that `peaks.py` can compare settings on the same images and noise.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,25 +15,26 @@ from torch import Tensor, nn
 from smoothed.data.images import Images
 from smoothed.errors import ArgumentError
 from smoothed.evaluation.correctness import OnProgress, Setting, ignore_progress, measure_outcomes
-from smoothed.evaluation.paper_protocol.evaluate import Protocol
-from smoothed.evaluation.resume import records_of_all
-from smoothed.evaluation.worst_case.rows import Accuracy
-from smoothed.utils.distributed import ALONE, Processes
+from smoothed.evaluation.paper_protocol.evaluate import PaperProtocol
+from smoothed.evaluation.results import Accuracy
+from smoothed.evaluation.resume import open_resume_folder
+from smoothed.smoothing.config import NoiseConfig
+from smoothed.utils.distributed import SINGLE_PROCESS, Processes
 
 NO_ATTACK = "none"
-"""The attack of a protocol that measures clean images only."""
+"""Attack name of a protocol that evaluates clean images only."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """The accuracy of one sigma, vote and M.
+    """Accuracy at one sigma, vote and M.
 
     Attributes:
-        sigma: deviation of the input noise.
-        vote: the vote's name.
-        num_samples: draws of an image, M.
-        clean: on clean images.
-        robust: under attack; None where there was none.
+        sigma: standard deviation of the input noise, in pixel units of [0, 1].
+        vote: name of the vote.
+        num_samples: number of draws per image (M).
+        clean: accuracy on clean images.
+        robust: accuracy under attack; None without an attack.
     """
 
     sigma: float
@@ -43,55 +44,58 @@ class Cell:
     robust: Accuracy | None
 
     @property
-    def judged(self) -> Accuracy:
-        """What settings are judged by: the accuracy under attack, where there was one."""
+    def criterion(self) -> Accuracy:
+        """The accuracy by which settings are compared: robust accuracy, or clean accuracy without an attack."""
         return self.robust or self.clean
 
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """What a sweep found.
+    """Result of a sweep.
 
     Attributes:
         model: name or path of the checkpoint.
-        data: name of the images.
-        setting: what all cells have in common, under the names of `Row`.
-        sigmas: in ascending order.
-        votes: by name.
-        num_samples: every M, in ascending order.
-        right: whether each image was right; the kinds are clean and, with an attack, attacked.
+        data: name of the data set.
+        setting: settings that all cells share, under the field names of `Row`.
+        sigmas: standard deviations of the input noise in pixel units of [0, 1], ascending; means over channels.
+        sigmas_normalized: the same deviations in the paper's unit; None if the model has no `normalize` layer.
+        votes: names of the votes.
+        num_samples: numbers of draws per image (M), ascending.
+        right: whether each image was classified correctly. The first axis holds clean images and, with an attack,
+            attacked images.
     """
 
     model: str
     data: str
     setting: Mapping[str, Any]
     sigmas: tuple[float, ...]
+    sigmas_normalized: tuple[float, ...] | None
     votes: tuple[str, ...]
     num_samples: tuple[int, ...]
     right: Bool[Tensor, "kinds sigmas votes ms runs images"]
 
     @property
     def attacked(self) -> bool:
-        """Whether there was an attack."""
+        """Whether the sweep includes an attack."""
         return len(self.right) > 1
 
     @property
     def runs(self) -> int:
-        """How often all was measured."""
+        """Number of repetitions."""
         return self.right.shape[-2]
 
     @property
     def images(self) -> int:
-        """How many images there are."""
+        """Number of images."""
         return self.right.shape[-1]
 
     @property
-    def judged(self) -> Bool[Tensor, "sigmas votes ms runs images"]:
-        """What settings are judged by: whether attacked images were right, where there was an attack."""
+    def criterion(self) -> Bool[Tensor, "sigmas votes ms runs images"]:
+        """The outcomes by which settings are compared: on attacked images, or on clean images without an attack."""
         return self.right[-1]
 
     def cells(self) -> list[Cell]:
-        """All cells, by vote, M and sigma."""
+        """All cells, ordered by vote, then M, then sigma."""
         return [
             Cell(sigma, vote, count, self._accuracy(0, i, j, k), self._accuracy(1, i, j, k) if self.attacked else None)
             for j, vote in enumerate(self.votes)
@@ -99,65 +103,81 @@ class Sweep:
             for i, sigma in enumerate(self.sigmas)
         ]
 
+    def normalized(self, sigma: float) -> float | None:
+        """Convert one of `sigmas` to the paper's unit; None if the model has no `normalize` layer."""
+        return None if self.sigmas_normalized is None else self.sigmas_normalized[self.sigmas.index(sigma)]
+
     def _accuracy(self, kind: int, sigma: int, vote: int, count: int) -> Accuracy:
         return Accuracy.of_shares(list(self.right[kind, sigma, vote, count]))
 
     def row(self, cell: Cell) -> dict[str, Any]:
-        """A cell as JSON values, under the names of `Row`; what an attack has is None where there was none."""
+        """A cell as JSON values, under the field names of `Row`; without an attack, the attack's fields are None."""
         numbers: dict[str, Any] = {}
         for name, accuracy in (("clean", cell.clean), ("robust", cell.robust)):
             numbers[name] = accuracy and accuracy.mean
             numbers[f"{name}_interval"] = accuracy and accuracy.interval
             numbers[f"{name}_std"] = accuracy and accuracy.std
-        place = {"vote": cell.vote, "num_samples": cell.num_samples, "sigma": cell.sigma}
-        return {"model": self.model, **place, **self.setting, **numbers, "images": self.images, "runs": self.runs}
+        coordinates = {
+            "vote": cell.vote,
+            "num_samples": cell.num_samples,
+            "sigma": cell.sigma,
+            "sigma_normalized": self.normalized(cell.sigma),
+        }
+        sizes = {"images": self.images, "runs": self.runs}
+        return {"model": self.model, **coordinates, **self.setting, **numbers, **sizes}
 
 
 def sweep(
     model: nn.Module,
     data: Images,
-    protocol: Protocol,
+    protocol: PaperProtocol,
     *,
-    sigmas: Sequence[float],
+    noises: Sequence[NoiseConfig],
     name: str,
     sources: Mapping[str, nn.Module] | None = None,
     out: Path | None = None,
     chunk_size: int = 250,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
     on_progress: OnProgress = ignore_progress,
 ) -> Sweep:
-    """Clean and attacked accuracy of `model` at each sigma, vote and M, as `evaluate` measures it.
+    """Clean and robust accuracy of `model` at each sigma, vote and M, measured as by `evaluate`.
 
-    Each sigma is attacked as it votes: the attacker sees its noise. A sigma costs its attack, and the draws of the
-    largest M on clean and on attacked images, or fewer where votes are settled before.
+    The attack on each sigma sees the noise of that sigma. The cost per sigma is one attack, plus the draws of the
+    largest M on clean and on attacked images, or fewer if votes are decided earlier.
 
     Args:
-        model: from images to logits (N, K), on the data's device.
-        data: the images to measure on.
-        protocol: how; its attack may also be `none`.
-        sigmas: deviations of the input noise, in the protocol's units, each once.
-        name: of the model.
-        sources: what a transfer attack starts from, by name; on the data's device.
-        out: a folder for the batches done, from which a killed sweep goes on; None keeps nothing.
+        model: network from images in [0, 1] to logits (N, K), on the device of the data.
+        data: images to evaluate.
+        protocol: attack, votes, Ms and runs; the attack may also be `none`.
+        noises: input noises of one distribution, with distinct deviations.
+        name: name of the model in the result.
+        sources: source networks of a transfer attack by name, on the device of the data.
+        out: folder that stores finished batches, from which an interrupted sweep continues; None stores nothing.
         chunk_size: rows of one forward pass of the vote.
-        processes: those that share the batches, as `evaluate` has them. All of them get the sweep.
-        on_progress: called after each batch of this process, with their total.
+        processes: processes that share the batches, as in `evaluate`; each of them gets the result.
+        on_progress: called after each batch with the finished batches of this process and their total.
 
     Raises:
-        ArgumentError: a setting that makes no sense.
-        CheckpointError: `out` holds another configuration's batches.
+        ArgumentError: no noises, repeated ones, several distributions, or an unknown attack.
+        CheckpointError: `out` holds the batches of another configuration.
         OutputError: `out` can't be written.
-        ProcessError: another process is gone.
+        ProcessError: another process has ended.
     """
-    if not sigmas or len(set(sigmas)) != len(sigmas):
-        raise ArgumentError("sigmas", "each value once, and at least one", list(sigmas))
+    if not noises or len(set(noises)) != len(noises):
+        sigmas = [noise.sigma_normalized if noise.sigma is None else noise.sigma for noise in noises]
+        raise ArgumentError("sigma", "at least one value and no repeated ones", sigmas)
+    laws = sorted({noise.law for noise in noises})
+    if len(laws) > 1:
+        raise ArgumentError("noise", "one distribution for all values of sigma", ", ".join(laws))
     sources = sources or {}
-    attack = None if protocol.attack == NO_ATTACK else protocol.settled_attack(tuple(sources.values()))
-    sigmas, counts = tuple(sorted(sigmas)), tuple(sorted(protocol.num_samples))
+    attack = None if protocol.attack == NO_ATTACK else protocol.build_attack(tuple(sources.values()))
+    ascending = sorted(((noise.to_json(model), noise) for noise in noises), key=lambda pair: pair[0]["sigma"])
+    noises, counts = [noise for _, noise in ascending], tuple(sorted(protocol.num_samples))
     votes = {vote: vote for vote in protocol.votes}
-    settings = [Setting(protocol.input_noise(model, sigma), votes, counts) for sigma in sigmas]
-    configuration = {"protocol": "sweep", "model": name, **asdict(protocol), "num_samples": counts, "sigmas": sigmas}
-    records = records_of_all(processes, out, configuration, model, data, sources=sources)
+    settings = [Setting(noise.for_model(model), votes, counts) for noise in noises]
+    options = {**asdict(protocol), "num_samples": counts, "noises": list(map(asdict, noises))}
+    configuration = {"protocol": "sweep", "model": name, **options}
+    resume = open_resume_folder(processes, out, configuration, model, data, sources=sources)
     outcomes = measure_outcomes(
         model,
         data,
@@ -166,19 +186,30 @@ def sweep(
         runs=protocol.runs,
         seed=protocol.seed,
         precision=protocol.precision,
-        records=records,
+        resume=resume,
         chunk_size=chunk_size,
         processes=processes,
         on_progress=on_progress,
     )
-    setting = {**_setting(protocol), "sources": tuple(sources)}
-    return Sweep(name, data.name, setting, sigmas, protocol.votes, counts, torch.stack(outcomes, 1))
+    setting = {"noise": noises[0].law, **_setting(protocol), "sources": tuple(sources)}
+    sigmas = tuple(fields["sigma"] for fields, _ in ascending)
+    normalized = tuple(fields["sigma_normalized"] for fields, _ in ascending)
+    return Sweep(
+        name,
+        data.name,
+        setting,
+        sigmas,
+        None if None in normalized else normalized,
+        protocol.votes,
+        counts,
+        torch.stack(outcomes, 1),
+    )
 
 
-def _setting(protocol: Protocol) -> dict[str, Any]:
-    """What all cells have in common; without an attack, what it would have is None."""
+def _setting(protocol: PaperProtocol) -> dict[str, Any]:
+    """The settings that all cells share; without an attack, the attack's settings are None."""
     if protocol.attack != NO_ATTACK:
         return protocol.setting()
     common = replace(protocol, attack="pgd").setting()
-    of_attack = ("steps", "attack_samples", "eps", "norm", "max_queries", "sees")
-    return {**common, **dict.fromkeys(of_attack), "attack": NO_ATTACK}
+    attack_fields = ("steps", "eot_samples", "eps", "norm", "max_queries", "sees")
+    return {**common, **dict.fromkeys(attack_fields), "attack": NO_ATTACK}

@@ -1,1 +1,1 @@
-"""The accuracy that the worst of many adaptive attacks leaves."""
+"""Worst-case evaluation: accuracy under the strongest of many adaptive attacks on each image."""

@@ -1,11 +1,12 @@
-"""All attacks on one batch: each tries the images that still stand, and fresh votes, not the attack's, judge.
+"""Run all attacks on one batch, and keep the worst adversarial example of each image.
 
-- A candidate is judged by votes that are independent of the draws that made it.
-- For each image the worst candidate so far is kept: the lowest share of right votes, and of single draws among equals.
-- An image of whose worst example no vote is right is broken, and not attacked again. (With 20 votes, the probability
-  of a right one is then below 14 %, at 95 % confidence.)
-- The worst of several noisy estimates flatters the attack. So the final numbers are from other votes, taken on the
-  examples that were kept: these have no part in the choice, and are unbiased for the examples chosen.
+- Each attack's example is scored by selection votes, whose draws are independent of the draws that the attack saw.
+- For each image the worst example so far is kept: the one with the smallest share of right votes; ties compare the
+  shares of right single draws.
+- An image is broken once no selection vote on its worst example is right; later attacks skip it. (With 20 votes, the
+  probability of a right vote is then below 14 % at 95 % confidence.)
+- The minimum of several noisy estimates is biased towards low accuracy. The final accuracies therefore come from
+  separate votes on the kept examples, which are unbiased for these examples.
 """
 
 from collections.abc import Callable
@@ -16,134 +17,136 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from smoothed.evaluation.attacking import attack_draws
-from smoothed.evaluation.fresh_votes import Votes, vote_afresh
+from smoothed.evaluation.correctness import attack_noisy_classifier
+from smoothed.evaluation.fresh_votes import VoteCounts, take_votes
 from smoothed.evaluation.resume import Tensors
-from smoothed.evaluation.worst_case.cost import attack_cost, votes_cost
-from smoothed.evaluation.worst_case.protocol import StrongProtocol
+from smoothed.evaluation.streams import WorstCaseBatchStream
+from smoothed.evaluation.worst_case.protocol import WorstCaseProtocol
 from smoothed.evaluation.worst_case.rows import CLEAN, WORST
-from smoothed.evaluation.worst_case.suite import Cost, SuiteAttack
+from smoothed.evaluation.worst_case.suite import Cost, SuiteAttack, attack_cost, votes_cost
 from smoothed.injection import noiseless
 from smoothed.rng.seeds import mix
 from smoothed.smoothing.classifier import Smoothed
 
-# Which stream of randomness a key belongs to: what makes an example never judges it.
-ATTACK, SELECTION, CLEAN_VOTES, FINAL_VOTES = range(4)
-
-Once = Callable[[str, Callable[[], Tensors]], Tensors]
-"""Gives a step's tensors by its name, computed now or before."""
+ComputeOnce = Callable[[str, Callable[[], Tensors]], Tensors]
+"""Loads the tensors of a step by its name, or computes and stores them (`ResumeFolder.compute_once`)."""
 
 
 @dataclass(frozen=True, eq=False)
-class Defence:
-    """What is attacked.
+class AttackTarget:
+    """The classifier to attack.
 
     Attributes:
-        smoothed: the classifier, with its vote.
-        attacked: the network of its draws, as attacks see it: the same function, or a faster form of it.
-        silent: whether all noise is off, so that all votes are the same.
-        protocol: how votes are taken.
+        smoothed: smoothed classifier that votes.
+        attacked: network that attacks see: the network of `smoothed`, or a faster equivalent of it.
+        noise_off: whether all noise is off; all votes on an image are then equal.
+        protocol: settings of the votes.
     """
 
     smoothed: Smoothed
     attacked: nn.Module
-    silent: bool
-    protocol: StrongProtocol
+    noise_off: bool
+    protocol: WorstCaseProtocol
 
-    def vote(self, images: Tensor, labels: Tensor, count: int, seed: int) -> Votes:
-        """`count` fresh votes on each image; of those that are all the same, one is taken."""
-        taken = 1 if self.silent else count
-        with noiseless(self.smoothed.model) if self.silent else nullcontext():
-            votes = vote_afresh(
+    def vote(self, images: Tensor, labels: Tensor, count: int, seed: int) -> VoteCounts:
+        """Take `count` fresh votes on each image; without noise, one vote is taken and multiplied."""
+        taken = 1 if self.noise_off else count
+        with noiseless(self.smoothed.model) if self.noise_off else nullcontext():
+            votes = take_votes(
                 self.smoothed,
                 images,
                 labels,
                 taken,
                 seed=seed,
-                alpha=None if self.silent else self.protocol.alpha,
+                alpha=None if self.noise_off else self.protocol.alpha,
                 precision=self.protocol.precision,
             )
         return votes.times(count // taken)
 
-    def attempt(
+    def run_attack(
         self, entry: SuiteAttack, inputs: Tensor, labels: Tensor, *, seed: int, place: int = 0
-    ) -> tuple[Tensor, Votes]:
-        """What an attack makes of the inputs, and fresh votes on it; `place` is the attack's number in its suite.
+    ) -> tuple[Tensor, VoteCounts]:
+        """Run one attack and take selection votes on its examples; `place` is the attack's index in the suite.
 
-        Pixels that it leaves without a number are those of the inputs.
+        Pixels that are not finite after the attack are reset to those of the inputs.
+
+        Returns:
+            The adversarial examples, of the shape of `inputs`, and the votes on them.
         """
-        silent = self.silent or entry.source == "mean"
-        noise = None if silent else self.smoothed.one_draw.noise
-        with noiseless(self.attacked) if silent else nullcontext():
-            key = mix(seed, ATTACK, place)
-            candidates = attack_draws(self.attacked, noise, entry.attack, inputs, labels, seed=key)
+        noise_off = self.noise_off or entry.source == "mean"
+        noise = None if noise_off else self.smoothed.noisy_classifier.noise
+        with noiseless(self.attacked) if noise_off else nullcontext():
+            key = mix(seed, WorstCaseBatchStream.ATTACK, place)
+            candidates = attack_noisy_classifier(self.attacked, noise, entry.attack, inputs, labels, seed=key)
         candidates = torch.where(candidates.isfinite(), candidates, inputs)
-        return candidates, self.vote(candidates, labels, self.protocol.selection_votes, mix(seed, SELECTION, place))
+        return candidates, self.vote(
+            candidates, labels, self.protocol.selection_votes, mix(seed, WorstCaseBatchStream.SELECTION_VOTES, place)
+        )
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
-    """A batch after all attacks.
+class BatchResult:
+    """Result of all attacks on a batch.
 
     Attributes:
-        votes: on all images, by the attack's name, `none` and `worst case` among them.
-        attacked: how many images each attack was tried on; all of them under those two names.
+        votes: votes on all images by the name of the attack, including `none` (clean images) and `worst case`.
+        attacked: number of images that each attack was tried on; all images for `none` and `worst case`.
     """
 
-    votes: dict[str, Votes]
+    votes: dict[str, VoteCounts]
     attacked: dict[str, int]
 
 
 def attack_batch(
-    defence: Defence,
+    target: AttackTarget,
     suite: list[SuiteAttack],
     inputs: Tensor,
     labels: Tensor,
     *,
     seed: int,
-    once: Once,
+    compute_once: ComputeOnce,
     on_step: Callable[[Cost], None] = lambda _: None,
-) -> Outcome:
-    """Run the suite on a batch.
+) -> BatchResult:
+    """Run all attacks of a suite on a batch.
 
     Args:
-        defence: what is attacked.
-        suite: the attacks, in their order, each name once.
+        target: classifier to attack.
+        suite: attacks in the order in which they run, with distinct names.
         inputs: images in [0, 1], (N, C, H, W).
-        labels: true classes (N,).
-        seed: of everything random.
-        once: computes a step, or finds it.
-        on_step: called after each step with its cost for an image, had it been tried on all.
+        labels: true classes, (N,) int64.
+        seed: seed of all randomness.
+        compute_once: function that loads or computes a step.
+        on_step: called after each step with its upper bound of the cost per image.
     """
-    final_votes = defence.protocol.final_votes
+    final_votes = target.protocol.final_votes
 
-    def vote(name: str, images: Tensor, stream: int) -> Votes:
-        compute = partial(defence.vote, images, labels, final_votes, mix(seed, stream))
-        votes = Votes.from_tensors(once(name, lambda: compute().to_tensors()))
-        on_step(votes_cost(defence.protocol, random=not defence.silent))
+    def vote(name: str, images: Tensor, stream: int) -> VoteCounts:
+        compute = partial(target.vote, images, labels, final_votes, mix(seed, stream))
+        votes = VoteCounts.from_tensors(compute_once(name, lambda: compute().to_tensors()))
+        on_step(votes_cost(target.protocol, random=not target.noise_off))
         return votes
 
-    standing = clean = vote("clean", inputs, CLEAN_VOTES)
-    worst, tried = inputs.clone(), dict[str, tuple[Tensor, Votes]]()
+    worst_votes = clean = vote("clean", inputs, WorstCaseBatchStream.CLEAN_VOTES)
+    worst, results = inputs.clone(), dict[str, tuple[Tensor, VoteCounts]]()
     for place, entry in enumerate(suite):
-        rows = standing.right.nonzero()[:, 0]
-        votes = standing.at(rows)
+        rows = worst_votes.right.nonzero()[:, 0]  # images that are not yet broken
+        votes = worst_votes.at(rows)
         if len(rows):
-            attempt = partial(defence.attempt, entry, inputs[rows], labels[rows], seed=seed, place=place)
-            step = once(entry.name, partial(_what_is_worse, attempt, votes))
-            votes, worse = Votes.from_tensors(step), step["worse"]
+            run_attack = partial(target.run_attack, entry, inputs[rows], labels[rows], seed=seed, place=place)
+            step = compute_once(entry.name, partial(_attack_and_compare, run_attack, votes))
+            votes, worse = VoteCounts.from_tensors(step), step["worse"]
             worst[rows[worse]] = step["examples"].to(worst)
-            standing = standing.replaced(rows[worse], votes.at(worse))
-        tried[entry.name] = rows, votes
-        on_step(attack_cost(defence.protocol, entry, random=not defence.silent))
-    final = vote("final", worst, FINAL_VOTES)
-    own = {name: final.replaced(rows, votes) for name, (rows, votes) in tried.items()}
-    attacked = {name: len(rows) for name, (rows, _) in tried.items()}
-    return Outcome({CLEAN: clean, **own, WORST: final}, {CLEAN: len(inputs), **attacked, WORST: len(inputs)})
+            worst_votes = worst_votes.replaced(rows[worse], votes.at(worse))
+        results[entry.name] = rows, votes
+        on_step(attack_cost(target.protocol, entry, random=not target.noise_off))
+    final = vote("final", worst, WorstCaseBatchStream.FINAL_VOTES)
+    by_attack = {name: final.replaced(rows, votes) for name, (rows, votes) in results.items()}
+    attacked = {name: len(rows) for name, (rows, _) in results.items()}
+    return BatchResult({CLEAN: clean, **by_attack, WORST: final}, {CLEAN: len(inputs), **attacked, WORST: len(inputs)})
 
 
-def _what_is_worse(attempt: Callable[[], tuple[Tensor, Votes]], standing: Votes) -> Tensors:
-    """The votes on the candidates of an attack, and those candidates that are worse than what is `standing`."""
-    candidates, votes = attempt()
-    worse = votes.worse_than(standing)
+def _attack_and_compare(run_attack: Callable[[], tuple[Tensor, VoteCounts]], worst_votes: VoteCounts) -> Tensors:
+    """Votes on the examples of an attack, and those examples that are worse than the worst ones so far."""
+    candidates, votes = run_attack()
+    worse = votes.worse_than(worst_votes)
     return {**votes.to_tensors(), "worse": worse, "examples": candidates[worse.to(candidates.device)]}

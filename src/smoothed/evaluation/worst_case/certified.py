@@ -1,8 +1,8 @@
-"""Certified accuracy beside what the strong protocol's attacks left: of the same vote, on the same images.
+"""Certified accuracy of the classifier of a worst-case evaluation, on the same images.
 
-An attack bounds the accuracy in its ball from above, a certificate from below. The L-inf ball of eps lies in the L2
-ball of eps * sqrt(d), whose surface its corners touch: what is certified there withstands every attack of the
-protocol. The L2 ball of radius eps lies in the L-inf ball, so that more may be certified there than attacks leave.
+Attacks bound the accuracy within their ball from above, certificates from below. The L-inf ball of radius eps lies
+inside the L2 ball of radius eps * sqrt(d): an image certified at that radius withstands every attack of the protocol.
+The L2 ball of radius eps lies inside the L-inf ball, so certified accuracy at eps may exceed accuracy under attack.
 """
 
 import math
@@ -14,91 +14,98 @@ from smoothed.data.images import Images
 from smoothed.errors import ArgumentError
 from smoothed.evaluation.certified import CertificationProtocol, CertifiedRow, evaluate_certified
 from smoothed.evaluation.correctness import OnProgress, ignore_progress
-from smoothed.evaluation.paper_protocol.evaluate import Protocol
-from smoothed.evaluation.worst_case.protocol import StrongProtocol
+from smoothed.evaluation.worst_case.protocol import WorstCaseProtocol
 from smoothed.smoothing.certification import certifiable_sigma
-from smoothed.smoothing.classifier import Smoothed
-from smoothed.utils.distributed import ALONE, Processes
+from smoothed.utils.distributed import SINGLE_PROCESS, Processes
 
-# A radius that papers on certificates report, whatever eps is.
+# An L2 radius that is reported for every eps, for comparison with papers on certification.
 COMMON_RADIUS = 0.1
 
 FOLDER = "certified"
 
 
-def certification_of(
-    model: nn.Module, data: Images, protocol: StrongProtocol, *, selection_samples: int = 100, num_samples: int = 1000
+def certification_protocol(
+    model: nn.Module,
+    data: Images,
+    protocol: WorstCaseProtocol,
+    *,
+    selection_samples: int = 100,
+    num_samples: int = 1000,
 ) -> CertificationProtocol:
-    """How to certify the classifier that `protocol` attacks; refuses before any work what can't be certified.
+    """Settings that certify the classifier of a worst-case evaluation; raises if it can't be certified.
 
     Args:
-        model: from images to logits (N, K), on the data's device.
-        data: the images to measure on.
-        protocol: of the attacks. Its alpha is the certificate's, if it has one.
-        selection_samples: draws that choose a class, n0.
-        num_samples: draws that bound its probability, n. The certificate is of the vote of infinitely many draws, and
-            not of the protocol's M.
+        model: network from images in [0, 1] to logits (N, K), on the device of the data.
+        data: images to evaluate.
+        protocol: settings of the attacks; the certificate uses their alpha, if there is one.
+        selection_samples: draws per image that choose the class (n0).
+        num_samples: draws per image that bound the probability of that class (n). The certificate holds for the vote of
+            infinitely many draws, not for the vote of the protocol's M.
 
     Returns:
-        Settings with the L2 radii 0, eps, 0.1 and eps * sqrt(d), ascending and each once, in pixel units of [0, 1].
+        Settings with the L2 radii 0, eps, 0.1 and eps * sqrt(d), ascending and without repeated ones, in pixel units of
+        [0, 1].
 
     Raises:
-        ArgumentError: another vote than the prediction vote, or input noise that is not Gaussian or of deviation 0.
+        ArgumentError: another vote than the prediction vote, or input noise that is not Gaussian or has deviation 0.
     """
-    if protocol.vote != "prediction":
-        raise ArgumentError("vote", "the prediction vote, which alone is certified", f"the {protocol.vote} vote")
-    noise = Protocol(noise=protocol.noise, sigma_units=protocol.sigma_units).input_noise(model, protocol.sigma)
-    certifiable_sigma(Smoothed(model, noise))
+    if protocol.smoothing.vote != "prediction":
+        raise ArgumentError(
+            "vote", "prediction, the only vote that can be certified", f"the {protocol.smoothing.vote} vote"
+        )
+    certifiable_sigma(protocol.smoothing.smooth(model))
     pixels, _ = next(iter(data.batches(1)))
-    covering = protocol.eps * math.sqrt(pixels[0].numel())
+    covering_radius = protocol.eps * math.sqrt(pixels[0].numel())
     settings = {} if protocol.alpha is None else {"alpha": protocol.alpha}
     return CertificationProtocol(
-        radii=tuple(sorted({0.0, protocol.eps, COMMON_RADIUS, covering})),
+        radii=tuple(sorted({0.0, protocol.eps, COMMON_RADIUS, covering_radius})),
         selection_samples=selection_samples,
         num_samples=num_samples,
-        sigma_units=protocol.sigma_units,
         seed=protocol.seed,
         precision=protocol.precision,
         **settings,
     )
 
 
-def certify_strong(
+def certify_worst_case(
     model: nn.Module,
     data: Images,
-    protocol: StrongProtocol,
+    protocol: WorstCaseProtocol,
     certification: CertificationProtocol,
     *,
     name: str,
     out: Path | None = None,
     chunk_size: int = 250,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
     on_progress: OnProgress = ignore_progress,
 ) -> list[CertifiedRow]:
-    """A row of certified accuracy for each radius.
+    """Certify the classifier of a worst-case evaluation.
 
     Args:
-        model: as attacked.
-        data: likewise.
-        protocol: likewise.
-        certification: of `certification_of`.
-        name: of the model, for the rows.
-        out: the folder of the attacks' steps, in which the counts have one of their own; None keeps nothing.
+        model: attacked network, from images in [0, 1] to logits (N, K), on the device of the data.
+        data: images of the worst-case evaluation.
+        protocol: settings of the worst-case evaluation.
+        certification: settings from `certification_protocol`.
+        name: name of the model in the rows.
+        out: folder of the worst-case evaluation; counts are stored in its subfolder `certified`. None stores nothing.
         chunk_size: rows of one forward pass.
-        processes: those that share the batches. All of them get the rows.
-        on_progress: as in `evaluate_certified`.
+        processes: processes that share the batches; each of them gets all rows.
+        on_progress: called with the finished draws of this process and their total, as in `evaluate_certified`.
+
+    Returns:
+        One row for each radius.
 
     Raises:
-        ArgumentError: as `evaluate_certified`, as are the others.
-        CheckpointError: `out` holds another configuration's counts.
+        ArgumentError: the noise can't be certified, such as a sigma of 0.
+        CheckpointError: `out` holds the counts of another configuration.
         OutputError: `out` can't be written.
-        ProcessError: another process is gone.
+        ProcessError: another process has ended.
     """
     return evaluate_certified(
         model,
         data,
         certification,
-        sigmas=[protocol.sigma],
+        noises=[protocol.smoothing.noise],
         name=name,
         out=None if out is None else out / FOLDER,
         chunk_size=chunk_size,

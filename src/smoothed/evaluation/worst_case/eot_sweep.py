@@ -1,43 +1,38 @@
-"""How many draws a gradient needs: the same attack over more and more of them, until it breaks no more images.
+"""Sweep over the draws averaged for each gradient: repeat one attack with more draws until they gain nothing.
 
-After each number of draws E, fresh votes say what share of them is right on each image. The gain of E over the number
-before is the mean over images of the paired differences of these shares, with the interval of that mean: 1.96 of its
-standard errors to each side, which cover the votes' own spread, too. The sweep is flat, and stops, at the first E whose
-gain is not above 0 by its interval. It takes the E that left the lowest accuracy, the larger one of equals. Where it
-never gets flat, the attacks of the suite are weaker than they could be, and the last row says so.
+After the attack with each number of draws E, fresh votes estimate the probability of a right vote on each image. The
+gain of E is the mean over images of the decrease since the previous E; its 95 % interval is the normal approximation
+for paired differences. The sweep stops as flat at the first E whose interval reaches 0. The suite uses the E with the
+lowest accuracy (the larger one of equals). If the sweep never becomes flat, stronger attacks are possible with more
+draws, and the last row reports it.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
-from smoothed.evaluation.fresh_votes import Votes
-from smoothed.evaluation.worst_case.rows import Accuracy
-from smoothed.utils.intervals import mean_and_deviation
-
-# The standard errors that a 95 % interval of a mean extends to each side.
-Z = 1.96
+from smoothed.evaluation.fresh_votes import VoteCounts
+from smoothed.evaluation.results import Accuracy, paired_gain
 
 
 @dataclass(frozen=True)
-class SweepRow:
-    """What PGD on the expected cross-entropy over one number of draws leaves of the accuracy.
+class EOTSweepRow:
+    """Accuracy under PGD on the expected cross-entropy, at one number of draws per gradient.
 
     Attributes:
-        attack_samples: draws for each gradient, E.
-        robust: expected accuracy of a vote on fresh draws.
-        gain: by how much that is lower than with the E before; None in the first row.
-        gain_interval: its 95 % interval over images, paired.
-        flat: whether the interval reaches down to 0, which stops the sweep.
-        chosen: whether the suite takes this E.
-        images: how many.
-        votes: fresh votes on each.
+        eot_samples: draws averaged for each gradient (E).
+        robust: expected accuracy of a vote with fresh draws.
+        gain: decrease of the accuracy since the previous E; None in the first row.
+        gain_interval: 95 % interval of `gain`, for paired differences over images; None in the first row.
+        flat: whether the interval of the gain reaches 0, which stops the sweep.
+        chosen: whether the suite uses this E.
+        images: number of images.
+        votes: number of fresh votes on each image.
     """
 
-    attack_samples: int
+    eot_samples: int
     robust: Accuracy
     gain: float | None
     gain_interval: tuple[float, float] | None
@@ -51,25 +46,25 @@ class SweepRow:
         return asdict(self)
 
 
-def sweep_draws(measure: Callable[[int], Votes], draws: Sequence[int]) -> list[SweepRow]:
-    """Attack with each number of draws in turn until more of them change nothing.
+def sweep_eot_samples(measure: Callable[[int], VoteCounts], draws: Sequence[int]) -> list[EOTSweepRow]:
+    """Attack with increasing numbers of draws per gradient until more draws gain nothing.
 
     Args:
-        measure: from a number of draws to the fresh votes on each image after that attack.
-        draws: the numbers, ascending.
+        measure: function from a number of draws to the fresh votes on each image after the attack with that number.
+        draws: numbers of draws, ascending.
 
     Returns:
-        A row for each that was tried; one of them is `chosen`.
+        A row for each number that was tried; exactly one of them is `chosen`.
     """
-    rows = list[SweepRow]()
-    before: Tensor | None = None
-    for number in draws:
-        votes = measure(number)
+    rows = list[EOTSweepRow]()
+    previous: Tensor | None = None
+    for eot_samples in draws:
+        votes = measure(eot_samples)
         shares = votes.shares
-        gain = None if before is None else paired_gain(before, shares)
+        gain = None if previous is None else paired_gain(previous, shares)
         rows.append(
-            SweepRow(
-                attack_samples=number,
+            EOTSweepRow(
+                eot_samples=eot_samples,
                 robust=Accuracy.of_shares([shares]),
                 gain=None if gain is None else gain[0],
                 gain_interval=None if gain is None else gain[1],
@@ -79,20 +74,13 @@ def sweep_draws(measure: Callable[[int], Votes], draws: Sequence[int]) -> list[S
                 votes=int(votes.count.min()),
             )
         )
-        before = shares
+        previous = shares
         if rows[-1].flat:
             break
-    best = min(rows, key=lambda row: (row.robust.mean, -row.attack_samples))
+    best = min(rows, key=lambda row: (row.robust.mean, -row.eot_samples))
     return [replace(row, chosen=row is best) for row in rows]
 
 
-def chosen_draws(rows: Sequence[SweepRow]) -> int:
-    """The number of draws that the sweep takes."""
-    return next(row.attack_samples for row in rows if row.chosen)
-
-
-def paired_gain(before: Tensor, after: Tensor) -> tuple[float, tuple[float, float]]:
-    """The mean of `before - after`, (N,) each, and its 95 % interval, by the normal approximation."""
-    mean, deviation = mean_and_deviation((before - after).double().tolist())
-    half = Z * deviation / math.sqrt(len(before))
-    return mean, (mean - half, mean + half)
+def chosen_eot_samples(rows: Sequence[EOTSweepRow]) -> int:
+    """The number of draws per gradient that the sweep chose."""
+    return next(row.eot_samples for row in rows if row.chosen)

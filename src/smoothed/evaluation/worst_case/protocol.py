@@ -1,54 +1,48 @@
-"""The settings of the strong protocol, as plain values."""
+"""Settings of the worst-case evaluation."""
 
 from dataclasses import dataclass
 
 from smoothed.errors import ArgumentError
-from smoothed.evaluation.paper_protocol.evaluate import SIGMA_UNITS
 from smoothed.smoothing.certification import check_alpha
-from smoothed.smoothing.input_noise import NOISES
-from smoothed.smoothing.votes import VOTES
-from smoothed.utils.checks import check_choice, check_not_negative, check_positive
+from smoothed.smoothing.config import SmoothingConfig
+from smoothed.utils.checks import check_not_negative, check_positive
 from smoothed.utils.devices import Precision
 
 
 @dataclass(frozen=True)
-class StrongProtocol:
-    """What is defended, and how hard it is attacked.
+class WorstCaseProtocol:
+    """The smoothed classifier to evaluate, and the strength of the attacks.
 
-    The defence's noise and its M have to be fixed beforehand, on other images than those that are reported.
+    Choose the noise and M beforehand, on other images than the evaluated ones.
 
     Attributes:
-        sigma: deviation of the input noise, in `sigma_units`.
-        num_samples: draws of a vote, M.
-        sigma_units: `normalized` (the paper's) or `pixel`.
-        noise: the law of the input noise.
-        vote: the name of the vote.
-        alpha: bound of PREDICT's probability of error, for a defence that abstains; None for one that never does.
+        smoothing: input noise, vote and M of the attacked classifier.
+        alpha: upper bound of the error probability of PREDICT, for a classifier that abstains; None never abstains.
         eps: L-inf radius of all attacks, in pixel units of [0, 1].
         steps: gradient steps of each attempt.
-        restarts: attempts of each white-box attack (of the targeted one: towards each class).
-        draws: numbers of draws a gradient that the sweep tries, ascending; the attacks take the strongest.
-        sweep_images: how many images the sweep is made on: the first ones.
-        targets: wrong classes that the targeted attack tries, at most.
-        queries: candidates of Square for each image, each judged by the mean of as many draws as a gradient takes.
-        selection_votes: fresh votes that judge a candidate.
-        resubmissions: how often a persistent attacker submits an image, N; the most of them is the number of votes of
-            the final numbers.
-        runs: how often all of it is done, each with fresh attacks and draws.
-        seed: of everything random.
-        precision: of the votes; attacks are float32.
+        restarts: attempts of each gradient attack; the targeted attack makes one per target class instead.
+        eot_samples: numbers of draws averaged for each gradient, ascending. If there are several, a sweep tries them
+            and the attacks use the strongest.
+        sweep_images: number of images of that sweep, the first ones of the data.
+        targets: maximum number of wrong classes that the targeted attack tries.
+        queries: candidates of the Square attack for each image; each is scored by as many draws as a gradient averages.
+        selection_votes: fresh votes that score each attack's adversarial image.
+        resubmissions: numbers of times that an attacker may submit the same image (N), ascending. The largest is also
+            the number of votes of the final accuracies.
+        runs: number of repetitions, each with fresh attacks and draws.
+        seed: seed of all randomness.
+        precision: number format of the votes; attacks use float32.
+
+    Raises:
+        ArgumentError: a number out of range, unordered values, or an alpha for another vote than `prediction`.
     """
 
-    sigma: float
-    num_samples: int = 64
-    sigma_units: str = "normalized"
-    noise: str = "gaussian"
-    vote: str = "prediction"
+    smoothing: SmoothingConfig
     alpha: float | None = None
     eps: float = 8 / 255
     steps: int = 100
     restarts: int = 2
-    draws: tuple[int, ...] = (1, 4, 16, 64)
+    eot_samples: tuple[int, ...] = (1, 4, 16, 64)
     sweep_images: int = 200
     targets: int = 9
     queries: int = 1000
@@ -59,25 +53,26 @@ class StrongProtocol:
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
-        check_not_negative(self.sigma, "sigma")
         check_not_negative(self.eps, "eps")
-        check_choice(self.sigma_units, SIGMA_UNITS, "sigma_units")
-        check_choice(self.noise, NOISES, "noise")
-        check_choice(self.vote, VOTES, "vote")
-        for name in ("num_samples", "steps", "restarts", "sweep_images", "targets", "selection_votes", "runs"):
+        for name in ("steps", "restarts", "sweep_images", "targets", "selection_votes", "runs"):
             check_positive(getattr(self, name), name)
         if check_positive(self.queries, "queries") < 2:
-            raise ArgumentError("queries", "at least 2, for the image and a candidate", self.queries)
-        for name in ("draws", "resubmissions"):
+            raise ArgumentError("queries", "at least 2 (the clean image and one candidate)", self.queries)
+        for name in ("eot_samples", "resubmissions"):
             values = getattr(self, name)
             if not values or list(values) != sorted({check_positive(value, name) for value in values}):
-                raise ArgumentError(name, "ascending numbers, each once", ",".join(map(str, values)))
+                raise ArgumentError(name, "ascending numbers without repeated ones", ",".join(map(str, values)))
         if self.alpha is not None:
             check_alpha(self.alpha)
-            if self.vote != "prediction":
-                raise ArgumentError("alpha", "the prediction vote, whose counts it bounds", f"the {self.vote} vote")
+            if self.smoothing.vote != "prediction":
+                raise ArgumentError(
+                    "alpha",
+                    "the prediction vote, because PREDICT tests its class counts",
+                    f"the {self.smoothing.vote} vote",
+                    "leave alpha out, or use the prediction vote",
+                )
 
     @property
     def final_votes(self) -> int:
-        """Fresh votes of the final numbers, V."""
+        """Number of votes per image for the final accuracies (V)."""
         return max(self.resubmissions)

@@ -1,85 +1,63 @@
-"""The rows of a strong evaluation: one attack each, with what it leaves of the accuracy."""
+"""Result rows of the worst-case evaluation, one for each attack."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from torch import Tensor
-
-from smoothed.evaluation.fresh_votes import Votes, all_right
-from smoothed.evaluation.worst_case.protocol import StrongProtocol
-from smoothed.utils.intervals import interval, mean_and_deviation
+from smoothed.evaluation.fresh_votes import VoteCounts, probability_all_correct
+from smoothed.evaluation.results import Accuracy
+from smoothed.evaluation.worst_case.protocol import WorstCaseProtocol
+from smoothed.utils.intervals import mean_and_deviation
 
 SMOOTHED, MEAN = "smoothed", "mean network"
 CLEAN, WORST = "none", "worst case"
 
 
 @dataclass(frozen=True)
-class Accuracy:
-    """A share of images, in [0, 1].
+class WorstCaseRow:
+    """Accuracy of one classifier under one attack, or under the worst case over all attacks.
 
-    Attributes:
-        mean: over runs.
-        interval: its 95 % Wilson interval over images. It treats an image as right or wrong, which has at least the
-            variance of a share of votes: too wide rather than too narrow.
-        std: deviation over runs.
-    """
-
-    mean: float
-    interval: tuple[float, float]
-    std: float
-
-    @classmethod
-    def of_shares(cls, runs: Sequence[Tensor]) -> Self:
-        """From the probability of each image, (N,), in each run."""
-        mean, deviation = mean_and_deviation([float(shares.double().mean()) for shares in runs])
-        images = len(runs[0])
-        return cls(mean, interval(min(max(mean, 0.0), 1.0) * images, images), deviation)
-
-
-@dataclass(frozen=True)
-class StrongRow:
-    """What one attack, or the worst of all, leaves of one defence.
-
-    The examples of an attack are its own where it was tried, and those that are final where the image was broken
-    before. All numbers come from fresh votes that chose none of these examples.
+    An image that earlier attacks already broke (no vote on its worst example is right) is not attacked again: the rows
+    of later attacks use its final worst example. All accuracies come from fresh votes that played no part in the
+    selection of the examples.
 
     Attributes:
         model: name or path of the checkpoint.
-        network: `smoothed` (the vote over all noise) or `mean network` (without any noise, one pass).
-        attack: its name; `none` for clean images, `worst case` for the worst example of each image.
-        attacked: images that it was tried on, those not broken before; a mean over runs.
-        attack_samples: draws for each of its gradients.
-        vote: the vote's name.
-        num_samples: draws of a vote, M.
-        sigma: deviation of the input noise, in `sigma_units`.
-        sigma_units: `normalized` (the paper's) or `pixel`.
-        noise: the law of the input noise.
-        alpha: of a defence that abstains.
-        eps: L-inf radius, in pixel units of [0, 1].
-        steps: gradient steps of an attempt.
+        network: `smoothed` (the vote over all noise) or `mean network` (all noise off, one forward pass).
+        attack: name of the attack; `none` for clean images, `worst case` for the worst example of each image.
+        attacked: number of images that the attack was tried on (those not yet broken), the mean over runs.
+        eot_samples: draws averaged for each gradient of the attack.
+        vote: name of the vote.
+        num_samples: draws of a vote (M).
+        sigma: standard deviation of the input noise in pixel units of [0, 1], the mean over channels.
+        sigma_normalized: the same deviation divided by the data set's deviation (the paper's unit); None if the model
+            has no `normalize` layer.
+        noise: distribution of the input noise.
+        alpha: upper bound of the error probability of a classifier that abstains; None if it never abstains.
+        eps: L-inf radius in pixel units of [0, 1].
+        steps: gradient steps of each attempt.
         clean: expected accuracy of a vote on clean images.
         robust: expected accuracy of a vote under attack.
-        worst: by N, the share of images that are right in all of N votes; for those N that enough votes were taken for.
-        one_draw: the same for single draws (M = 1) on the same examples, by N; 1 is their expected accuracy.
-        tied: share of votes in which two classes shared the highest score.
+        worst: expected share of images that are right in all of N votes, by N, for those N with enough votes.
+        one_draw: the same share for N single draws (M = 1) on the same examples, by N.
+        tied: share of votes in which two classes share the highest score.
         abstained: share of votes that abstained; they count as wrong.
-        images: how many.
-        votes: fresh votes on an image: on a candidate, or for the final numbers.
-        runs: how often, each with its own attacks and draws.
-        precision: of the votes.
-        seed: of everything random.
+        images: number of images.
+        votes: number of fresh votes per image: the selection votes of an attack, or the final votes.
+        runs: number of repetitions, each with fresh attacks and draws.
+        precision: number format of the votes.
+        seed: seed of all randomness.
     """
 
     model: str
     network: str
     attack: str
     attacked: float
-    attack_samples: int
+    eot_samples: int
     vote: str
     num_samples: int
     sigma: float
-    sigma_units: str
+    sigma_normalized: float | None
     noise: str
     alpha: float | None
     eps: float
@@ -99,44 +77,43 @@ class StrongRow:
     @classmethod
     def from_votes(
         cls,
-        protocol: StrongProtocol,
-        runs: Sequence[Votes],
-        clean: Sequence[Votes],
-        **more: Any,  # noqa: ANN401 - model, network, attack, attacked and attack_samples
+        protocol: WorstCaseProtocol,
+        runs: Sequence[VoteCounts],
+        clean: Sequence[VoteCounts],
+        **fields: Any,  # noqa: ANN401 - model, network, attack, attacked, eot_samples and the noise
     ) -> Self:
-        """A row from the votes of each run on all images, under attack and clean."""
-        defended = more["network"] == SMOOTHED
+        """A row from the votes of each run on all images, under attack (`runs`) and on clean images (`clean`)."""
+        smoothed = fields["network"] == SMOOTHED
         worst = {
-            times: Accuracy.of_shares([all_right(votes.right, votes.count, times) for votes in runs])
+            times: Accuracy.of_shares([probability_all_correct(votes.right, votes.count, times) for votes in runs])
             for times in protocol.resubmissions
             if all(int(votes.count.min()) >= times for votes in runs)
         }
         one_draw = {
-            times: Accuracy.of_shares([all_right(votes.right_draws, votes.draws, times) for votes in runs])
+            times: Accuracy.of_shares(
+                [probability_all_correct(votes.right_draws, votes.draws, times) for votes in runs]
+            )
             for times in protocol.resubmissions
             if all(int(votes.draws.min()) >= times for votes in runs)
         }
         return cls(
-            vote=protocol.vote,
-            num_samples=protocol.num_samples if defended else 1,
-            sigma=protocol.sigma if defended else 0.0,
-            sigma_units=protocol.sigma_units,
-            noise=protocol.noise,
-            alpha=protocol.alpha if defended else None,
+            vote=protocol.smoothing.vote,
+            num_samples=protocol.smoothing.num_samples if smoothed else 1,
+            alpha=protocol.alpha if smoothed else None,
             eps=protocol.eps,
             steps=protocol.steps,
             clean=Accuracy.of_shares([votes.shares for votes in clean]),
             robust=Accuracy.of_shares([votes.shares for votes in runs]),
             worst=worst,
             one_draw=one_draw,
-            tied=_share(runs, "tied"),
-            abstained=_share(runs, "abstained"),
+            tied=_vote_share(runs, "tied"),
+            abstained=_vote_share(runs, "abstained"),
             images=len(runs[0].count),
             votes=min(int(votes.count.min()) for votes in runs),
             runs=len(runs),
             precision=protocol.precision,
             seed=protocol.seed,
-            **more,
+            **fields,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -144,6 +121,7 @@ class StrongRow:
         return asdict(self)
 
 
-def _share(runs: Sequence[Votes], name: str) -> float:
+def _vote_share(runs: Sequence[VoteCounts], name: str) -> float:
+    """Share of votes that the count `name` of `VoteCounts` counts, the mean over images and runs."""
     shares = [float((getattr(votes, name) / votes.count).double().mean()) for votes in runs]
     return mean_and_deviation(shares)[0]

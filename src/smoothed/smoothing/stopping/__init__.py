@@ -1,23 +1,34 @@
-"""Rules that say when the vote on an image may stop, and what each of them guarantees."""
+"""Rules that stop the vote on an image early, each with its guarantee."""
 
 from smoothed.errors import ArgumentError
 from smoothed.smoothing.stopping.budget import Budget
 from smoothed.smoothing.stopping.confident import Confident
 from smoothed.smoothing.stopping.exact import Exact
-from smoothed.smoothing.stopping.rule import Question, Seen, Stop, Watch
+from smoothed.smoothing.stopping.rule import Monitor, StoppingProblem, StoppingRule, VoteState
 from smoothed.smoothing.stopping.true_mode import TrueMode
 
-__all__ = ["Budget", "Confident", "Exact", "Question", "Seen", "Stop", "TrueMode", "Watch", "resolve_stop"]
+__all__ = [
+    "Budget",
+    "Confident",
+    "Exact",
+    "Monitor",
+    "StoppingProblem",
+    "StoppingRule",
+    "TrueMode",
+    "VoteState",
+    "resolve_stopping_rule",
+]
 
 
-def resolve_stop(stop: str | Stop | None) -> Stop | None:
-    """The rule of that name, or the rule itself; None for all draws.
+def resolve_stopping_rule(stop: str | StoppingRule | None) -> StoppingRule | None:
+    """Return the rule of the given name, or `stop` itself if it is a rule or None (all draws).
 
     Raises:
-        ArgumentError: an unknown name, or no rule.
+        ArgumentError: the name is not "exact", or the object has no method `monitor`.
     """
     if stop == "exact":
         return Exact()
-    if isinstance(stop, type) or (stop is not None and not callable(getattr(stop, "watch", None))):
-        raise ArgumentError("stop", "exact, a rule of smoothed.stopping or None", repr(stop))
+    if isinstance(stop, type) or (stop is not None and not callable(getattr(stop, "monitor", None))):
+        hint = "pass an instance of the rule, not its class" if isinstance(stop, type) else ""
+        raise ArgumentError("stop", "exact, a rule of smoothed.stopping or None", repr(stop), hint)
     return stop  # pyright: ignore[reportReturnType]

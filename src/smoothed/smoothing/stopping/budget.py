@@ -1,4 +1,4 @@
-"""Spend a given average number of draws where votes are close."""
+"""A stopping rule that spends a given average number of draws, mostly on images with close votes."""
 
 import math
 from dataclasses import dataclass
@@ -11,29 +11,29 @@ from torch import Tensor
 from smoothed.errors import ArgumentError
 from smoothed.smoothing.stopping.exact import Exact
 from smoothed.smoothing.stopping.normal import margins
-from smoothed.smoothing.stopping.pairs import pairs
-from smoothed.smoothing.stopping.rule import Question, Seen, Watch
-from smoothed.smoothing.votes import Bound, bound_of
+from smoothed.smoothing.stopping.rivals import leads_and_rival_votes
+from smoothed.smoothing.stopping.rule import Monitor, StoppingProblem, VoteState
+from smoothed.smoothing.votes import VoteBound, vote_bound
 
 
 @dataclass(frozen=True)
 class Budget:
-    """The images of one call take at most `mean` draws on average, more of them where votes are close.
+    """Limit the average number of draws per image to `mean`, with more draws for images whose votes are close.
 
-    All images take a quarter of `mean`. What is left is shared equally among rounds, until M: each goes on with the
-    images whose votes are closest and doubles their draws (successive halving). An image whose class the draws that are
-    left can't change stops in any case, and what it spares goes to the others. How many classes are not those of all
-    draws is not promised: it depends on how many images are close.
+    Every image first takes a quarter of `mean`. The remaining budget is divided equally among rounds, up to M draws:
+    each round continues the images with the closest votes and doubles their draws (successive halving). An image whose
+    class cannot change any more stops in any case, and the budget it saves goes to the others. There is no guarantee on
+    how many classes differ from those of all M draws; their number depends on how many images have close votes.
 
-    The mean is over the images of one call of `tally` or `predict`, so give it many at once; of several processes each
-    keeps it over its share. What is close is not known of a vote whose bound isn't (`votes.bounded`): each image then
-    takes `mean` draws.
+    The average is taken over the images of one call of `tally` or `predict`, so pass many images at once; each of
+    several processes keeps the average over its own images. For a vote without a bound (`votes.with_bound`) closeness
+    is unknown, and every image takes `mean` draws.
 
     Args:
-        mean: draws an image, at least 1.
+        mean: maximum average number of draws per image, at least 1.
 
     Raises:
-        ArgumentError: a mean below 1.
+        ArgumentError: `mean` is below 1 or not finite.
     """
 
     mean: float = 32
@@ -42,43 +42,43 @@ class Budget:
         if isinstance(self.mean, bool) or not isinstance(self.mean, Real) or not 1 <= self.mean < float("inf"):
             raise ArgumentError("mean", "a finite number of draws of at least 1", repr(self.mean))
 
-    def watch(self, question: Question) -> Watch:
-        """See `Stop`."""
-        return _Rounds(self.mean, question).needs
+    def monitor(self, problem: StoppingProblem) -> Monitor:
+        """See `StoppingRule.monitor`."""
+        return _Rounds(self.mean, problem).draws_needed
 
 
 class _Rounds:
-    """What is left to spend, and when the next round begins."""
+    """The remaining budget, and the number of draws at which the next round begins."""
 
-    def __init__(self, mean: float, question: Question) -> None:
-        self.question = question
-        self._exact = Exact().watch(question)
-        self._each = min(int(mean), question.total)
-        self._left = int(mean * question.images)
-        self._seen = 0
-        self._next = max(1, self._each // 4)
+    def __init__(self, mean: float, problem: StoppingProblem) -> None:
+        self.problem = problem
+        self._exact = Exact().monitor(problem)
+        self._draws_per_image = min(int(mean), problem.total)
+        self._remaining_draws = int(mean * problem.images)
+        self._counted = 0
+        self._next_round = max(1, self._draws_per_image // 4)
 
-    def needs(self, seen: Seen) -> Int[Tensor, " n"]:
-        """See `Watch`."""
-        scores, drawn = seen.scores, seen.drawn
-        self._left -= len(scores) * (drawn - self._seen)
-        self._seen = drawn
-        bound = bound_of(self.question.vote, scores.shape[1])
+    def draws_needed(self, state: VoteState) -> Int[Tensor, " n"]:
+        """See `Monitor`."""
+        scores, drawn = state.scores, state.drawn
+        self._remaining_draws -= len(scores) * (drawn - self._counted)
+        self._counted = drawn
+        bound = vote_bound(self.problem.vote, scores.shape[1])
         if bound.spread == math.inf:
-            return scores.new_full((len(scores),), max(0, self._each - drawn), dtype=torch.int64)
-        needs = self._exact(seen)
-        if drawn >= self._next:
-            rounds = max(1, math.ceil(math.log2(self.question.total / drawn)))
-            self._next = min(2 * drawn, self.question.total)
-            keep = int(self._left / rounds / (self._next - drawn))
-            margin = torch.where(needs > 0, _margin(seen, self.question.total, bound), torch.inf)
-            needs[margin.argsort(stable=True)[keep:]] = 0
-        return needs.clamp_max(self._next - drawn)
+            return scores.new_full((len(scores),), max(0, self._draws_per_image - drawn), dtype=torch.int64)
+        needed = self._exact(state)
+        if drawn >= self._next_round:
+            rounds = max(1, math.ceil(math.log2(self.problem.total / drawn)))
+            self._next_round = min(2 * drawn, self.problem.total)
+            kept_images = int(self._remaining_draws / rounds / (self._next_round - drawn))
+            margin = torch.where(needed > 0, _margin(state, self.problem.total, bound), torch.inf)
+            needed[margin.argsort(stable=True)[kept_images:]] = 0
+        return needed.clamp_max(self._next_round - drawn)
 
 
-def _margin(seen: Seen, total: int, bound: Bound) -> Float[Tensor, " n"]:
-    """The lead over the nearest rival, in units of its deviation."""
-    if not bound.counts and bound.spread > 0:
-        return margins(seen, total, bound, weight=1).amin(1)
-    lead, rival = (best[:, 0] for best in pairs(seen, bound, rivals=1))
-    return lead / (lead + 2 * rival).sqrt()  # as if both were equally probable
+def _margin(state: VoteState, total: int, bound: VoteBound) -> Float[Tensor, " n"]:
+    """The lead over the closest rival, (N,), in units of the lead's standard deviation."""
+    if not bound.is_one_hot and bound.spread > 0:
+        return margins(state, total, bound, weight=1).amin(1)
+    lead, rival = (best[:, 0] for best in leads_and_rival_votes(state, bound, rivals=1))
+    return lead / (lead + 2 * rival).sqrt()  # the deviation if both classes were equally probable

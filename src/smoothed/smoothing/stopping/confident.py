@@ -1,4 +1,4 @@
-"""Stop once all draws would hardly give another class."""
+"""A stopping rule that bounds the probability that all M draws would give another class."""
 
 import math
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from smoothed.smoothing.stopping.ahead import looking_ahead
 from smoothed.smoothing.stopping.arguments import check_delta, check_weight
 from smoothed.smoothing.stopping.exact import Exact
+from smoothed.smoothing.stopping.lookahead import monitor_with_lookahead
 from smoothed.smoothing.stopping.martingale import log_ratio_of_counts, log_ratio_of_sums
 from smoothed.smoothing.stopping.normal import chance_of_change, margins
-from smoothed.smoothing.stopping.pairs import pairs
 from smoothed.smoothing.stopping.posterior import chance_table
-from smoothed.smoothing.stopping.rule import Question, Seen, Watch
-from smoothed.smoothing.votes import Bound
+from smoothed.smoothing.stopping.rivals import leads_and_rival_votes
+from smoothed.smoothing.stopping.rule import Monitor, StoppingProblem, VoteState
+from smoothed.smoothing.votes import VoteBound
 from smoothed.utils.checks import check_choice
 
 Guarantee = Literal["average", "each"]
@@ -25,31 +25,31 @@ Guarantee = Literal["average", "each"]
 
 @dataclass(frozen=True)
 class Confident:
-    """An image stops once the chance that all M draws give it another class is at most `delta`.
+    """Stop an image once the probability that all M draws give another class is at most `delta`.
+
+    The probabilities of several rival classes are added up, and a tie counts as another class. A vote without a bound
+    (`votes.with_bound`) takes all draws.
 
     Args:
-        delta: in (0, 1).
-        guarantee: what the chance is of.
+        delta: maximum probability of another class, in (0, 1).
+        guarantee: the randomness that the probability refers to.
 
-            `average`: the posterior predictive of this image's votes. It is right on average over images that are like
-            those of the prior, and as right for other images as they resemble those. Of images that are all close to a
-            tie more than `delta` may change; what changes is then decided by few votes.
+            `average`: the posterior predictive distribution of the image's remaining votes. The guarantee holds on
+            average over images whose class probabilities follow the prior. If all images are close to a tie, more than
+            a fraction `delta` may get another class, though by a margin of few votes. For `prediction` votes the
+            likelihood is exact. Scores of other votes are modelled as normal with mean and deviation estimated from the
+            draws; if draws are nearly equal except for rare large ones, more than `delta` may change.
 
-            `each`: the order of an image's draws alone. It holds for every image, whatever its class probabilities. It
-            takes about one and a half times the draws for `prediction` votes (`benchmarks/stopping.py`), and more for
-            others.
-        prior_weight: of `average`: how many draws the prior is worth. A smaller one trusts the first draws more. For
-            `prediction` votes it is a Dirichlet distribution with this weight in all, the same for each class; one draw
-            is the reference prior of Perks (1947), for two classes that of Jeffreys. For others it is draws that move a
-            lead by all that they can.
-
-    The chances of several rivals are added up, and a tie counts as a change. Of `prediction` votes `average` knows the
-    law; scores of other votes are taken to be normal, of a mean and a deviation that the draws tell. Where draws are
-    much alike, but a rare one turns the vote by all that it can, more than `delta` may change. A vote whose bound is
-    not known (`votes.bounded`) takes all draws.
+            `each`: the random order of an image's draws. The guarantee holds for every image, whatever its class
+            probabilities. It takes about 1.5 times as many draws as `average` for `prediction` votes
+            (`benchmarks/stopping.py`), and more for other votes.
+        prior_weight: weight of the prior of `average`, in draws, above 0; a smaller weight trusts the first draws more.
+            For `prediction` votes the prior is a symmetric Dirichlet distribution of this total weight; weight 1 is the
+            reference prior of Perks (1947), for two classes that of Jeffreys. For other votes the prior counts as that
+            many draws, each of which changes the lead by the maximum.
 
     Raises:
-        ArgumentError: a delta outside (0, 1), an unknown guarantee, or a weight that is not positive.
+        ArgumentError: `delta` is outside (0, 1), the guarantee is unknown, or the weight is not positive.
     """
 
     delta: float = 0.001
@@ -61,28 +61,28 @@ class Confident:
         check_choice(self.guarantee, ("average", "each"), "guarantee")
         check_weight(self.prior_weight)
 
-    def watch(self, question: Question) -> Watch:
-        """See `Stop`."""
-        settles = self._by_prior if self.guarantee == "average" else self._by_order
-        confident, exact = looking_ahead(question, partial(settles, question.total)), Exact().watch(question)
+    def monitor(self, problem: StoppingProblem) -> Monitor:
+        """See `StoppingRule.monitor`."""
+        may_stop = self._may_stop_on_average if self.guarantee == "average" else self._may_stop_for_each
+        confident, exact = monitor_with_lookahead(problem, partial(may_stop, problem.total)), Exact().monitor(problem)
 
-        def needs(seen: Seen) -> Int[Tensor, " n"]:
-            return torch.minimum(confident(seen), exact(seen))
+        def draws_needed(state: VoteState) -> Int[Tensor, " n"]:
+            return torch.minimum(confident(state), exact(state))
 
-        return needs
+        return draws_needed
 
-    def _by_prior(self, total: int, seen: Seen, bound: Bound) -> Bool[Tensor, " n"]:
-        classes, weight = seen.scores.shape[1], self.prior_weight
-        if bound.counts:
+    def _may_stop_on_average(self, total: int, state: VoteState, bound: VoteBound) -> Bool[Tensor, " n"]:
+        classes, weight = state.scores.shape[1], self.prior_weight
+        if bound.is_one_hot:
             table = chance_table(total, classes, self.delta, weight / classes)
-            return table.confident(*pairs(seen, bound, rivals=2), seen.drawn)
-        return chance_of_change(margins(seen, total, bound, weight), seen.drawn + weight) <= self.delta
+            return table.confident(*leads_and_rival_votes(state, bound, rivals=2), state.drawn)
+        return chance_of_change(margins(state, total, bound, weight), state.drawn + weight) <= self.delta
 
-    def _by_order(self, total: int, seen: Seen, bound: Bound) -> Bool[Tensor, " n"]:
-        # One rival has the most of all M votes; each of the others may lead and be taken for the winner.
-        drawn, delta = seen.drawn, self.delta / (seen.scores.shape[1] - 1)
-        lead, rival = (best[:, 0] for best in pairs(seen, bound, rivals=1))
-        if bound.counts:
+    def _may_stop_for_each(self, total: int, state: VoteState, bound: VoteBound) -> Bool[Tensor, " n"]:
+        # One class wins after all M draws; each of the K - 1 others may lead and be mistaken for the winner.
+        drawn, delta = state.drawn, self.delta / (state.scores.shape[1] - 1)
+        lead, rival = (best[:, 0] for best in leads_and_rival_votes(state, bound, rivals=1))
+        if bound.is_one_hot:
             ratio = log_ratio_of_counts(rival + lead, rival, total - drawn)
         else:
             ratio = log_ratio_of_sums(lead, drawn, total, delta)

@@ -1,4 +1,4 @@
-"""Stop once nothing can change the class."""
+"""A stopping rule that stops once the remaining draws cannot change the class."""
 
 import math
 from dataclasses import dataclass
@@ -9,34 +9,33 @@ from jaxtyping import Int
 from torch import Tensor
 
 from smoothed.smoothing.stopping.lead import lead
-from smoothed.smoothing.stopping.rule import ROUNDING, Question, Seen, Watch
-from smoothed.smoothing.votes import Vote, bound_of
+from smoothed.smoothing.stopping.rule import ROUNDING, Monitor, StoppingProblem, VoteState
+from smoothed.smoothing.votes import Vote, vote_bound
 
 
 @dataclass(frozen=True)
 class Exact:
-    """An image stops as soon as the draws that are left can't change its class, ties included: they go to the lowest.
+    """Stop an image as soon as the remaining draws cannot change its class; ties go to the lowest class.
 
-    The class is that of all M draws, always. A vote whose draws may do anything (`votes.bounded` says what they may)
-    never stops early.
+    The class is always that of all M draws. A vote without a bound (`votes.with_bound`) takes all draws.
     """
 
-    def watch(self, question: Question) -> Watch:
-        """See `Stop`."""
-        return partial(_needs, question.vote, question.total)
+    def monitor(self, problem: StoppingProblem) -> Monitor:
+        """See `StoppingRule.monitor`."""
+        return partial(_draws_needed, problem.vote, problem.total)
 
 
-def _needs(vote: Vote, total: int, seen: Seen) -> Int[Tensor, " n"]:
-    """How many draws more until the leader may be out of reach, if all of them are for it."""
-    scores, left = seen.scores, total - seen.drawn
-    bound = bound_of(vote, scores.shape[1])
-    if bound.counts:
-        # Each draw more adds 1 to the lead, and takes 1 from what can still be lost.
-        return ((left - lead(scores, tie=1.0)) / 2).ceil().clamp(0, left).long()
+def _draws_needed(vote: Vote, total: int, state: VoteState) -> Int[Tensor, " n"]:
+    """Number of further draws until the leader cannot be overtaken, if all of them vote for the leader, (N,)."""
+    scores, remaining = state.scores, total - state.drawn
+    bound = vote_bound(vote, scores.shape[1])
+    if bound.is_one_hot:
+        # Each further draw adds 1 to the lead and subtracts 1 from the votes that rivals can still gain.
+        return ((remaining - lead(scores, tie=1.0)) / 2).ceil().clamp(0, remaining).long()
     if not 0 < bound.spread < math.inf:
-        # Without a spread all classes tie in every draw.
-        return scores.new_full((len(scores),), left if bound.spread else 0, dtype=torch.int64)
-    # A tie counts for nothing here, for sums are rounded, those that are to come too: each of two classes by so much.
-    slack = 2 * left * ROUNDING * (scores.abs().amax(1) + left * bound.largest)
-    short = left * bound.spread - lead(scores)
-    return torch.where(short + slack < 0, 0, (short / (2 * bound.spread)).ceil().clamp(1, left)).long()
+        # A spread of 0 means that all classes tie in every draw.
+        return scores.new_full((len(scores),), remaining if bound.spread else 0, dtype=torch.int64)
+    # The rule for ties is not used, because sums are rounded; the slack bounds the rounding error of two classes' sums.
+    slack = 2 * remaining * ROUNDING * (scores.abs().amax(1) + remaining * bound.largest)
+    deficit = remaining * bound.spread - lead(scores)
+    return torch.where(deficit + slack < 0, 0, (deficit / (2 * bound.spread)).ceil().clamp(1, remaining)).long()

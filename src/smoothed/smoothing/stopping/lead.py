@@ -1,4 +1,4 @@
-"""How far ahead the leading class is."""
+"""The leading class of a vote and its lead over the other classes."""
 
 import torch
 from jaxtyping import Float, Int
@@ -6,17 +6,17 @@ from torch import Tensor
 
 
 def leader(scores: Float[Tensor, "n k"]) -> Int[Tensor, " n"]:
-    """The class that wins if the vote ends here, (N,): the lowest of those that tie, as in `Tally.classes`."""
+    """Return the class with the highest score, (N,) int64; the lowest of tied classes, as in `Tally.classes`."""
     return scores.argmax(1)
 
 
 def lead(scores: Float[Tensor, "n k"], tie: float = 0.0) -> Float[Tensor, " n"]:
-    """The leader's score less the best of the others, (N,).
+    """Return the leader's score minus the highest score of the other classes, (N,).
 
     Args:
         scores: (N, K), K >= 2.
-        tie: what classes below the leader have more, for they win a tie: 1 where scores are counts, so that the leader
-            stays if it loses by less than its lead to any one class.
+        tie: amount added to the scores of classes of a lower index than the leader, because they win ties. With 1 for
+            counts, the leader wins unless a class gains more than the returned lead on it.
     """
     first = leader(scores).unsqueeze(1)
     others = scores.scatter(1, first, -torch.inf)

@@ -1,14 +1,15 @@
-"""The chance that a rival overtakes the leader, by the posterior predictive of a normal law: for scores, not counts.
+"""The posterior predictive probability that a rival overtakes the leader, under a normal model of scores.
 
-What a draw adds to the leader's lead over one rival is taken to be normal, of unknown mean and deviation. The prior is
-the conjugate one and worth w draws, which move the lead as much as a draw can: a spread up or down. After n draws with
-a lead of L, and S the sum of squares of the distances of its steps from their mean, in units of the spread, the lead
-after all M draws is then a Student's t of n + w degrees of freedom (Gelman et al., Bayesian Data Analysis, section
-3.3). It is 0 at t below its middle:
+The increment that a draw adds to the leader's lead over one rival is modelled as normal with unknown mean and variance.
+The conjugate prior has the weight of w draws, each of which changes the lead by one spread, up or down. Let L be the
+lead after n draws and S the sum of squared deviations of the increments from their mean, in units of the spread. The
+lead after all M draws then has a Student t distribution with n + w degrees of freedom (Gelman et al., Bayesian Data
+Analysis, section 3.3), and a lead of 0 lies t scale units below its centre:
 
     t = L sqrt((M + w) / ((n + w) (M - n))) / sigma,    (n + w) sigma^2 = S + w + L^2 w / (n (n + w)).
 
-Draws that are all for one class of two are the counts of `posterior.py`; there both chances are near.
+For draws that each vote for one of two classes, the exact model is that of `posterior.py`, and both give similar
+probabilities.
 """
 
 import torch
@@ -16,36 +17,44 @@ from jaxtyping import Float
 from scipy.special import stdtr
 from torch import Tensor
 
-from smoothed.smoothing.stopping.pairs import differences
-from smoothed.smoothing.stopping.rule import Seen
-from smoothed.smoothing.votes import Bound
+from smoothed.smoothing.stopping.rivals import leads_and_variation
+from smoothed.smoothing.stopping.rule import VoteState
+from smoothed.smoothing.votes import VoteBound
 
 
-def margins(seen: Seen, total: int, bound: Bound, weight: float) -> Float[Tensor, "n k"]:
-    """How far each rival is from overtaking the leader: t, (N, K), float64; infinite for the leader itself.
+def margins(state: VoteState, total: int, bound: VoteBound, weight: float) -> Float[Tensor, "n k"]:
+    """Return the statistic t of each class as a rival of the leader: the larger, the less likely it overtakes.
 
     Args:
-        seen: of the images.
-        total: M, larger than the draws seen.
-        bound: what one draw can do; its spread is finite and not 0.
-        weight: w, above 0.
+        state: scores of the images after n draws.
+        total: total number of draws M, larger than n.
+        bound: the vote's bound, with a finite spread above 0.
+        weight: weight w of the prior in draws, above 0.
+
+    Returns:
+        Statistics t, (N, K), float64; infinity for the leader itself.
     """
-    drawn = seen.drawn
-    leads, apart = differences(seen, bound)
+    drawn = state.drawn
+    leads, variation = leads_and_variation(state, bound)
     prior = weight + leads.square() * (weight / (drawn * (drawn + weight)))
-    sigma = ((apart + prior) / (drawn + weight)).sqrt()
-    reach = ((total + weight) / ((drawn + weight) * (total - drawn))) ** 0.5
-    return (leads * reach / sigma).scatter(1, seen.scores.argmax(1, keepdim=True), torch.inf)
+    sigma = ((variation + prior) / (drawn + weight)).sqrt()
+    scale = ((total + weight) / ((drawn + weight) * (total - drawn))) ** 0.5
+    return (leads * scale / sigma).scatter(1, state.scores.argmax(1, keepdim=True), torch.inf)
 
 
 def chance_of_change(margins: Float[Tensor, "n k"], freedom: float) -> Float[Tensor, " n"]:
-    """The chances of all rivals added up, (N,): those beyond the second are taken for as near as that.
+    """Bound the probability that any rival overtakes the leader by the sum over rivals.
+
+    Rivals beyond the second closest are counted as being as close as the second.
 
     Args:
-        margins: t.
-        freedom: n + w.
+        margins: statistics t from `margins`, (N, K).
+        freedom: degrees of freedom, n + w.
+
+    Returns:
+        Sums of probabilities, (N,), float64 on the CPU.
     """
-    nearest = margins.topk(min(2, margins.shape[1] - 1), 1, largest=False).values
-    chances = torch.from_numpy(stdtr(freedom, -nearest.cpu().numpy()))
+    closest = margins.topk(min(2, margins.shape[1] - 1), 1, largest=False).values
+    chances = torch.from_numpy(stdtr(freedom, -closest.cpu().numpy()))
     chances[:, 1:] *= margins.shape[1] - 2
     return chances.sum(1)

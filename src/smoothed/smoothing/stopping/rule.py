@@ -1,4 +1,4 @@
-"""What a rule is asked and what it answers."""
+"""The interface of stopping rules: the problem, the state of a vote, and the monitor that a rule creates."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ from torch import Tensor
 from smoothed.smoothing.votes import Vote
 
 ROUNDING = 2.0**-24
-"""Of one addition in float32, as a share of its result: scores are added up in it, one draw after another."""
+"""The maximum relative rounding error of an addition in float32, in which scores are summed draw by draw."""
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """What the draws of the images that still go on have come to, float32.
+class VoteState:
+    """Sums over the draws of the undecided images.
 
     Attributes:
-        scores: their sum, (N, K).
-        squares: the sum of the squares of each draw's scores, (N, K). Of counts, these are the counts.
-        drawn: n, the draws that each of the images has had.
+        scores: (N, K) float32, sum of each class's scores.
+        squares: (N, K) float32, sum of the squares of each class's scores; for counts they equal the counts.
+        drawn: number of draws n of each of these images.
     """
 
     scores: Tensor
@@ -27,20 +27,20 @@ class Seen:
     drawn: int
 
 
-Watch = Callable[[Seen], Tensor]
-"""From what is seen of the images that still go on, in their order, to integers (N,): how many draws more each needs at
-least before it may stop; 0 for one that stops now. A watch that can't look ahead says 1. It is not asked at the last
-draw, nor again before one of the images may stop."""
+Monitor = Callable[[VoteState], Tensor]
+"""A function from the state of the undecided images to int64 (N,): the minimum number of further draws that each image
+needs before it may stop. 0 stops an image now; 1 is a valid answer for every image that continues. Images keep their
+order. The function is called neither at the last draw nor before the earliest draw at which an image may stop."""
 
 
 @dataclass(frozen=True)
-class Question:
-    """The vote on some images, all of which take their draws in step.
+class StoppingProblem:
+    """One vote on a batch of images, whose undecided images all have the same number of draws.
 
     Attributes:
-        vote: whose scores are summed.
-        total: M, the draws that an image takes at most.
-        images: how many they are, N.
+        vote: the function whose scores are summed.
+        total: maximum number of draws per image, M.
+        images: number of images N.
     """
 
     vote: Vote
@@ -48,20 +48,20 @@ class Question:
     images: int
 
 
-class Stop(Protocol):
-    """A rule that says when the vote on an image may stop.
+class StoppingRule(Protocol):
+    """A rule that decides when the vote on an image may stop.
 
-    Your own is any object with this method. A watch is made anew for each question, so it may keep what it has seen.
+    Any object with this method is a rule. A new monitor is created for each vote, so monitors may keep state.
 
     Example:
         >>> import torch
         >>> from smoothed import Gaussian, Smoothed
         >>> class Lead:
-        ...     def watch(self, question):
-        ...         def needs(seen):
-        ...             first, second = seen.scores.topk(2).values.T
+        ...     def monitor(self, problem):
+        ...         def draws_needed(state):
+        ...             first, second = state.scores.topk(2).values.T
         ...             return (first - second < 3).long()
-        ...         return needs
+        ...         return draws_needed
         >>> model = lambda inputs: inputs.mean((2, 3))
         >>> smoothed = Smoothed(model, Gaussian(0.01), num_samples=100, seed=0)
         >>> inputs = torch.tensor([0.1, 0.9]).view(1, 2, 1, 1).expand(5, 2, 4, 4)
@@ -69,6 +69,13 @@ class Stop(Protocol):
         tensor([3, 3, 3, 3, 3])
     """
 
-    def watch(self, question: Question) -> Watch:
-        """A watch over that question."""
+    def monitor(self, problem: StoppingProblem) -> Monitor:
+        """Create the monitor of one vote.
+
+        Args:
+            problem: the vote, its maximum number of draws, and the number of images.
+
+        Returns:
+            The function that decides which images stop (`Monitor`).
+        """
         ...

@@ -1,4 +1,4 @@
-"""Stop once the leader is the most probable class."""
+"""A stopping rule that stops once the leader is the class with the highest expected score."""
 
 import math
 from dataclasses import dataclass
@@ -7,32 +7,33 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from smoothed.smoothing.stopping.ahead import looking_ahead
 from smoothed.smoothing.stopping.arguments import check_delta
+from smoothed.smoothing.stopping.lookahead import monitor_with_lookahead
 from smoothed.smoothing.stopping.martingale import log_ratio_of_leads, log_ratio_of_shares
-from smoothed.smoothing.stopping.pairs import differences, pairs
-from smoothed.smoothing.stopping.rule import Question, Seen, Watch
-from smoothed.smoothing.votes import Bound
+from smoothed.smoothing.stopping.rivals import leads_and_rival_votes, leads_and_variation
+from smoothed.smoothing.stopping.rule import Monitor, StoppingProblem, VoteState
+from smoothed.smoothing.votes import VoteBound
 
 
 @dataclass(frozen=True)
 class TrueMode:
-    """An image stops once its leader is the true mode: the class with the highest expected score of a draw.
+    """Stop an image once its leader is, with high confidence, the true mode: the class with the highest expected score.
 
-    For every image, whatever its class probabilities, the chance that it ever stops with another leader is at most
-    `delta`, though it is looked at after every draw. What M draws would say plays no part. An image that is still open
-    after M draws, whose `num_samples` are M, has their class and no such promise.
+    For every image, whatever its class probabilities, the probability that it stops with another leader is at most
+    `delta`, even though the test is evaluated after every draw. The guarantee refers to the expected scores, not to the
+    class of all M draws. An image that is still undecided after M draws gets their class, without this guarantee; its
+    `num_samples` is M.
 
-    Rivals are excluded one by one, each with delta / (K - 1), by the prior-posterior ratio (Waudby-Smith and Ramdas,
-    2020). Scores that are no counts are taken for fractions of votes, and half of that ratio is given for one that sees
-    how little they differ (Fan, Grama and Liu, 2015); both keep the promise. A vote whose bound is not known
-    (`votes.bounded`) takes all draws.
+    Each rival is excluded at level delta / (K - 1) by the prior-posterior ratio (Waudby-Smith and Ramdas, 2020). Scores
+    that are not counts are treated as fractions of votes, and the ratio is averaged with one that grows faster if draws
+    vary little (Fan, Grama and Liu, 2015); the guarantee holds for the average. A vote without a bound
+    (`votes.with_bound`) takes all draws.
 
     Args:
-        delta: in (0, 1).
+        delta: maximum probability of stopping with a class other than the true mode, in (0, 1).
 
     Raises:
-        ArgumentError: a delta outside (0, 1).
+        ArgumentError: `delta` is outside (0, 1).
     """
 
     delta: float = 0.001
@@ -40,22 +41,22 @@ class TrueMode:
     def __post_init__(self) -> None:
         check_delta(self.delta)
 
-    def watch(self, question: Question) -> Watch:
-        """See `Stop`."""
-        return looking_ahead(question, self._settles)
+    def monitor(self, problem: StoppingProblem) -> Monitor:
+        """See `StoppingRule.monitor`."""
+        return monitor_with_lookahead(problem, self._may_stop)
 
-    def _settles(self, seen: Seen, bound: Bound) -> Bool[Tensor, " n"]:
-        # The true mode is one rival; each of the others may lead and be taken for it.
-        enough = math.log((seen.scores.shape[1] - 1) / self.delta)
-        lead, rival = (best[:, 0] for best in pairs(seen, bound, rivals=1))
+    def _may_stop(self, state: VoteState, bound: VoteBound) -> Bool[Tensor, " n"]:
+        # One class is the true mode; each of the K - 1 others may lead and be mistaken for it.
+        threshold = math.log((state.scores.shape[1] - 1) / self.delta)
+        lead, rival = (best[:, 0] for best in leads_and_rival_votes(state, bound, rivals=1))
         ratio = log_ratio_of_shares(rival + lead, rival)
-        if not bound.counts:  # half of each: the mean of two such ratios is one
-            ratio = torch.logaddexp(ratio, _least_ratio_of_leads(seen, bound)) - math.log(2)
-        return (ratio >= enough) & (lead > 0)
+        if not bound.is_one_hot:  # the mean of two supermartingales is a supermartingale
+            ratio = torch.logaddexp(ratio, _smallest_ratio_of_leads(state, bound)) - math.log(2)
+        return (ratio >= threshold) & (lead > 0)
 
 
-def _least_ratio_of_leads(seen: Seen, bound: Bound) -> Float[Tensor, " n"]:
-    """Against the rival that is hardest to exclude: the best one, or one whose scores vary more."""
-    leads, apart = differences(seen, bound)
-    ratios = log_ratio_of_leads(leads, apart + leads.square() / seen.drawn)
-    return ratios.scatter(1, seen.scores.argmax(1, keepdim=True), torch.inf).amin(1)
+def _smallest_ratio_of_leads(state: VoteState, bound: VoteBound) -> Float[Tensor, " n"]:
+    """The log ratio against the rival that is hardest to exclude: the best one, or one whose scores vary more."""
+    leads, variation = leads_and_variation(state, bound)
+    ratios = log_ratio_of_leads(leads, variation + leads.square() / state.drawn)
+    return ratios.scatter(1, state.scores.argmax(1, keepdim=True), torch.inf).amin(1)

@@ -1,7 +1,8 @@
 """Instance-adaptive adversarial training, IAAT (Balaji, Goldstein and Hoffman, 2019): a radius for each image.
 
-An image that is still classified correctly at a larger radius gets that one; one that is not even at its own gets a
-smaller one; the change is smoothed over the epochs. Radii start at eps, and stay there for the first epochs.
+The radius of an image grows if the image is still classified correctly at a larger radius, and shrinks if it is
+misclassified at its current radius; changes are smoothed over the epochs. All radii start at eps and stay there for the
+first epochs.
 """
 
 from collections.abc import Mapping
@@ -10,17 +11,17 @@ import torch
 from torch import Tensor
 
 from smoothed.training.batch import Part
-from smoothed.training.examples.examples import ExampleOptions, Together, settled_attack
-from smoothed.utils.modes import Classifier, evaluating
+from smoothed.training.examples.examples import ExampleOptions, GatherRows, scheduled_attack
+from smoothed.utils.modes import Classifier, eval_mode
 
-# The authors' numbers for CIFAR-10.
+# The values of Balaji et al. for CIFAR-10.
 STEP = 1.9 / 255
 SMOOTHING = 0.1
 WARMUP_EPOCHS = 5
 
 
-class Adaptive:
-    """Remembers the radius of each image of the training set, (images,), in pixel units of [0, 1]."""
+class AdaptiveExamples:
+    """Examples of PGD with a radius for each of the N training images: `radii`, (N,), in pixel units of [0, 1]."""
 
     def __init__(self, options: ExampleOptions, images: int) -> None:
         self.options = options
@@ -29,28 +30,30 @@ class Adaptive:
 
     def make(self, model: Classifier, part: Part) -> Tensor:
         """See `Examples.make`."""
-        own = self.radii[part.index.cpu()].to(part.clean.device)
+        radii = self.radii[part.index.cpu()].to(part.clean.device)
         if part.epoch >= WARMUP_EPOCHS:
-            own = (1 - SMOOTHING) * own + SMOOTHING * self._choose(model, part, own)
-        self._chosen = own
-        return settled_attack(self.options, part.progress, eps=own)(model, part.clean, part.labels, part.rows)
+            radii = (1 - SMOOTHING) * radii + SMOOTHING * self._choose(model, part, radii)
+        self._chosen = radii
+        attack = scheduled_attack(self.options, part.progress, eps=radii)
+        return attack(model, part.clean, part.labels, part.row_generator)
 
-    def _choose(self, model: Classifier, part: Part, own: Tensor) -> Tensor:
-        """The authors' algorithm 2: the larger radius, the image's own, or the smaller one, (n,)."""
+    def _choose(self, model: Classifier, part: Part, current: Tensor) -> Tensor:
+        """Choose the larger, the current or the smaller radius for each image, (n,) (Balaji et al., algorithm 2)."""
 
-        def withstands(radii: Tensor) -> Tensor:
-            attacked = settled_attack(self.options, part.progress, eps=radii)(model, part.clean, part.labels, part.rows)
-            with evaluating(model), torch.no_grad():
+        def is_robust(radii: Tensor) -> Tensor:
+            attack = scheduled_attack(self.options, part.progress, eps=radii)
+            attacked = attack(model, part.clean, part.labels, part.row_generator)
+            with eval_mode(model), torch.no_grad():
                 return model(attacked).argmax(1) == part.labels
 
-        larger, smaller = own + STEP, (own - STEP).clamp_min(0)
-        return torch.where(withstands(larger), larger, torch.where(withstands(own), own, smaller))
+        larger, smaller = current + STEP, (current - STEP).clamp_min(0)
+        return torch.where(is_robust(larger), larger, torch.where(is_robust(current), current, smaller))
 
-    def learn(self, part: Part, adversarial: Tensor, together: Together) -> None:
+    def learn(self, part: Part, adversarial: Tensor, gather: GatherRows) -> None:
         """See `Examples.learn`."""
         del adversarial
         if self._chosen is not None:
-            self.radii[together(part.index).cpu()] = together(self._chosen).cpu()
+            self.radii[gather(part.index).cpu()] = gather(self._chosen).cpu()
 
     def state(self) -> Mapping[str, Tensor]:
         """See `Examples.state`."""

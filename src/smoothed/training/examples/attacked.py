@@ -1,4 +1,4 @@
-"""Examples of an attack that forgets each step, and none at all."""
+"""Examples of an attack without state between steps, and clean images in place of examples."""
 
 from collections.abc import Mapping
 
@@ -6,12 +6,12 @@ from torch import Tensor
 
 from smoothed.attacks import Attack
 from smoothed.training.batch import Part
-from smoothed.training.examples.examples import ExampleOptions, Together, settled_attack
+from smoothed.training.examples.examples import ExampleOptions, GatherRows, scheduled_attack
 from smoothed.utils.modes import Classifier
 
 
-class Clean:
-    """No adversarial examples: the clean images stand in for them."""
+class CleanExamples:
+    """The clean images, for training without an attack."""
 
     def __init__(self, options: ExampleOptions, images: int) -> None:
         self.options = options
@@ -22,7 +22,7 @@ class Clean:
         del model
         return part.clean
 
-    def learn(self, part: Part, adversarial: Tensor, together: Together) -> None:
+    def learn(self, part: Part, adversarial: Tensor, gather: GatherRows) -> None:
         """See `Examples.learn`."""
 
     def state(self) -> Mapping[str, Tensor]:
@@ -33,8 +33,8 @@ class Clean:
         """See `Examples.restore`."""
 
 
-class Attacked(Clean):
-    """A fresh attack on each batch, with radius and steps that may grow over the run."""
+class AttackedExamples(CleanExamples):
+    """Examples of an attack, whose radius and number of steps may grow over the run."""
 
     def __init__(self, options: ExampleOptions, images: int, attack: Attack | None = None) -> None:
         super().__init__(options, images)
@@ -42,5 +42,5 @@ class Attacked(Clean):
 
     def make(self, model: Classifier, part: Part) -> Tensor:
         """See `Examples.make`."""
-        attack = self.attack or settled_attack(self.options, part.progress)
-        return attack(model, part.clean, part.labels, part.rows)
+        attack = self.attack or scheduled_attack(self.options, part.progress)
+        return attack(model, part.clean, part.labels, part.row_generator)

@@ -1,4 +1,4 @@
-"""What every maker of adversarial examples offers the step."""
+"""Interface of all sources of adversarial training examples, and the attack at a given point of a run."""
 
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -10,12 +10,12 @@ from smoothed.attacks.ball import Norm
 from smoothed.training.batch import Part
 from smoothed.utils.modes import Classifier
 
-Together = Callable[[Tensor], Tensor]
-"""From a part's rows, (n, ...), to those of the parts that the other processes have in hand at the time, too."""
+GatherRows = Callable[[Tensor], Tensor]
+"""Function from a part's rows, (n, ...), to the rows of the parts that all processes compute at the same time."""
 
 
 class ExampleOptions(Protocol):
-    """What a configuration says of its examples."""
+    """Settings of the examples; `TrainingConfig` describes them."""
 
     @property
     def attack(self) -> str: ...  # noqa: D102
@@ -28,46 +28,63 @@ class ExampleOptions(Protocol):
     @property
     def attack_steps(self) -> int: ...  # noqa: D102
     @property
-    def attack_step(self) -> float: ...  # noqa: D102
+    def relative_step_size(self) -> float: ...  # noqa: D102
     @property
     def steps_warmup(self) -> float: ...  # noqa: D102
     @property
-    def attack_samples(self) -> int: ...  # noqa: D102
+    def eot_samples(self) -> int: ...  # noqa: D102
     @property
     def batch_size(self) -> int: ...  # noqa: D102
 
 
 class Examples(Protocol):
-    """Makes adversarial examples of a part of a batch, and may remember something from step to step."""
+    """Source of adversarial examples, which may keep state between steps."""
 
     def make(self, model: Classifier, part: Part) -> Tensor:
-        """Adversarial inputs of `part`, of the shape of `part.clean`. The model's mode is its caller's."""
+        """Return adversarial inputs for `part`, of the shape of `part.clean`. The caller sets the mode of the model."""
         ...
 
-    def learn(self, part: Part, adversarial: Tensor, together: Together) -> None:
-        """Called after the backward pass through the examples that `make` gave."""
+    def learn(self, part: Part, adversarial: Tensor, gather: GatherRows) -> None:
+        """Update the state after the backward pass.
+
+        Args:
+            part: part that the examples belong to.
+            adversarial: examples of `make`, with their gradient if they require one.
+            gather: function that collects rows of all processes.
+        """
         ...
 
     def state(self) -> Mapping[str, Tensor]:
-        """What the next step needs to know of the last ones, the same on every process."""
+        """Return the state that persists between steps; it is equal on all processes."""
         ...
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take up what `state` gave."""
+        """Restore a state of `state`."""
         ...
 
 
-def growing(final: float, progress: float, warmup: float) -> float:
-    """`final`, reached linearly from 0 over the first `warmup` of the run; `progress` in [0, 1]."""
+def linear_warmup(final: float, progress: float, warmup: float) -> float:
+    """Value that grows linearly from 0 to `final` over the share `warmup` of the run; `progress` is in [0, 1]."""
     return final * min(1.0, progress / warmup) if warmup > 0 else final
 
 
-def settled_attack(options: ExampleOptions, progress: float, *, eps: Tensor | None = None) -> Attack:
-    """The attack of `options` at this point of the run; `eps`, one an image, takes the place of its own."""
+def scheduled_attack(options: ExampleOptions, progress: float, *, eps: Tensor | None = None) -> Attack:
+    """Create the attack at a point of the run.
+
+    Args:
+        options: settings of the attack.
+        progress: finished share of the run, in [0, 1].
+        eps: radius of each image, (n,), for PGD; None for the attack and the radius of `options`.
+    """
     norm: Norm = "l2" if options.norm == "l2" else "linf"
-    radius = growing(options.eps, progress, options.eps_warmup) if eps is None else eps
-    steps = max(1, round(growing(options.attack_steps, progress, options.steps_warmup)))
+    radius = linear_warmup(options.eps, progress, options.eps_warmup) if eps is None else eps
+    steps = max(1, round(linear_warmup(options.attack_steps, progress, options.steps_warmup)))
     name = options.attack if eps is None else "pgd"
     return named_attack(
-        name, eps=radius, steps=steps, num_samples=options.attack_samples, norm=norm, step=options.attack_step
+        name,
+        eps=radius,
+        steps=steps,
+        eot_samples=options.eot_samples,
+        norm=norm,
+        relative_step_size=options.relative_step_size,
     )

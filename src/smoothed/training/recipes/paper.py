@@ -1,40 +1,41 @@
-"""The paper's own ways to train a network that will vote (section 4). Fine-tuning starts from a CNI-W, with --from."""
+"""The paper's training methods for smoothed networks (section 4). Fine-tuning starts from a CNI-W network (--from)."""
 
 from smoothed.training.recipes.baselines import CNI_W, TRADES_6
 
-# The paper fine-tunes for up to 200 epochs, at a rate it does not give; this is the second of CNI-W's own three.
+# The paper fine-tunes for up to 200 epochs and states no learning rate; 0.01 is the second of the three in CNI-W's
+# schedule.
 FINE_TUNING = {"epochs": 200, "lr": 0.01}
 
-CNI_I_W = CNI_W.but(
+CNI_I_W = CNI_W.variant(
     "cni-i+w",
     "the paper, eq. 23",
-    "fine-tuning with input noise of 0.24, half the images attacked",
+    "fine-tuning with input noise of 0.24 (normalised); a random half of the images attacked",
     loss="bernoulli",
-    input_sigma=0.24,
+    input_sigma_normalized=0.24,
     **FINE_TUNING,
 )
-EPGD = CNI_W.but(
+EPGD = CNI_W.variant(
     "epgd",
     "the paper, eq. 25",
-    "fine-tuning under EPGD of 8 draws; keeps the best and the worst clean accuracy",
+    "fine-tuning under EPGD of 8 draws; keeps the networks of best and worst clean accuracy",
     attack="epgd",
     keep="extremes",
     **FINE_TUNING,
 )
-SMOOTHADV = CNI_W.but(
+SMOOTHADV = CNI_W.variant(
     "smoothadv",
     "the paper, eq. 24",
     "fine-tuning under SmoothAdv of 8 draws (mean logits)",
     attack="smoothadv",
     **FINE_TUNING,
 )
-HIGH_K = CNI_W.but("high-k", "the paper, section 5", "fine-tuning under PGD-56", attack_steps=56, **FINE_TUNING)
-CNI_W_TRADES = TRADES_6.but("cni-w+trades", "the paper, section 5", "CNI-W with TRADES", injection="cni-w")
-PNI_W_TRADES = TRADES_6.but("pni-w+trades", "the paper, section 5", "PNI-W with TRADES", injection="pni-w")
-LEARNED_INPUT = CNI_W.but(
+HIGH_K = CNI_W.variant("high-k", "the paper, section 5", "fine-tuning under PGD-56", attack_steps=56, **FINE_TUNING)
+CNI_W_TRADES = TRADES_6.variant("cni-w+trades", "the paper, section 5", "CNI-W trained with TRADES", injection="cni-w")
+PNI_W_TRADES = TRADES_6.variant("pni-w+trades", "the paper, section 5", "PNI-W trained with TRADES", injection="pni-w")
+LEARNED_INPUT = CNI_W.variant(
     "cni-w+input",
     "the paper, section 3.1",
-    "input noise of a learned strength beside CNI-W",
+    "CNI-W with input noise of learned strength",
     injection="cni-w+input",
 )
 

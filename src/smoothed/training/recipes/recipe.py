@@ -1,4 +1,4 @@
-"""What a recipe is: a name, where it comes from, and the settings in which it differs from another."""
+"""Definition of a recipe: a named set of training settings with its source."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,13 +10,13 @@ from smoothed.training.config import TrainingConfig
 
 @dataclass(frozen=True)
 class Recipe:
-    """A named `TrainingConfig`, short of data and seed.
+    """A named training configuration, except for data and seed.
 
     Attributes:
-        name: for the command line.
-        source: the paper it comes from.
-        changes: what it changes, in a few words.
-        settings: fields of `TrainingConfig` and their values.
+        name: name on the command line.
+        source: paper that introduced the method.
+        changes: short description of the settings.
+        settings: values of fields of `TrainingConfig`; the other fields keep their defaults.
     """
 
     name: str
@@ -24,25 +24,25 @@ class Recipe:
     changes: str
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def but(self, name: str, source: str, changes: str, **settings: Any) -> "Recipe":  # noqa: ANN401 - any field's
-        """Another recipe, which shares all but `settings` with this one."""
+    def variant(self, name: str, source: str, changes: str, **settings: Any) -> "Recipe":  # noqa: ANN401 - any field's
+        """Create another recipe that differs from this one in `settings`."""
         return Recipe(name, source, changes, {**self.settings, **settings})
 
     def config(self, **settings: Any) -> TrainingConfig:  # noqa: ANN401 - any field's
-        """The whole configuration, with `settings` in place of the recipe's own."""
+        """Create the training configuration; `settings` override those of the recipe."""
         return TrainingConfig(**{**self.settings, "recipe": self.name, **settings})
 
 
 def collect(*families: Iterable[Recipe]) -> dict[str, Recipe]:
-    """The recipes by name.
+    """Merge recipes into a dict by name.
 
     Raises:
-        ArgumentError: two of one name.
+        ArgumentError: two recipes have the same name.
     """
     recipes: dict[str, Recipe] = {}
     for family in families:
         for recipe in family:
             if recipe.name in recipes:
-                raise ArgumentError("recipes", "one recipe of a name", recipe.name)
+                raise ArgumentError("recipes", "unique names", f"two recipes named {recipe.name}")
             recipes[recipe.name] = recipe
     return recipes

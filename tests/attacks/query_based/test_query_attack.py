@@ -11,11 +11,11 @@ from torch import nn
 from refusing import check_refusals
 from smoothed.attacks import Queries, margin
 from smoothed.attacks.query_based.nattack import nattack
-from smoothed.attacks.query_based.pursuit import Pursuit
+from smoothed.attacks.query_based.query_attack import QueryAttack
 from smoothed.attacks.query_based.square import square
 from smoothed.attacks.query_based.zoo import zoo
-from smoothed.injection import PNI, drawing, inject
-from smoothed.rng.rows import Rows
+from smoothed.injection import PNI, inject, noise_from
+from smoothed.rng.rows import RowGenerator
 from smoothed.rng.seeds import seeded
 from smoothed.rng.sources import Fresh
 
@@ -52,18 +52,18 @@ def distance(attacked, inputs, norm):
 
 @attacks
 class TestBudget:
-    @pytest.mark.parametrize("num_samples", [1, 3])
+    @pytest.mark.parametrize("eot_samples", [1, 3])
     @pytest.mark.parametrize("max_queries", [3, 4, 50, 301])
-    def test_queries_are_counted_and_bounded(self, attack, max_queries, num_samples, network, images, labels):
+    def test_queries_are_counted_and_bounded(self, attack, max_queries, eot_samples, network, images, labels):
         counter = Counter(network, images, labels)
         queries = Queries(counter, max_queries=max_queries, chunk_size=64)
-        attack(queries, images, labels, eps=0.05, num_samples=num_samples, generator=seeded(0))
+        attack(queries, images, labels, eps=0.05, eot_samples=eot_samples, generator=seeded(0))
         assert queries.spent.tolist() == counter.counts
         assert max(counter.counts) <= max_queries
         assert any(margins[0] < 0 for margins in counter.margins)
         for margins in counter.margins:
             if max(margins) <= 0:  # one whose attack failed used all that buys a step: at most two candidates are left
-                assert len(margins) > max_queries - 3 * num_samples
+                assert len(margins) > max_queries - 3 * eot_samples
 
     def test_an_image_that_is_wrong_takes_one_query_and_stays(self, attack, network, images, labels):
         wrong = (labels + 1) % 4
@@ -160,7 +160,7 @@ class TestManners:
         handle = network[3].register_forward_hook(lambda module, args, output: seen.append(module.training))  # noqa: ARG005
         state, kept = torch.get_rng_state(), images.clone()
         inputs = images.requires_grad_()
-        with drawing(network, Fresh(seeded(1))):
+        with noise_from(network, Fresh(seeded(1))):
             attacked = attack(network, inputs, labels, eps=0.03, max_queries=10, generator=seeded(2))
         handle.remove()
         assert not attacked.requires_grad
@@ -183,12 +183,12 @@ class TestManners:
 
     @norms
     def test_an_image_does_not_depend_on_the_others(self, attack, norm, eps, network, images):
-        """With `Rows`, whatever the part of the batch, and although others leave at other times."""
+        """With `RowGenerator`, whatever the part of the batch, and although others leave at other times."""
         labels = network(images).argmax(1)
         options = {"eps": 2 * eps, "norm": norm, "max_queries": 40}
-        whole = attack(network, images, labels, generator=Rows(4), **options)
+        whole = attack(network, images, labels, generator=RowGenerator(4), **options)
         parts = [
-            attack(network, images[cut], labels[cut], generator=Rows(4, cut.start), **options)
+            attack(network, images[cut], labels[cut], generator=RowGenerator(4, cut.start), **options)
             for cut in (slice(0, 5), slice(5, 16))
         ]
         apart = (torch.cat(parts) - whole).flatten(1).abs().amax(1) > 1e-3
@@ -203,8 +203,8 @@ class TestManners:
         """Each pass draws anew; all of the budget is spent, and the end is inside the ball."""
         inject(network, weights=PNI(initial=1.0))
         counter = Counter(network, images, labels)
-        options = {"eps": 0.05, "max_queries": 60, "num_samples": 2, "confidence": math.inf}
-        with drawing(network, Fresh(seeded(0))):
+        options = {"eps": 0.05, "max_queries": 60, "eot_samples": 2, "confidence": math.inf}
+        with noise_from(network, Fresh(seeded(0))):
             attacked = attack(counter, images, labels, generator=seeded(0), **options)
         assert distance(attacked, images, "linf").max() <= 0.05 + 1e-6
         assert all(56 <= count <= 60 for count in counter.counts)
@@ -226,10 +226,10 @@ def test_averaging_withstands_luck(attack, images):
     """P(noise > 1) = 0.16 for one draw; of sixteen averaged, four deviations."""
     labels, shares = torch.zeros(16, dtype=torch.int64), []
     options = {"population": 4} if attack is nattack else {}
-    for num_samples in (1, 16):
-        queries = Queries(Coin(seeded(0)), max_queries=25 * num_samples)
-        attack(queries, images, labels, eps=0.1, num_samples=num_samples, generator=seeded(0), **options)
-        shares.append((queries.spent < 20 * num_samples).float().mean())
+    for eot_samples in (1, 16):
+        queries = Queries(Coin(seeded(0)), max_queries=25 * eot_samples)
+        attack(queries, images, labels, eps=0.1, eot_samples=eot_samples, generator=seeded(0), **options)
+        shares.append((queries.spent < 20 * eot_samples).float().mean())
     assert shares[0] > 0.5 or attack is zoo  # which asks about two images alone that may be adversarial
     assert shares[1] == 0
 
@@ -243,42 +243,42 @@ class TestPursuit:
     def test_the_smaller_bound_holds(self, model):
         inputs, labels = torch.zeros(1, 1, 1, 1), torch.tensor([0])
         for own, given, bound in ((20, None, 20), (None, 30, 30), (20, 30, 20), (40, 30, 30), (None, None, 1000)):
-            for num_samples, budget in ((1, bound), (3, bound // 3)):
+            for eot_samples, budget in ((1, bound), (3, bound // 3)):
                 queries = Queries(model, max_queries=given)
-                pursuit = Pursuit("test", queries, inputs, labels, max_queries=own, num_samples=num_samples)
-                assert pursuit.budget == budget
+                pursuit = QueryAttack("test", queries, inputs, labels, max_queries=own, eot_samples=eot_samples)
+                assert pursuit.max_candidates == budget
 
     def ask(self, pursuit, brightness):
         candidates = torch.tensor(brightness).view(len(brightness), -1, 1, 1, 1)
-        return pursuit.ask(candidates, pursuit.open)
+        return pursuit.ask(candidates, pursuit.active)
 
     def test_keeps_the_best_success_and_lets_its_image_go(self, model):
         inputs = torch.full((3, 1, 1, 1), 0.25)
-        pursuit = Pursuit("test", model, inputs, torch.zeros(3, dtype=torch.int64))
+        pursuit = QueryAttack("test", model, inputs, torch.zeros(3, dtype=torch.int64))
         values = self.ask(pursuit, [[0.1, 0.2], [0.75, 1.0], [0.5, 0.3]])  # a tie is no success
         assert torch.allclose(values, torch.tensor([[-0.4, -0.3], [0.25, 0.5], [0.0, -0.2]]))
-        assert pursuit.open.tolist() == [0, 2]
+        assert pursuit.active.tolist() == [0, 2]
         self.ask(pursuit, [[0.75], [0.4]])
-        assert pursuit.open.tolist() == [2]
+        assert pursuit.active.tolist() == [2]
         assert pursuit.result(torch.full_like(inputs, 0.3)).flatten().tolist() == pytest.approx([0.75, 1.0, 0.3])
 
     def test_what_is_only_measured_is_no_success(self, model):
-        pursuit = Pursuit("test", model, torch.full((1, 1, 1, 1), 0.25), torch.tensor([0]))
-        assert pursuit.measure(torch.full((1, 1, 1, 1, 1), 0.9), pursuit.open).item() == pytest.approx(0.4)
-        assert pursuit.open.tolist() == [0]
+        pursuit = QueryAttack("test", model, torch.full((1, 1, 1, 1), 0.25), torch.tensor([0]))
+        assert pursuit.measure(torch.full((1, 1, 1, 1, 1), 0.9), pursuit.active).item() == pytest.approx(0.4)
+        assert pursuit.active.tolist() == [0]
         assert pursuit.queries.spent.tolist() == [1]
 
     def test_targets(self, model):
-        pursuit = Pursuit("test", model, torch.full((2, 1, 1, 1), 0.5), torch.tensor([0, 1]), targeted=True)
+        pursuit = QueryAttack("test", model, torch.full((2, 1, 1, 1), 0.5), torch.tensor([0, 1]), targeted=True)
         values = self.ask(pursuit, [[0.75], [0.25]])
         assert torch.allclose(values, torch.tensor([[-0.25], [-0.25]]))
         self.ask(pursuit, [[0.25], [0.25]])
-        assert pursuit.open.tolist() == [1]
+        assert pursuit.active.tolist() == [1]
 
     def test_groups_fill_a_pass(self, model):
-        pursuit = Pursuit("test", Queries(model, chunk_size=10), torch.rand(5, 1, 1, 1), torch.zeros(5).long())
-        assert [len(rows) for rows in pursuit.groups(4)] == [2, 2, 1]
-        assert [len(rows) for rows in pursuit.groups(30)] == [1] * 5
+        pursuit = QueryAttack("test", Queries(model, chunk_size=10), torch.rand(5, 1, 1, 1), torch.zeros(5).long())
+        assert [len(rows) for rows in pursuit.batches(4)] == [2, 2, 1]
+        assert [len(rows) for rows in pursuit.batches(30)] == [1] * 5
 
 
 @attacks
@@ -297,9 +297,12 @@ def test_errors(attack, network):
             ({"eps": -1.0}, "eps: expected a finite number of at least 0, got -1"),
             ({"norm": "l1"}, "norm: expected one of linf, l2, got 'l1'"),
             ({"max_queries": 0}, "max_queries: expected an integer of at least 1, got 0"),
-            ({"num_samples": 0}, "num_samples: expected an integer of at least 1, got 0"),
-            ({"max_queries": 3, "num_samples": 4}, "max_queries: expected at least num_samples, 4, got 3"),
+            ({"eot_samples": 0}, "eot_samples: expected an integer of at least 1, got 0"),
+            ({"max_queries": 3, "eot_samples": 4}, "max_queries: expected at least eot_samples, 4, got 3"),
             ({"model": lambda inputs: inputs.flatten()}, r"model: expected float logits of shape \(2, K\)"),
-            ({"model": Queries(nn.Flatten(), sees="labels")}, "sees: expected logits or shares with .*, got labels"),
+            (
+                {"model": Queries(nn.Flatten(), sees="labels")},
+                "sees: expected logits or shares, since .* compares scores, got labels",
+            ),
         ],
     )

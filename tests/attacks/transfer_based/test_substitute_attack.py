@@ -1,4 +1,4 @@
-"""An imitation of linear targets, whose best attack is known: it comes near it without a gradient of theirs."""
+"""An substitute_attack of linear targets, whose best attack is known: it comes near it without a gradient of theirs."""
 
 import inspect
 
@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from refusing import check_refusals
-from smoothed.attacks import Queries, imitation, named_attack, pgd, train_substitute, transfer
-from smoothed.rng.rows import Rows
+from smoothed.attacks import Queries, named_attack, pgd, substitute_attack, train_substitute, transfer
+from smoothed.rng.rows import RowGenerator
 from smoothed.rng.seeds import seeded
 
 WEIGHT = torch.randn(3, 12, generator=seeded(9))
@@ -42,7 +42,7 @@ def seeds(generator):
 def test_it_lowers_accuracy_nearly_as_far_as_the_targets_own_gradient(sees, seeds):
     """By name, with the network that it brings itself: 60 images, 32 answers each. Random signs do far less."""
     labels = target(seeds).argmax(1)
-    by_name = named_attack("substitute", eps=EPS, num_samples=1, sees=sees)
+    by_name = named_attack("substitute", eps=EPS, eot_samples=1, sees=sees)
     made = by_name(asked, seeds, labels, seeded(1))
     assert (made - seeds).abs().max() <= EPS + 1e-6
     assert made.min() >= 0
@@ -59,7 +59,7 @@ def test_targeted(seeds):
     def towards(model, inputs, labels, generator=None):
         return pgd(model, inputs, labels, eps=EPS, step_size=EPS / 4, steps=7, targeted=True, generator=generator)
 
-    made = imitation(asked, seeds, wanted, attack=towards, rounds=4, generator=seeded(1))
+    made = substitute_attack(asked, seeds, wanted, attack=towards, rounds=4, generator=seeded(1))
     best = accuracy(towards(target, seeds, wanted, seeded(1)), wanted)
     assert accuracy(made, wanted) > 0.7 * best > 0
 
@@ -69,7 +69,7 @@ def test_it_is_a_substitute_and_a_transfer(seeds):
     student = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
     labels = target(seeds).argmax(1)
     options = {"rounds": 3, "epochs": 2}
-    made = imitation(asked, seeds, labels, attack=attack, substitute=student, generator=seeded(5), **options)
+    made = substitute_attack(asked, seeds, labels, attack=attack, substitute=student, generator=seeded(5), **options)
     generator = seeded(5)
     seed = int(torch.empty(1, dtype=torch.float64).uniform_(0, 2**52, generator=generator))
     learned = train_substitute(asked, seeds, student, generator=seeded(seed), **options)
@@ -80,16 +80,18 @@ def test_it_is_a_substitute_and_a_transfer(seeds):
 def test_queries_stay_within_their_bound(bound, samples, spent, seeds):
     queries = Queries(asked, max_queries=bound)
     labels = target(seeds).argmax(1)
-    imitation(queries, seeds, labels, attack=attack, rounds=4, epochs=1, num_samples=samples, generator=seeded(0))
+    substitute_attack(
+        queries, seeds, labels, attack=attack, rounds=4, epochs=1, eot_samples=samples, generator=seeded(0)
+    )
     assert queries.spent.tolist() == [spent] * 60
 
 
 def test_the_source_of_randomness_decides_and_nothing_else_is_touched(network, images, labels):
     before = torch.get_rng_state()
     network.train()
-    for source in (seeded, Rows):
+    for source in (seeded, RowGenerator):
         first, again, other = (
-            imitation(network, images, labels, attack=attack, rounds=2, epochs=1, generator=source(seed))
+            substitute_attack(network, images, labels, attack=attack, rounds=2, epochs=1, generator=source(seed))
             for seed in (1, 1, 2)
         )
         assert torch.equal(first, again)
@@ -102,7 +104,7 @@ def test_the_source_of_randomness_decides_and_nothing_else_is_touched(network, i
 def test_errors():
     def call(**change):
         good = {"model": target, "inputs": torch.full((2, 3, 2, 2), 0.5), "labels": torch.zeros(2, dtype=torch.int64)}
-        inspect.unwrap(imitation)(**{**good, "attack": attack, **change})
+        inspect.unwrap(substitute_attack)(**{**good, "attack": attack, **change})
 
     check_refusals(
         call,
@@ -110,10 +112,10 @@ def test_errors():
             ({"inputs": torch.full((2, 3, 2, 2), 2.0)}, "inputs: expected images in"),
             ({"labels": torch.zeros(3, dtype=torch.int64)}, r"labels: expected int64 classes of shape \(2,\)"),
             ({"rounds": 0}, "rounds: expected an integer of at least 1, got 0"),
-            ({"num_samples": 0}, "num_samples: expected an integer of at least 1, got 0"),
+            ({"eot_samples": 0}, "eot_samples: expected an integer of at least 1, got 0"),
             (
-                {"model": Queries(target, max_queries=1), "num_samples": 2},
-                "max_queries: expected at least num_samples, 2",
+                {"model": Queries(target, max_queries=1), "eot_samples": 2},
+                "max_queries: expected at least eot_samples, 2",
             ),
         ],
     )

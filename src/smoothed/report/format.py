@@ -1,0 +1,55 @@
+"""Numbers and settings as text, in the form in which all tables and sentences show them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from smoothed.evaluation.results import Accuracy
+
+
+def format_interval(bounds: tuple[float, float]) -> str:
+    """Bounds of a share in percent: `52.2-70.9`."""
+    return f"{100 * bounds[0]:.1f}-{100 * bounds[1]:.1f}"
+
+
+def format_accuracy(accuracy: Accuracy) -> str:
+    """An accuracy in percent with its interval: `62.0 % (52.2-70.9)`."""
+    return f"{100 * accuracy.mean:.1f} % ({format_interval(accuracy.interval)})"
+
+
+def format_p_value(p: float) -> str:
+    """A p-value: `p = 0.25`, or `p < 0.001`."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
+def format_sigma(sigma: float, sigma_normalized: float | None) -> str:
+    """The standard deviation of the input noise in both units: `sigma 0.06017 (0.24 normalized)`."""
+    if sigma_normalized is None or sigma == 0:
+        return f"sigma {sigma:.4g}"
+    return f"sigma {sigma:.4g} ({sigma_normalized:.4g} normalized)"
+
+
+def format_attack(attack: str, steps: int) -> str:
+    """The name of an attack as papers write it: `PGD-7`, `FGSM`."""
+    return attack.upper() if steps == 1 else f"{attack.upper()}-{steps}"
+
+
+def format_eps(eps: float, norm: str) -> str:
+    """The radius of an attack: `8/255`, or `3 pixels` in the L0 norm."""
+    return f"{eps:g} pixels" if norm == "l0" else f"{eps * 255:g}/255"
+
+
+def format_ranges(selected: Sequence[Any], values: Sequence[Any]) -> str:
+    """The selected ones of ordered values, with consecutive ones as a range: `0.1-0.3, 0.5`."""
+    groups = list[list[Any]]()
+    for value in selected:
+        if groups and values.index(groups[-1][-1]) + 1 == values.index(value):
+            groups[-1].append(value)
+        else:
+            groups.append([value])
+    return ", ".join(
+        _value(group[0]) if len(group) == 1 else f"{_value(group[0])}-{_value(group[-1])}" for group in groups
+    )
+
+
+def _value(value: Any) -> str:  # noqa: ANN401 - a number or a name
+    return value if isinstance(value, str) else f"{value:.4g}"
