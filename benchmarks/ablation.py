@@ -41,10 +41,11 @@ from smoothed.models import build
 from smoothed.rng.seeds import seeded
 from smoothed.training.recipes import RECIPES
 from smoothed.utils.devices import best_device
-from techniques import BY_NAME, JOBS, TECHNIQUES, only, variants
+from techniques import BY_NAME, COMPILED, JOBS, NETWORK_NOISES, TECHNIQUES, only, variants
 from training import OurLoop, random_images
 
-NUM_IMAGES, DRAWS_OF_ONE_IMAGE = 256, 64
+# Images of the vote on many images; more than one pass.
+NUM_IMAGES = 256
 EPS, ATTACK_STEPS, SIGMA = 8 / 255, 10, 0.06
 # Techniques whose ratios are all smaller are listed below the table.
 MIN_GAIN = 1.1
@@ -58,16 +59,19 @@ class Sizes:
 
     Attributes:
         draws: number of draws of each image in the vote on many images.
+        draws_of_one: number of draws in the vote on one image.
         attacked: number of attacked images.
         batch: number of images of a training step.
     """
 
     draws: int
+    draws_of_one: int
     attacked: int
     batch: int
 
 
-SIZES, QUICK_SIZES = Sizes(4, 64, 32), Sizes(2, 16, 16)
+SIZES = Sizes(draws=4, draws_of_one=64, attacked=64, batch=32)
+QUICK_SIZES = Sizes(draws=1, draws_of_one=32, attacked=8, batch=8)
 
 
 class Variant:
@@ -101,7 +105,7 @@ class Variant:
 
     def image(self, network_noise: str) -> Callable[[], object]:
         """A vote on one image, with many draws."""
-        return self._tally(network_noise, 1, DRAWS_OF_ONE_IMAGE)
+        return self._tally(network_noise, 1, self.sizes.draws_of_one)
 
     def attack(self, network_noise: str) -> Callable[[], object]:
         """PGD with one draw for each gradient."""
@@ -163,17 +167,18 @@ class Bench:
     Args:
         seconds: time after which a comparison ends, if it has had three rounds.
         sizes: sizes of the jobs.
+        network_noises: noises inside the network to measure, if a technique has an effect with them.
     """
 
-    def __init__(self, seconds: float, sizes: Sizes) -> None:
-        self.seconds, self.sizes = seconds, sizes
+    def __init__(self, seconds: float, sizes: Sizes, network_noises: Sequence[str]) -> None:
+        self.seconds, self.sizes, self.network_noises = seconds, sizes, network_noises
         self.processes: dict[tuple[frozenset[str], str], Alone] = {}
 
     def measure(self, name: str, jobs: Sequence[str], *, memory_kept: bool) -> Iterator[Result]:
         """Measure a technique on those of the given jobs that it affects."""
         technique = BY_NAME[name]
         for job in (job for job in JOBS if job in jobs and job in technique.jobs):
-            for noise in technique.network_noises:
+            for noise in (noise for noise in technique.network_noises if noise in self.network_noises):
                 reserved_for = job if technique.own_process else ""
                 processes = [self._process(on, reserved_for) for on in variants(name, memory_kept=memory_kept)]
                 times = self._rounds([process.action("run", job, noise) for process in processes])
@@ -253,7 +258,7 @@ def _ratios(result: Result | None) -> list[str]:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Parse the command line, with `jobs` as a list of names and `only` as a list of techniques to measure."""
+    """Parse the command line, with lists of names for `jobs` and `only`."""
     names = "\n".join(f"  {technique.name:24}{technique.description}" for technique in TECHNIQUES)
     jobs = "\n".join(f"  {name:24}{description}" for name, description in JOBS.items())
     parser = argparse.ArgumentParser(
@@ -263,17 +268,21 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to this file after each technique")
     parser.add_argument(
-        "--quick", action="store_true", help="smaller jobs, fewer rounds, and no measurements with memory kept"
+        "--quick",
+        action="store_true",
+        help="smaller jobs, three rounds, only the network with CNI, no measurements with memory kept, and compiled "
+        "techniques only if --only names them",
     )
     parser.add_argument(
         "--jobs", default=",".join(JOBS), metavar="JOB,JOB", help="jobs to measure, separated by commas (%(default)s)"
     )
     parser.add_argument(
-        "--only", nargs="+", default=list(BY_NAME), choices=list(BY_NAME), metavar="TECHNIQUE",
+        "--only", nargs="+", choices=list(BY_NAME), metavar="TECHNIQUE",
         help="names of the techniques to measure, in quotation marks (all)",
     )  # fmt: skip
     options = parser.parse_args()
     options.jobs = options.jobs.split(",")
+    options.only = options.only or [name for name in BY_NAME if not (options.quick and name in COMPILED)]
     if unknown := set(options.jobs) - set(JOBS):
         parser.error(f"--jobs: expected some of {', '.join(JOBS)}, got {', '.join(sorted(unknown))}")
     return options
@@ -286,7 +295,7 @@ def main() -> None:
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     results, start = list[Result](), time.perf_counter()
     console = Console(width=max(160, Console().width))  # the same table if the output goes to a file
-    bench = Bench(1.0, QUICK_SIZES) if options.quick else Bench(3.0, SIZES)
+    bench = Bench(0.0, QUICK_SIZES, ["CNI"]) if options.quick else Bench(3.0, SIZES, NETWORK_NOISES)
     work = [
         (technique.name, memory_kept)
         for memory_kept in ((False,) if options.quick else (False, True))

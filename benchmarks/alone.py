@@ -1,7 +1,6 @@
-"""Functions that run in a process of their own, so that they take the time they take in a program without `smoothed`.
+"""Functions that run in a process of their own, so that their time does not depend on what ran in it before.
 
-A process that runs `smoothed` keeps memory for its passes (`smoothed.utils.memory`), which makes other code in the same
-process faster, too.
+For example, `keep_memory()` and the sizes of earlier allocations decide how fast later code of a process gets memory.
 """
 
 import multiprocessing

@@ -339,6 +339,8 @@ TECHNIQUES = [
 ]  # fmt: skip
 
 BY_NAME = {technique.name: technique for technique in TECHNIQUES}
+# Techniques that wait for a compiler in each process, for 10 to 60 seconds.
+COMPILED = ("compiled normals", "compiled operations")
 FULL_STACK = frozenset(technique.name for technique in TECHNIQUES if technique.by_default and technique.supported())
 
 

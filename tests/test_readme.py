@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pytest
 import torch
 
 
@@ -16,6 +17,7 @@ def test_the_example_runs(capsys):
     assert "noise on 2 weights and activations" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_example_of_inference_runs():
     text = Path(__file__).parents[1].joinpath("docs", "inference.md").read_text()
     (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
@@ -27,6 +29,7 @@ def test_the_example_of_inference_runs():
     assert tally.num_samples.min() < 100
 
 
+@pytest.mark.slow
 def test_the_example_of_attacks_runs(capsys):
     text = Path(__file__).parents[1].joinpath("docs", "attacks.md").read_text()
     (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)

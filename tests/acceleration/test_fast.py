@@ -151,6 +151,7 @@ def test_precision_is_named():
         Fast(NETWORKS["biases"](), "fp8")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_a_compiled_one_gives_the_same(batch, monkeypatch):
     compiled, really = [], torch.compile
@@ -180,6 +181,7 @@ def test_one_that_cannot_be_compiled_runs_without_and_says_so(model, batch, monk
         assert_close(keyed(fast, batch), got)  # and no warning again
 
 
+@pytest.mark.slow
 def test_the_votes_of_the_bundled_network_are_the_same():
     network = smoothed.load("resnet20-cni-w").eval()
     images = load_sample().first(6).images / 255
@@ -200,6 +202,7 @@ def test_it_copies_and_moves_as_any_network(model, batch):
 class TestStacked:
     """Draws that share a pass, where that is quicker."""
 
+    @pytest.mark.slow
     def test_logits_are_those_of_each_draw(self, model, batch, monkeypatch):
         monkeypatch.setattr("smoothed.acceleration.fast.seconds_in_turn", lambda _: [2.0, 1.0])
         inputs = torch.stack([batch[:2], batch[2:], batch[1:3]])
@@ -224,6 +227,7 @@ class TestStacked:
         for of_draw in together:
             assert_close(of_draw, alone, rtol=0, atol=1e-2 * float(alone.abs().max()))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("quicker", [True, False])
     def test_it_is_tried_once_for_each_size(self, model, batch, monkeypatch, quicker):
         tried = []

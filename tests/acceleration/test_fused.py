@@ -49,6 +49,7 @@ class TestPrecision:
         assert errors[0] > 1e-4
         assert errors[1] < max(2 * errors[0], 0.02)
 
+    @pytest.mark.slow
     def test_autocast_passes_float64_by(self, injection, batch):
         model = NETWORKS["biases"]()
         INJECTIONS[injection](model)

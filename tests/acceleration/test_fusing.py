@@ -193,6 +193,7 @@ class TestLaw:
             blocks.append(covariance * factors.outer(factors))
         return torch.cat(means).detach(), torch.block_diag(*blocks).detach()
 
+    @pytest.mark.slow
     def test_mean_and_covariance_under_one_shared_source(self, fused):
         source = Counting()
         with noise_from(fused, source):

@@ -197,7 +197,7 @@ def test_graphs_alive_at_a_time(held, alive, noisy, batch):
 
 
 class TestReplay:
-    def test_draws_that_do_not_come_again_are_held(self, batch):
+    def test_draws_that_do_not_come_again_are_stored(self, batch):
         inputs, _ = batch
         slopes = torch.randn(40, 4, 192, generator=seeded(1), dtype=torch.float64)
         used = []

@@ -28,7 +28,7 @@ from smoothed.rng.sources import Fresh
 EPS = 8 / 255
 
 
-def settled(name, network, **budget):
+def configured(name, network, **budget):
     """The attack of a small budget, with `network` as the source of transfer."""
     few = {"eps": EPS, "steps": 4, "eot_samples": 2, "max_queries": 60, "sources": [network]}
     return named_attack(name, **{**few, **budget})
@@ -48,7 +48,7 @@ def test_every_name_raises_the_loss_within_its_budget(name, network, images, gen
     labels = network(images).argmax(1)
     norm = ATTACKS[name].norm or "linf"
     eps = {"linf": EPS, "l2": 0.5, "l0": 3}[norm]
-    attacked = settled(name, network, eps=eps)(network, images, labels, generator)
+    attacked = configured(name, network, eps=eps)(network, images, labels, generator)
     assert sizes(images, attacked, norm).max() <= (3 if name == "nfgsm" else 1) * eps + 1e-6
     assert attacked.min() >= 0
     assert attacked.max() <= 1
@@ -56,9 +56,10 @@ def test_every_name_raises_the_loss_within_its_budget(name, network, images, gen
     assert after > clean
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ATTACKS)
 def test_the_generator_decides(name, network, images, labels):
-    attack = settled(name, network, steps=2)
+    attack = configured(name, network, steps=2)
     before = torch.get_rng_state()
     first, second = (attack(network, images, labels, generator=seeded(4)) for _ in range(2))
     assert torch.equal(first, second)
@@ -139,25 +140,26 @@ def test_groups_say_how_many_passes_an_attack_takes(name, network, images, label
     assert len(passes) == steps * draws + (name == "kl")  # which looks at the clean images once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if attack.uses_queries])
 def test_queries_are_bounded_and_show_what_the_budget_says(name, network, images, labels):
     """Images (16 at most in a pass) are asked about at most `max_queries` times; labels alone suffice one attack."""
     seen = []
     network.register_forward_hook(lambda _, inputs, logits: seen.append((len(inputs[0]), logits.requires_grad)))
-    settled(name, network, eot_samples=1, max_queries=12, sees="shares")(network, images, labels, seeded(1))
+    configured(name, network, eot_samples=1, max_queries=12, sees="shares")(network, images, labels, seeded(1))
     assert 16 <= sum(count for count, _ in seen) <= 16 * 12
     assert not any(differentiable for _, differentiable in seen)
     if name == "substitute":
-        assert not torch.equal(settled(name, network, sees="labels")(network, images, labels, seeded(1)), images)
+        assert not torch.equal(configured(name, network, sees="labels")(network, images, labels, seeded(1)), images)
         return
     with pytest.raises(ArgumentError, match="sees: expected logits or shares, since"):
-        settled(name, network, sees="labels")(network, images, labels, seeded(1))
+        configured(name, network, sees="labels")(network, images, labels, seeded(1))
 
 
 def test_transfer_needs_a_source_and_differentiates_it_alone(network, images, labels):
     passes = count_passes(network)
     source = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
-    attacked = settled("transfer", source, eot_samples=1)(network, images, labels, seeded(1))
+    attacked = configured("transfer", source, eot_samples=1)(network, images, labels, seeded(1))
     assert torch.equal(
         attacked, named_attack("epgd-loss", eps=EPS, steps=4, eot_samples=1)(source, images, labels, seeded(1))
     )
@@ -172,10 +174,10 @@ def test_the_answers_of_a_query_are_averaged_and_counted(network, images, labels
     """A substitute asks 3 times about each of 16 images and of 3 versions of each: 12 of 14 queries, in batches."""
     passes = []
     network.register_forward_hook(lambda _, inputs, __: passes.append(len(inputs[0])))
-    settled("substitute", network, eot_samples=3, max_queries=14)(network, images, labels, seeded(1))
+    configured("substitute", network, eot_samples=3, max_queries=14)(network, images, labels, seeded(1))
     assert passes == [16] * 3 + [16] * 3 + [32] * 3
     with pytest.raises(ArgumentError, match="max_queries: expected at least eot_samples, 9, got 8"):
-        settled("substitute", network, eot_samples=9, max_queries=8)(network, images, labels, seeded(1))
+        configured("substitute", network, eot_samples=9, max_queries=8)(network, images, labels, seeded(1))
 
 
 @pytest.mark.parametrize(

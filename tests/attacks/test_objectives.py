@@ -142,7 +142,7 @@ def test_cross_entropy_is_in_nats():
 class TestErrors:
     @expectations
     @pytest.mark.parametrize("eot_samples", [0, -1, 1.5, True])
-    def test_num_samples(self, expectation, eot_samples):
+    def test_eot_samples(self, expectation, eot_samples):
         with pytest.raises(ArgumentError, match="eot_samples: expected an integer of at least 1"):
             expectation(eot_samples)
 

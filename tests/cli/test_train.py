@@ -95,7 +95,7 @@ def test_it_trains_on_a_folder_of_images(run, pictures, tmp_path, capsys):
     assert read_header(out / "best.safetensors")["classes"] == CLASSES
     assert load(out / "best.safetensors")(torch.rand(2, 3, 16, 16)).shape == (2, 3)
     assert card(out)["config"]["data"] == pictures
-    assert card(out)["command"].startswith("smoothed ")
+    assert card(out)["command"].startswith("smoothed")
     assert run(*command) == 0  # it is over, and says so again
     assert capsys.readouterr().out == told
     assert len(card(out)["epochs"]) == 4
@@ -284,6 +284,7 @@ def test_a_missing_card_is_said_to_be(fails, tmp_path, name):
     assert "config: expected a model card in JSON" in fails("--out", tmp_path / "run", "--config", tmp_path)
 
 
+@pytest.mark.slow
 def test_one_of_several_processes_prints(pictures, tmp_path):
     out, ended = tmp_path / "run", tmp_path / "ended.json"
     done = by_two("train", "--data", pictures, "--out", out, *FAST, "--json", ended)
@@ -311,6 +312,7 @@ def test_ctrl_c_stops_all_processes_with_the_state_saved(pictures, tmp_path):
     assert json.loads((state / "meta.json").read_text())["step"] == int(state.name.removeprefix("step-"))
 
 
+@pytest.mark.slow
 def test_it_trains_on_real_images(run, fails, full_data, tmp_path, capsys):
     options = ["--attack", "nfgsm", "--epochs", 1, "--injection", "none", "--precision", "bf16"]
     command = ["--data", full_data, "--out", tmp_path / "run", *options]

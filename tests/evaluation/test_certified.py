@@ -88,6 +88,7 @@ def test_the_boundary_is_abstained_on():
     assert (row.abstained, row.predict_abstained, row.clean, row.certified, row.mean_radius) == (1, 1, 0, 0, 0)
 
 
+@pytest.mark.slow
 def test_rows_are_the_naive_count(network, monkeypatch):
     """Image by image, from counts of the same draws, on a network with noise inside."""
     monkeypatch.setattr(certified, "BATCH", 20)
@@ -149,6 +150,7 @@ def measure_long(out=None, on_progress=lambda *_: None, protocol=LONG, count=600
     return evaluate_certified(Brightness(), data, protocol, **options)
 
 
+@pytest.mark.slow
 def test_a_killed_certification_goes_on_and_ends_with_the_same_numbers(tmp_path):
     """Killed in the second batch of the second sigma."""
     assert Started(run_script, __file__, str(tmp_path), str(4 * 65 + 30)).end().returncode == -signal.SIGKILL
@@ -163,6 +165,7 @@ def test_a_killed_certification_goes_on_and_ends_with_the_same_numbers(tmp_path)
     assert len(list(tmp_path.glob("*.safetensors"))) == 6
 
 
+@pytest.mark.slow
 def test_radii_and_alpha_are_read_off_and_anything_else_is_refused(tmp_path):
     measure_long(tmp_path)
     other = replace(LONG, radii=(0.0, 0.2), alpha=0.01)

@@ -13,6 +13,7 @@ from smoothed.errors import CheckpointError
 from smoothed.evaluation.resume import ResumeFolder, fingerprints
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("protocol", "steps"), [("worst-case", 14), ("paper", 2)])
 def test_a_killed_evaluation_goes_on_and_ends_with_the_same_numbers(protocol, steps, tmp_path):
     assert Started(run_script, known.__file__, protocol, str(tmp_path), str(steps)).end().returncode == -signal.SIGKILL

@@ -56,6 +56,7 @@ def conv():
 
 
 class TestWeights:
+    @pytest.mark.slow
     def test_law(self, conv):
         noise, original = conv.parametrizations.weight[0], conv.parametrizations.weight.original.detach()
         with torch.no_grad():
@@ -96,6 +97,7 @@ class TestWeights:
         (gradient,) = torch.autograd.grad((conv.weight * upstream).sum(), conv.parametrizations.weight.original)
         assert torch.equal(gradient, upstream)
 
+    @pytest.mark.slow
     def test_rank_zero_is_pni(self):
         """alpha^2 std(W)^2 = std(W) d: the two laws then are one, and so are the noises of one key."""
         cni, pni = nn.Linear(4, 2).double(), nn.Linear(4, 2).double()

@@ -1,6 +1,6 @@
 """The whole of AutoAttack, `standard` and `rand`, beside our own suite on the bundled network, at eps 8/255.
 
-An image that a suite breaks is broken for good: its adversarial example is there to be evaluated. So nothing is gained by
+An image that a suite breaks stays broken: its adversarial example is there to be evaluated. So nothing is gained by
 setting AutoAttack on images that ours broke already: our robust accuracy is above theirs by those that they break of
 the ones that ours left standing. This is what is run, with every step and query of theirs.
 """
@@ -65,8 +65,8 @@ def assert_in_the_ball(attacked, inputs):
 class TestStandard:
     """100 images, and the mean network: all noise off. One more in 200 would be half an image here: none is allowed.
 
-    Ours is the suite of the worst-case evaluation for a network without noise, from one start of each attack instead of its
-    two, which can only leave more to theirs. Each image that stands takes 1,900 gradients and 5,000 queries of theirs.
+    Ours is the worst-case suite for a network without noise, from one start of each attack instead of its two, which
+    can only leave more to theirs. Each image that stands takes 1,900 gradients and 5,000 queries of theirs.
     """
 
     @pytest.mark.timeout(3600)
@@ -97,7 +97,7 @@ class TestStandard:
 class TestRand:
     """The bundled model with all its noise, M = 64. 32 images, for each takes 4,000 gradients of either side.
 
-    Ours is of the worst-case evaluation's suite what `rand` is made of: Auto-PGD on the cross-entropy and on DLR, 100 steps
+    Ours is the part of the worst-case suite that `rand` is made of: Auto-PGD on the cross-entropy and on DLR, 100 steps
     of 20 draws from one start. Both sides' images are evaluated by the same votes, of draws that no attack has seen.
     """
 
@@ -124,8 +124,8 @@ class TestRand:
         theirs, draws = torch.ones_like(ours), clean.right_draws[rows]
         for ends in candidates:
             assert_in_the_ball(ends, inputs[rows])
-            judged = votes(attacked.index_copy(0, rows, ends))
-            theirs, draws = theirs.minimum(judged.shares), draws.minimum(judged.right_draws[rows])
+            counts = votes(attacked.index_copy(0, rows, ends))
+            theirs, draws = theirs.minimum(counts.shares), draws.minimum(counts.right_draws[rows])
         print(f"robust accuracy {ours.mean():.4f} against {theirs.mean():.4f}, clean {clean.shares.mean():.4f}")
         assert draws.sum() < 0.97 * clean.right_draws[rows].sum()  # theirs works here: more draws are wrong
         assert 0 < ours.mean() < clean.shares.mean()

@@ -67,12 +67,12 @@ def model(request, vote):
 
 @pytest.fixture
 def check(network, batch):
-    """A function that judges attacked images."""
+    """A function that checks attacked images."""
     images, labels = batch
-    judge = Smoothed(network, Gaussian(0.05), vote="soft", num_samples=32, seed=2)
+    fresh = Smoothed(network, Gaussian(0.05), vote="soft", num_samples=32, seed=2)
 
     def accuracy(inputs):
-        return (judge.predict(inputs) == labels).float().mean().item()
+        return (fresh.predict(inputs) == labels).float().mean().item()
 
     def check(attacked):
         assert attacked.shape == images.shape

@@ -110,7 +110,7 @@ def test_each_number_is_a_function_of_key_and_place(law, dtype, error):
 @laws
 @pytest.mark.usefixtures("maker")
 @pytest.mark.parametrize("rows", [1, 3])
-def test_places_may_be_what_floats_are_not(law, rows):
+def test_positions_may_be_what_floats_are_not(law, rows):
     """A compiled maker is told that places are floats: all of these are other floats, or none."""
     words = [0x7FF0000000000001, 0xFFF4000000000000, 0x7FF8000000000000, 0x7FF0000000000000, 2**63, 1, 2**52 - 1, 0]
     keys, spots = some_keys(rows), of_integers(*(word + last for word in words for last in range(5)))
@@ -129,7 +129,7 @@ def test_normals_are_the_numbers_of_the_normal_law():
 @pytest.mark.usefixtures("maker")
 @pytest.mark.parametrize("rows", [0, 1, 3, 700])
 @pytest.mark.parametrize("count", [0, 1, 2, 1001])
-def test_rows_and_places_may_be_taken_apart(law, rows, count):
+def test_rows_and_positions_may_be_taken_apart(law, rows, count):
     keys, spots = some_keys(rows), positions(count, CPU)
     drawn = numbers(law, keys, spots)
     assert drawn.shape == (rows, count)
@@ -169,7 +169,7 @@ def test_what_is_added_may_be_another_for_each_row(monkeypatch, rows):
             assert_close(made.double(), expected, rtol=error, atol=4 * error)
 
 
-def test_places_of_images_with_their_channels_last():
+def test_positions_of_images_with_their_channels_last():
     spots = positions_channels_last(3, 20, CPU).view(4, 5, 3)
     assert torch.equal(spots.permute(2, 0, 1), positions(60, CPU).view(3, 4, 5))
 
@@ -353,6 +353,7 @@ class TestCompiling:
         scale = torch.ones(4, requires_grad=True)
         assert not normals(some_keys(2), positions(4, CPU), affine=(scale, scale)).requires_grad
 
+    @pytest.mark.slow
     @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
     def test_all_laws_compile_in_one_program(self):
         """In a program of its own, where no shape is checked: each is one graph, and no form is given up."""

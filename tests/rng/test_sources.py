@@ -25,6 +25,7 @@ class TestMix:
         seeds = [mix(), mix(0), mix(0, 0), mix(1), mix(1, 2), mix(2, 1), mix(1, 2, 0), mix(0, 1, 2)]
         assert len(set(seeds)) == len(seeds)
 
+    @pytest.mark.slow
     def test_small_keys_do_not_collide(self):
         seeds = {mix(*keys) for keys in itertools.product(range(18), repeat=4)}
         assert len(seeds) == 18**4
@@ -140,6 +141,7 @@ class TestKeyed:
         for other in others:
             assert (other - same[0]).abs().max() > 0.1
 
+    @pytest.mark.slow
     def test_rows_and_shared_are_standard_normal_and_independent(self):
         # KS at 1e-3, seed fixed; with 200000 numbers a deviation of 1.03 has p < 1e-8.
         rows = Keyed(11, range(2000), [5] * 2000).rows(1, (2000, 100), torch.empty(0, dtype=torch.float64))

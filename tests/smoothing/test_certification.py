@@ -238,6 +238,7 @@ class TestNoiseInside:
         given = norm.cdf((self.D * value + self.B) / (scale * np.abs(value) + 1e-300))
         return np.trapezoid(given * norm.pdf(eta / SIGMA) / SIGMA, eta)
 
+    @pytest.mark.slow
     def test_the_certificate_is_of_both_noises(self, noisy):
         pixels = torch.linspace(0.1, 0.95, 8)
         model = Smoothed(noisy, Gaussian(SIGMA), seed=0)

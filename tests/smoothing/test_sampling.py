@@ -83,12 +83,12 @@ def literal(stream, total, score):
     return torch.stack(sums), taken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk_size", [1, 3, 7, 100])
 def test_each_image_stops_where_its_own_stream_says(draw, images, chunk_size):
     votes = {"prediction": VOTES["prediction"], "soft": VOTES["soft"]}
-    expected = {
-        (name, total): literal(streams(draw, images, name), total, 5.5) for name in votes for total in (4, 15, MOST)
-    }
+    by_vote = {name: streams(draw, images, name) for name in votes}
+    expected = {(name, total): literal(by_vote[name], total, 5.5) for name in votes for total in (4, 15, MOST)}
     assert len(set(expected["prediction", MOST][1])) > 2  # images stop at different times, or this says little
     tallies = count_votes(sampler(draw, chunk_size), images, VoteRequest((4, 15, MOST), votes, Until(5.5)))
     for (name, total), (scores, taken) in expected.items():
@@ -105,6 +105,7 @@ def test_an_image_goes_on_while_one_question_is_open(draw, images):
     assert tallies["slow"][MOST].num_samples.min() >= 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vote", VOTES)
 def test_a_rule_sees_the_sums_and_the_squares_of_the_images_that_go_on(draw, images, vote):
     stream, looks = streams(draw, images, vote), []
@@ -134,6 +135,7 @@ def test_a_rule_sees_the_sums_and_the_squares_of_the_images_that_go_on(draw, ima
         assert torch.allclose(seen.squares, own.square().sum(0), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_passes_stay_full_as_images_leave(draw, images):
     stream = streams(draw, images, "prediction")
     _, taken = literal(stream, MOST, 6)
@@ -203,6 +205,7 @@ def test_draws_for_another_question_are_never_in_vain(draw, images):
     assert sum(draw.model.rows) == 60
 
 
+@pytest.mark.slow
 def test_the_first_image_and_the_first_draw_move_the_keys(draw, images):
     whole = count_votes(sampler(draw, 8), images, VoteRequest((MOST,), {"soft": VOTES["soft"]}))["soft"][MOST].scores
     parts = [

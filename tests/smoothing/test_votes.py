@@ -81,8 +81,8 @@ def test_no_draw_moves_two_classes_by_more_than_the_spread(vote, data):
     assert votes.spread(BOUNDED[vote], k) == bound.spread
     assert scores.max() - scores.min() <= bound.spread
     assert scores.abs().max() <= bound.largest
-    assert bound.counts == (vote == "prediction")
-    assert bound.shares == (vote in {"prediction", "soft"})
+    assert bound.is_one_hot == (vote == "prediction")
+    assert bound.sums_to_one == (vote in {"prediction", "soft"})
 
 
 @pytest.mark.parametrize("vote", BOUNDED)
@@ -97,8 +97,8 @@ def test_spreads_by_hand():
     assert votes.spread(votes.by_rank([3, 1, 0.5]), 2) == 2
     assert votes.spread(votes.by_rank([3, 1, 0.5]), 4) == 3
     assert votes.spread(lambda logits: logits, 3) == math.inf
-    assert votes.vote_bound(votes.by_rank([1]), 3).counts
-    assert not votes.vote_bound(votes.by_rank([0.5, 0.5]), 3).counts
+    assert votes.vote_bound(votes.by_rank([1]), 3).is_one_hot
+    assert not votes.vote_bound(votes.by_rank([0.5, 0.5]), 3).is_one_hot
 
 
 def test_a_vote_of_your_own_with_its_bound():

@@ -54,6 +54,7 @@ def unkilled(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_and_resumed_it_ends_with_the_same_weights(unkilled, tmp_path):
     for steps in (2, 9):  # within the first epoch and after several
         started = Started(partial(tiny_run.main, str(tmp_path), EPOCHS, last=17))
@@ -73,6 +74,7 @@ def same_weights_exist(folder):
     return (folder / "last.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_a_time_limit_stops_with_everything_needed_to_go_on(unkilled, tmp_path):
     assert run_alone(tmp_path, time_limit=0.0) == "stopped 1\n"
     run_alone(tmp_path)

@@ -31,6 +31,7 @@ def faults(script: str, how: str) -> int:
     return int(subprocess.check_output([sys.executable, "-c", script, how], text=True))
 
 
+@pytest.mark.slow
 @GLIBC
 def test_no_page_is_asked_for_twice():
     plain, kept = faults(FAULTS, "plain"), faults(FAULTS, "kept")

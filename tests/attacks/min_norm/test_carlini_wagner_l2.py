@@ -25,6 +25,7 @@ def test_linear_inside_the_box(targeted):
     assert ratio.max() < 1.03
 
 
+@pytest.mark.slow
 def test_linear_at_the_box():
     """Where pixels end at 0 or 1: the nearest point of the half-space in the box, by bisection."""
     model, inputs = linear_model(3, 48), random_images(16, 3, 4, 4)
@@ -37,6 +38,7 @@ def test_linear_at_the_box():
     assert ratio.max() < 1.15  # tanh is slow to reach an end
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targeted", [False, True], ids=["untargeted", "targeted"])
 def test_relu_network_on_a_grid(targeted):
     network, inputs = relu_network(), random_images(24, 1, 1, 2)
@@ -66,6 +68,7 @@ def test_confidence_is_exceeded_and_costs_distance():
     assert (norms(attacked - inputs, "l2") / further).max() < 1.02
 
 
+@pytest.mark.slow
 def test_the_search_raises_c_until_it_suffices():
     """One attempt at too small a c finds nothing; further ones get there by tens, and then come closer."""
     model, inputs = linear_model(3, 12), random_images(8, 3, 2, 2, low=0.4, high=0.6)

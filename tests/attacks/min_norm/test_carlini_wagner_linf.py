@@ -11,6 +11,7 @@ from smoothed.attacks.min_norm.minimum import norms
 OPTIONS = {"steps": 60, "search_steps": 15, "initial_const": 1.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targeted", [False, True], ids=["untargeted", "targeted"])
 def test_linear_inside_the_box(targeted):
     """The gap over the slope's L1 norm, of the nearest of the hyperplanes."""
@@ -25,6 +26,7 @@ def test_linear_inside_the_box(targeted):
     assert ratio.max() < 1.06
 
 
+@pytest.mark.slow
 def test_linear_at_the_box():
     """Where pixels end at 0 or 1: the smallest tolerance whose box reaches the half-space, by bisection."""
     model, inputs = linear_model(3, 48), random_images(16, 3, 4, 4)
@@ -37,6 +39,7 @@ def test_linear_at_the_box():
     assert ratio.max() < 1.2  # tanh is slow to reach an end
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targeted", [False, True], ids=["untargeted", "targeted"])
 def test_relu_network_on_a_grid(targeted):
     network, inputs = relu_network(), random_images(24, 1, 1, 2)
@@ -53,6 +56,7 @@ def test_relu_network_on_a_grid(targeted):
     assert (sizes > nearest[success] - 2 / 800).all()
 
 
+@pytest.mark.slow
 def test_more_attempts_come_closer():
     """Each attempt starts from the best image so far: norms never grow with their number."""
     model, inputs = linear_model(3, 48), random_images(8, 3, 4, 4)

@@ -83,7 +83,7 @@ class TestSearch:
 
     @pytest.mark.parametrize("eot_samples", [1, 4, 12])
     @pytest.mark.parametrize("draws", [expected_loss, expected_logits])
-    def test_judges_by_the_draws_of_the_gradient(self, eot_samples, draws):
+    def test_success_is_decided_by_the_draws_of_the_gradient(self, eot_samples, draws):
         """A model of noise alone, from one generator: the value is the mean over exactly those draws."""
         generator = seeded(3)
 
@@ -227,6 +227,7 @@ class TestEveryAttack:
         with torch.no_grad():
             assert torch.equal(attack(network, images, labels), first)
 
+    @pytest.mark.slow
     def test_an_image_is_attacked_alone(self, attack, norm, network, images, sorted_labels):  # noqa: ARG002
         network, images = network.double(), images.double()
         whole = attack(network, images, sorted_labels)

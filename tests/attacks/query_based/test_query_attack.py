@@ -245,40 +245,40 @@ class TestPursuit:
         for own, given, bound in ((20, None, 20), (None, 30, 30), (20, 30, 20), (40, 30, 30), (None, None, 1000)):
             for eot_samples, budget in ((1, bound), (3, bound // 3)):
                 queries = Queries(model, max_queries=given)
-                pursuit = QueryAttack("test", queries, inputs, labels, max_queries=own, eot_samples=eot_samples)
-                assert pursuit.max_candidates == budget
+                search = QueryAttack("test", queries, inputs, labels, max_queries=own, eot_samples=eot_samples)
+                assert search.max_candidates == budget
 
-    def ask(self, pursuit, brightness):
+    def ask(self, search, brightness):
         candidates = torch.tensor(brightness).view(len(brightness), -1, 1, 1, 1)
-        return pursuit.ask(candidates, pursuit.active)
+        return search.ask(candidates, search.active)
 
     def test_keeps_the_best_success_and_lets_its_image_go(self, model):
         inputs = torch.full((3, 1, 1, 1), 0.25)
-        pursuit = QueryAttack("test", model, inputs, torch.zeros(3, dtype=torch.int64))
-        values = self.ask(pursuit, [[0.1, 0.2], [0.75, 1.0], [0.5, 0.3]])  # a tie is no success
+        search = QueryAttack("test", model, inputs, torch.zeros(3, dtype=torch.int64))
+        values = self.ask(search, [[0.1, 0.2], [0.75, 1.0], [0.5, 0.3]])  # a tie is no success
         assert torch.allclose(values, torch.tensor([[-0.4, -0.3], [0.25, 0.5], [0.0, -0.2]]))
-        assert pursuit.active.tolist() == [0, 2]
-        self.ask(pursuit, [[0.75], [0.4]])
-        assert pursuit.active.tolist() == [2]
-        assert pursuit.result(torch.full_like(inputs, 0.3)).flatten().tolist() == pytest.approx([0.75, 1.0, 0.3])
+        assert search.active.tolist() == [0, 2]
+        self.ask(search, [[0.75], [0.4]])
+        assert search.active.tolist() == [2]
+        assert search.result(torch.full_like(inputs, 0.3)).flatten().tolist() == pytest.approx([0.75, 1.0, 0.3])
 
     def test_what_is_only_measured_is_no_success(self, model):
-        pursuit = QueryAttack("test", model, torch.full((1, 1, 1, 1), 0.25), torch.tensor([0]))
-        assert pursuit.measure(torch.full((1, 1, 1, 1, 1), 0.9), pursuit.active).item() == pytest.approx(0.4)
-        assert pursuit.active.tolist() == [0]
-        assert pursuit.queries.spent.tolist() == [1]
+        search = QueryAttack("test", model, torch.full((1, 1, 1, 1), 0.25), torch.tensor([0]))
+        assert search.measure(torch.full((1, 1, 1, 1, 1), 0.9), search.active).item() == pytest.approx(0.4)
+        assert search.active.tolist() == [0]
+        assert search.queries.spent.tolist() == [1]
 
     def test_targets(self, model):
-        pursuit = QueryAttack("test", model, torch.full((2, 1, 1, 1), 0.5), torch.tensor([0, 1]), targeted=True)
-        values = self.ask(pursuit, [[0.75], [0.25]])
+        search = QueryAttack("test", model, torch.full((2, 1, 1, 1), 0.5), torch.tensor([0, 1]), targeted=True)
+        values = self.ask(search, [[0.75], [0.25]])
         assert torch.allclose(values, torch.tensor([[-0.25], [-0.25]]))
-        self.ask(pursuit, [[0.25], [0.25]])
-        assert pursuit.active.tolist() == [1]
+        self.ask(search, [[0.25], [0.25]])
+        assert search.active.tolist() == [1]
 
     def test_groups_fill_a_pass(self, model):
-        pursuit = QueryAttack("test", Queries(model, chunk_size=10), torch.rand(5, 1, 1, 1), torch.zeros(5).long())
-        assert [len(rows) for rows in pursuit.batches(4)] == [2, 2, 1]
-        assert [len(rows) for rows in pursuit.batches(30)] == [1] * 5
+        search = QueryAttack("test", Queries(model, chunk_size=10), torch.rand(5, 1, 1, 1), torch.zeros(5).long())
+        assert [len(rows) for rows in search.batches(4)] == [2, 2, 1]
+        assert [len(rows) for rows in search.batches(30)] == [1] * 5
 
 
 @attacks

@@ -137,11 +137,11 @@ def _settled(*, targeted):
     )
 
 
-def test_it_is_an_attack_when_settled(network, images, labels, attack):
-    settled = partial(transfer, sources=network, attack=attack)
-    assert isinstance(settled, Attack)
-    made = settled(never, images, labels, generator=RowGenerator(3))
-    parts = [settled(never, images[cut], labels[cut], generator=RowGenerator(3, cut.start)) for cut in _HALVES]
+def test_it_is_an_attack_when_configured(network, images, labels, attack):
+    configured = partial(transfer, sources=network, attack=attack)
+    assert isinstance(configured, Attack)
+    made = configured(never, images, labels, generator=RowGenerator(3))
+    parts = [configured(never, images[cut], labels[cut], generator=RowGenerator(3, cut.start)) for cut in _HALVES]
     # Gradients that almost vanish may round to either sign in a batch of another size.
     assert ((torch.cat(parts) - made).abs() > 1e-6).float().mean() < 0.002
 

@@ -31,6 +31,7 @@ def defence_of_few(out=None, settings=SMALL, images=300, sigma=0.05, num_samples
     return Defence.of(smoothed, data, settings, name="few", out=out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0.0, 0.05])
 def test_an_honest_network_passes(sigma, defence, few):
     """Linear: its gradient is known, so every attack that follows it is as good as any."""
@@ -44,6 +45,7 @@ def test_an_honest_network_passes(sigma, defence, few):
     assert summary(findings).startswith("Passed: none of 11 checks")
 
 
+@pytest.mark.slow
 def test_an_honest_network_with_noise_inside_passes(defence, few):
     """Linear still, and each draw has its own weights: a deviation of a quarter of theirs."""
     network = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))

@@ -43,6 +43,7 @@ def protocol(**options):
     return PaperProtocol(**{"steps": 2, "num_samples": COUNTS, "seed": 5, **options})
 
 
+@pytest.mark.slow
 def test_each_cell_is_a_separate_run_of_the_vote_at_that_sigma_and_m(noisy, data):
     settings = protocol(runs=2)
     found = sweep(noisy, data, settings, noises=noises(*SIGMAS), name="n")
@@ -109,6 +110,7 @@ class Counting(nn.Module):
         return torch.stack([inputs[:, 0, 0, 0], 1 - inputs[:, 0, 0, 0]], 1)
 
 
+@pytest.mark.slow
 def test_a_sigma_costs_the_draws_of_the_largest_m_whatever_the_votes_and_ms(data):
     model = Counting()
     data.labels.remainder_(2)  # its classes

@@ -43,6 +43,7 @@ def linear(*, noisy):
     return network, ImageSet("linear", images, labels, ("below", "above"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noisy", [False, True], ids=["input noise", "both noises"])
 def test_certified_accuracy_is_at_most_what_an_l2_attack_leaves(noisy):
     """For each radius on the same images. Radii in the wrong unit, four times as large, would be found out."""

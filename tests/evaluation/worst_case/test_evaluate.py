@@ -101,6 +101,7 @@ def test_a_network_without_noise_is_attacked_once():
     assert not result.sweep
 
 
+@pytest.mark.slow
 def test_same_seed_same_rows_whatever_the_chunk_and_the_network_is_left_as_it_was(network):
     inject(network, weights=CNI())
     network.train()

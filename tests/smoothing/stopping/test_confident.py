@@ -62,6 +62,7 @@ def test_of_each_image_no_more_than_delta_changes_under_other_votes(probabilitie
     assert drawn.float().mean() < 95.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["soft", "weighted", "top two"])
 def test_on_average_over_images_no_more_than_delta_changes_under_other_votes(kind, generator):
     """Images of all kinds: from sure to close, from draws that hardly differ to draws that say anything."""

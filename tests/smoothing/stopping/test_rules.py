@@ -23,6 +23,7 @@ def linear(inputs):
     return torch.stack([torch.zeros_like(margin), margin, -margin], 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk_size", [5, 64, 1000])
 @pytest.mark.parametrize(
     "rule", [Exact(), Confident(0.01), Confident(0.01, "each"), TrueMode(0.05), Budget(20)], ids=str
