@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from smoothed.checkpoint import describe, read_header, read_tensors, save, write_tensors
+from smoothed.cli.main import main
 from smoothed.injection import inject_preset
 from smoothed.models import build
 from smoothed.smoothing.config import NoiseConfig
@@ -230,3 +231,13 @@ def test_tune_chooses_on_held_out_images(run, checkpoint, tmp_path, full_data, c
     assert f"The checkpoint now stores sigma {card['sigma']:.4g} (" in shown
     assert card[unit] in {0.1, 0.2}
     assert NoiseConfig.from_header(read_header(copy)) == NoiseConfig(**{unit: card[unit]})
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_that_wait_leave_their_core_unless_the_user_says_otherwise(monkeypatch, before, after):
+    monkeypatch.setenv("OMP_WAIT_POLICY", before or "")
+    if before is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert os.environ["OMP_WAIT_POLICY"] == after
