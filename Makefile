@@ -10,7 +10,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/pytest -q -n $(WORKERS) --dist worksteal
 TOGETHER := $(MAKE) --no-print-directory --jobs=2
 
-.PHONY: help demo test test-all test-peers coverage lint types unit unit-all wheel format clean
+.PHONY: help demo test test-all test-peers test-peers-all coverage lint types unit unit-all wheel format clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/'
@@ -37,7 +37,10 @@ unit: $(VENV)/.installed-test ## Run tests and doctests but the slow ones
 unit-all: $(VENV)/.installed-test ## Run all tests and doctests
 	$(PYTEST) --ignore=tests/peers
 
-test-peers: $(VENV)/.installed-peers ## Compare attacks and certificates with other libraries
+test-peers: $(VENV)/.installed-peers ## Compare attacks and certificates with other libraries, but for AutoAttack
+	$(PYTEST) -m "not slow" tests/peers
+
+test-peers-all: $(VENV)/.installed-peers ## The same with AutoAttack, which takes up to an hour
 	$(PYTEST) tests/peers
 
 coverage: $(VENV)/.installed-test ## List the lines that no test runs

@@ -69,6 +69,7 @@ class TestStandard:
     can only leave more to theirs. Each image that stands takes 1,900 gradients and 5,000 queries of theirs.
     """
 
+    @pytest.mark.slow
     @pytest.mark.timeout(3600)
     def test_breaks_no_more(self, network, caplog):
         (inputs, labels), smoothing = images_of(100), SmoothingConfig(num_samples=1)
@@ -101,6 +102,7 @@ class TestRand:
     of 20 draws from one start. Both sides' images are evaluated by the same votes, of draws that no attack has seen.
     """
 
+    @pytest.mark.slow
     @pytest.mark.timeout(3600)
     def test_leaves_no_more_accuracy(self, network, caplog, monkeypatch):
         (inputs, labels), config = images_of(32), NoiseConfig.from_header(read_header(locate(MODEL)))
