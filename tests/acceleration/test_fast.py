@@ -57,6 +57,7 @@ def keyed(model, inputs, seed=3):
         return model(inputs)
 
 
+@pytest.mark.slow
 def test_logits_are_those_of_the_network(model, batch):
     fast = Fast(model)
     assert fast.reason is None

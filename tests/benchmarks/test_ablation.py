@@ -39,6 +39,7 @@ def scores(ablation, on, images):
     return tally["soft"][2].scores
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images", [1, 5])
 def test_the_full_stack_gives_the_votes_of_the_plain_network(ablation, techniques, images):
     """One image has several draws in a pass, five images have not."""

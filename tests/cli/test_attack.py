@@ -34,6 +34,7 @@ def test_it_writes_images_and_their_record(run, tmp_path, capsys):
     assert {"clean", "robust", "torch", "smoothed", "weights", "command"} <= set(told)
 
 
+@pytest.mark.slow
 def test_an_interrupted_attack_continues_and_writes_the_same_file(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(saved_attack, "BATCH", 2)
     command = ["attack", "--examples", tmp_path / "made.safetensors", "--images", 6, "--steps", 1, "--num-samples", 1]

@@ -58,6 +58,7 @@ def test_a_folder_is_continued_from_and_read_off_at_other_radii(run, checkpoint,
     assert "error: out: expected an evaluation with seed = 1, got one with 0 in " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_checkpoints_own_sigma(run, tmp_path, capsys):
     path = tmp_path / "rows.json"
     assert run("certify", "--images", 2, "--selection-samples", 1, "--num-samples", 11, "--json", path) == 0
@@ -70,6 +71,7 @@ def test_the_default_radii_are_those_of_the_evaluation():
     assert tuple(float(radius) for radius in default.split(",")) == RADII
 
 
+@pytest.mark.slow
 def test_too_few_draws_are_told_of_in_a_line(run, checkpoint, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("default")
@@ -104,6 +106,7 @@ def test_bad_input_is_one_line_and_exit_code_2(run, arguments, message, capsys):
     assert "Traceback" not in shown
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_rows_of_one(run, checkpoint, tmp_path):
     command = ["certify", "--model", checkpoint, *FEW, "--sigma", "0.12,0.24,0.36"]
     assert run(*command, "--json", tmp_path / "one.json") == 0

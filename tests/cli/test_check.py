@@ -22,6 +22,7 @@ def checkpoint(tmp_path_factory):
     return save(tmp_path_factory.mktemp("checkpoint") / "untrained.safetensors", model, header)
 
 
+@pytest.mark.slow
 def test_prints_a_table_and_writes_the_findings(run, checkpoint, tmp_path, capsys):
     path = tmp_path / "findings.json"
     options = ["--sigma-normalized", 0.24, "--eps", "4/255", "--seed", 3, "--json", path]

@@ -69,6 +69,7 @@ def test_help_wraps_paragraphs_at_the_width_of_the_terminal(run, monkeypatch, ca
     assert "imagefolder:PATH@SIZE" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_evaluate_prints_a_table_and_writes_rows(run, checkpoint, tmp_path, capsys):
     rows = tmp_path / "rows.json"
     options = ["--images", 8, "--steps", 1, "--num-samples", "1,3", "--runs", 2, "--sigma", "0,0.24", "--json", rows]
@@ -173,6 +174,7 @@ def test_a_folder_in_place_of_a_file_is_an_error(run, checkpoint, tmp_path, caps
     assert "could not be written" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_old_file(checkpoint, tmp_path):
     """A limit on the size of files stands for the full disk: the write fails half-way, as it would there."""
     rows = tmp_path / "rows.json"
@@ -193,6 +195,7 @@ def test_a_full_disk_leaves_the_old_file(checkpoint, tmp_path):
     assert os.listdir(tmp_path) == ["rows.json"]  # noqa: PTH208
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_with_130_and_one_line(checkpoint, tmp_path):
     out, rows = tmp_path / "run", tmp_path / "rows.json"
     command = [sys.executable, "-m", "smoothed", "evaluate", "--model", checkpoint, "--out", out, "--json", rows]
@@ -215,6 +218,7 @@ def test_record_writes_the_numbers_into_the_header(run, checkpoint, tmp_path):
     assert [row["vote"] for row in read_header(copy)["results"]] == ["none", "soft"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "unit"), [("--sigma", "sigma"), ("--sigma-normalized", "sigma_normalized")], ids=["pixels", "normalized"]
 )

@@ -58,6 +58,7 @@ def test_it_votes_afresh_and_writes_rows(run, made, tmp_path, capsys):
         assert vote[name] == pytest.approx(right / 12)
 
 
+@pytest.mark.slow
 def test_another_network_is_evaluated_on_them(run, made, untrained, tmp_path, capsys):
     checkpoint = untrained(10)
     options = ["--model", checkpoint, "--sigma", 0.1, "--votes", "soft", "--images", 4]

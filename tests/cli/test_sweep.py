@@ -26,6 +26,7 @@ def checkpoint(tmp_path_factory):
     return save(tmp_path_factory.mktemp("checkpoint") / "untrained.safetensors", model, header)
 
 
+@pytest.mark.slow
 def test_a_grid_sentences_a_plot_and_cells(run, checkpoint, tmp_path, capsys):
     path, plot = tmp_path / "cells.json", tmp_path / "plot.png"
     assert run("sweep", "--model", checkpoint, *FEW, "--json", path, "--plot", plot) == 0
@@ -94,6 +95,7 @@ def test_the_example_of_the_docs_runs(capsys):
     assert "Best setting on these 10 images" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_sweep_of_one(run, tmp_path):
     command = ["sweep", "--sigma-normalized", "0,0.1,0.24", "--num-samples", "1,3", "--attack", "none", "--images", 4]
     assert run(*command, "--json", tmp_path / "one.json") == 0

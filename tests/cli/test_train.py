@@ -83,6 +83,7 @@ def test_help_tells_every_setting(run, capsys):
         assert option in shown
 
 
+@pytest.mark.slow
 def test_it_trains_on_a_folder_of_images(run, pictures, tmp_path, capsys):
     out, ended = tmp_path / "run", tmp_path / "ended.json"
     command = ["train", "--data", pictures, "--out", out, *FAST, "--epochs", 4, "--lr", 0.05, "--json", ended]
@@ -135,6 +136,7 @@ def test_input_noise_in_one_unit_replaces_the_recipes_own_in_the_other(
     assert trained == [RECIPES[recipe].config(**expected)]
 
 
+@pytest.mark.slow
 def test_the_recipe_is_the_papers_where_none_is_named(run, pictures, tmp_path):
     assert run("train", "--data", pictures, "--out", tmp_path, *QUICK, "--steps", 1) == 0
     config = card(tmp_path)["config"]
@@ -156,6 +158,7 @@ def test_a_card_repeats_its_run_and_options_override_it(run, pictures, tmp_path)
     assert any(not torch.equal(tensor, weights(other)[name]) for name, tensor in weights(first).items())
 
 
+@pytest.mark.slow
 def test_a_run_continues_with_its_own_recipe_alone(run, fails, pictures, tmp_path, capsys):
     command = ["--data", pictures, "--out", tmp_path]
     assert run("train", *command, *FAST, "--time-limit", "0s") == 0

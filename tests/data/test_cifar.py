@@ -172,6 +172,7 @@ def test_unknown_names(tmp_path):
         load_cifar("cifar10", "validation", tmp_path)
 
 
+@pytest.mark.slow
 def test_the_full_cifar10_has_the_published_statistics(full_data):
     train, test = (load_cifar("cifar10", split, full_data) for split in ("train", "test"))
     assert train.images.shape == (50_000, 3, 32, 32)

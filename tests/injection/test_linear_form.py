@@ -61,6 +61,7 @@ def test_form_has_the_laws_covariance(noise):
     assert_close(form, covariance(layer, weight))
 
 
+@pytest.mark.slow
 def test_noise_has_the_laws_covariance(noise):
     layer, weight = noise
     layer.source = Fresh(seeded(0))

@@ -29,6 +29,7 @@ def seeded():
     ("granularity", "shape"), [("layer", ()), ("channel", (2, 1, 1, 1)), ("element", (2, 2, 1, 2))]
 )
 class TestWeights:
+    @pytest.mark.slow
     def test_law(self, granularity, shape):
         """Mean 0, covariance diag(alpha^2 var(W)), normal.
 

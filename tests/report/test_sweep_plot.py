@@ -13,6 +13,7 @@ from smoothed.report.sweep_plot import plot_sweep
 from sweeps import ROBUST, SETTING, made
 
 
+@pytest.mark.slow
 def test_the_plot_is_a_png_and_replaces_the_old_one(tmp_path):
     report = SweepReport.of(made(ROBUST))
     path = tmp_path / "deep" / "plot.png"

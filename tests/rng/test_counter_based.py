@@ -93,6 +93,7 @@ def test_it_is_the_published_sequence():
     assert [int(bits) % WORD for bits in splitmix64(1234567 + positions(4, CPU))] == expected
 
 
+@pytest.mark.slow
 @laws
 @pytest.mark.usefixtures("maker")
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ def halfspace():
     return Halfspace(3 * 8 * 8)
 
 
+@pytest.mark.slow
 def test_prediction_shares_are_the_known_probabilities(halfspace, images):
     sigma, draws = 0.4, 4000
     shares = Smoothed(halfspace, Gaussian(sigma), num_samples=draws, seed=0).eval()(images)
@@ -46,6 +47,7 @@ def test_prediction_shares_are_the_known_probabilities(halfspace, images):
     assert (shares[:, 1] - known).abs().max() < 4.5 * 0.5 / math.sqrt(draws)
 
 
+@pytest.mark.slow
 def test_weighted_shares_of_two_classes_are_the_known_mixture(halfspace, images):
     sigma, draws = 0.4, 4000
     shares = Smoothed(halfspace, Gaussian(sigma), vote="weighted", num_samples=draws, seed=0).eval()(images)
@@ -55,6 +57,7 @@ def test_weighted_shares_of_two_classes_are_the_known_mixture(halfspace, images)
     assert (shares[:, 1] - expected).abs().max() < 4.5 * 0.5 / 3 / math.sqrt(draws)
 
 
+@pytest.mark.slow
 def test_soft_shares_are_the_gaussian_integral_of_the_sigmoid(halfspace, images):
     sigma, draws = 0.4, 4000
     shares = Smoothed(halfspace, Gaussian(sigma), vote="soft", num_samples=draws, seed=0).eval()(images)
@@ -121,6 +124,7 @@ def test_images_tallied_one_by_one_get_the_votes_of_the_batch(noisy_network, ima
     assert torch.allclose(together, alone, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_tally_at_m_is_of_the_first_m_draws(noisy_network, images):
     def at(counts):
         return Smoothed(noisy_network, Gaussian(0.2), seed=2).tally(images, num_samples=counts)["weighted"]

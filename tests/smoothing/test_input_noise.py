@@ -31,6 +31,7 @@ class TestLaw:
         assert abs(values.mean().item()) < 5 * 0.1 / 548
         assert abs(values.std().item() / 0.1 - 1) < 0.01
 
+    @pytest.mark.slow
     def test_law(self, noise, generator):
         # KS at 1e-3, seed fixed. The last lines show its power: a bias of 3 % of sigma would fail.
         values = noise(0.1)(torch.zeros(1000, 3, 10, 10, dtype=torch.float64), generator).flatten().numpy()

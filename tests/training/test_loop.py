@@ -81,6 +81,7 @@ def test_a_time_limit_stops_with_everything_needed_to_go_on(unkilled, tmp_path):
     assert same_weights(unkilled, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_state_is_small_and_old_ones_go(unkilled):
     states = list((unkilled / "state").iterdir())
     assert [path.name for path in states] == ["step-00000018"]
@@ -98,6 +99,7 @@ def test_it_learns_what_can_be_learned(tmp_path):
     assert single_draw_accuracy(load(tmp_path / "last.safetensors"), data) > 0.8  # chance is 1/3
 
 
+@pytest.mark.slow
 def test_the_card_says_where_the_model_comes_from(unkilled):
     header = read_header(unkilled / "best.safetensors")
     assert header["architecture"] == "resnet20"
@@ -112,6 +114,7 @@ def test_the_card_says_where_the_model_comes_from(unkilled):
     assert header["training"]["validation"]["validation_robust"] == best
 
 
+@pytest.mark.slow
 def test_another_configuration_is_not_resumed(tmp_path):
     train(tiny_config(epochs=1), tiny_set(32, 0), tiny_set(16, 1), tmp_path)
     with pytest.raises(CheckpointError, match=r"expected lr 0\.1 as in the run in this folder, got 0\.2"):
@@ -160,6 +163,7 @@ def test_extremes_are_the_best_and_the_worst_on_clean_images(tmp_path):
     assert 1 < kept["converged"]["epoch"] != kept["diverged"]["epoch"] > 1
 
 
+@pytest.mark.slow
 def test_extremes_are_kept_where_they_are_asked_for(unkilled):
     assert {path.name for path in unkilled.glob("*.safetensors")} == {"best.safetensors", "last.safetensors"}
 
@@ -193,6 +197,7 @@ def test_the_card_holds_what_repeats_the_run_bit_by_bit(tmp_path):
     assert read_config(tmp_path / "first" / "best.safetensors") == config
 
 
+@pytest.mark.slow
 def test_the_card_names_the_revision_of_the_source(unkilled):
     def git(*arguments):
         command = ["git", "-C", str(Path(smoothed.__file__).parent), *arguments]

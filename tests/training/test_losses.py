@@ -152,6 +152,7 @@ def test_equation_23_tosses_a_coin_for_each_image(model, generator):
     assert both == pytest.approx(0.09, abs=4 * 0.004)  # fresh coins each time, each image's its own
 
 
+@pytest.mark.slow
 def test_the_expectation_over_the_coins_is_equation_6(model, batch, generator):
     """The mean of 3,000 draws, within four of its standard errors; the gradient likewise."""
     draws, leaves = 3000, list(model.parameters())
@@ -249,6 +250,7 @@ def assert_exact(loss, formula, dtype, tolerance):
             assert slope.tolist() == pytest.approx(expected_slope, abs=room)
 
 
+@pytest.mark.slow
 @PRECISIONS
 @pytest.mark.parametrize(
     ("loss", "options", "formula"),

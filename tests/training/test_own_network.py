@@ -30,6 +30,7 @@ def last(folder):
     return read_tensors(folder / "last.safetensors")[0]
 
 
+@pytest.mark.slow
 def test_it_learns_and_its_checkpoint_is_loaded_into_another_like_it(tmp_path):
     network = tiny_network()
     settings = {"injection": "cni-w", "injection_strength": 0.1, "attack": "fgsm", "eps": 0.02, "lr": 0.01}

@@ -13,6 +13,7 @@ from smoothed.attacks.min_norm.minimum import norms
 OPTIONS = {"steps": 40, "step_size": 0.2, "initial_const": 0.1, "largest_const": 1e3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targeted", [False, True], ids=["untargeted", "targeted"])
 @pytest.mark.parametrize("spread", [0.1, 0.5], ids=["middle", "anywhere"])
 def test_linear(targeted, spread):

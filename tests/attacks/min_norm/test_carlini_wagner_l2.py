@@ -11,6 +11,7 @@ from smoothed.attacks.min_norm.minimum import norms
 OPTIONS = {"steps": 100, "binary_search_steps": 6, "initial_const": 0.1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targeted", [False, True], ids=["untargeted", "targeted"])
 def test_linear_inside_the_box(targeted):
     """Half-way to the border nothing reaches 0 or 1: the distance to the nearest of the hyperplanes."""

@@ -46,6 +46,7 @@ def test_is_the_published_algorithm(targeted, levels, network, images):
     assert_close(attacked, torch.stack(expected), rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targeted", [False, True], ids=["untargeted", "targeted"])
 def test_linear_inside_the_box(targeted):
     """Of two classes the gradient never turns: the distance to the hyperplane, but for the radius's step of 1 %."""
@@ -59,6 +60,7 @@ def test_linear_inside_the_box(targeted):
     assert ratio.max() < 1.03
 
 
+@pytest.mark.slow
 def test_linear_at_the_box():
     model, inputs = linear_model(2, 48), random_images(16, 3, 4, 4)
     labels = model(inputs).argmax(1)
@@ -70,6 +72,7 @@ def test_linear_at_the_box():
     assert ratio.max() < 1.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targeted", [False, True], ids=["untargeted", "targeted"])
 def test_relu_network_on_a_grid(targeted):
     network, inputs = relu_network(), random_images(24, 1, 1, 2)

@@ -168,6 +168,7 @@ class TestBounded:
 
 @attacks
 class TestEveryAttack:
+    @pytest.mark.slow
     @directions
     def test_beats_random_noise_of_its_size(self, attack, norm, targeted, network, images, sorted_labels):
         """What is found is adversarial, in [0, 1], and of a size at which noise fails for nearly all images."""
@@ -206,6 +207,7 @@ class TestEveryAttack:
         attacked = attack(stubborn, images, torch.zeros(16, dtype=torch.int64))
         assert torch.equal(attacked, images)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("mode", [True, False])
     def test_the_model_is_untouched(self, attack, norm, mode, network, images, labels):  # noqa: ARG002
         network.train(mode)
@@ -221,6 +223,7 @@ class TestEveryAttack:
         assert all(parameter.grad is None for parameter in network.parameters())
         assert all(torch.equal(value, tensors[name]) for name, value in network.state_dict().items())
 
+    @pytest.mark.slow
     def test_nothing_is_drawn(self, attack, norm, network, images, labels):  # noqa: ARG002
         """The same network, images and labels: the same result, under `no_grad`, too."""
         first = attack(network, images, labels)

@@ -86,6 +86,7 @@ class TestBudget:
             successes += bool(hits)
         assert 0 < successes < len(images)
 
+    @pytest.mark.slow
     def test_confidence_asks_for_more(self, attack, network, images):
         labels = network(images).argmax(1)
         ends = {}
@@ -102,6 +103,7 @@ class TestBudget:
 @attacks
 @norms
 class TestStrength:
+    @pytest.mark.slow
     @directions
     def test_stays_inside_and_beats_noise(self, attack, norm, eps, targeted, network, images, labels):
         """As many tries of noise as queries, at the ends of each pixel (l2: on the sphere), the best for each image."""

@@ -38,6 +38,7 @@ def seeds(generator):
     return torch.rand(60, 3, 2, 2, generator=generator)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sees", ["labels", "logits"])
 def test_it_lowers_accuracy_nearly_as_far_as_the_targets_own_gradient(sees, seeds):
     """By name, with the network that it brings itself: 60 images, 32 answers each. Random signs do far less."""

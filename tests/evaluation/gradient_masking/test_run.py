@@ -55,6 +55,7 @@ def test_an_honest_network_with_noise_inside_passes(defence, few):
     assert {finding.name: finding.verdict for finding in findings if finding.verdict != "pass"} == {}
 
 
+@pytest.mark.slow
 def test_same_seed_same_findings_and_nothing_is_touched(defence, network):
     inject(network, weights=PNI())
     network.train()
@@ -70,6 +71,7 @@ def test_same_seed_same_findings_and_nothing_is_touched(defence, network):
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.slow
 def test_killed_checks_go_on_and_find_the_same(tmp_path):
     """Killed after five findings, of which two took adversarial examples: of four attacks beside the white box."""
     assert Started(run_script, __file__, str(tmp_path), "5").end().returncode == -signal.SIGKILL
@@ -87,6 +89,7 @@ def test_killed_checks_go_on_and_find_the_same(tmp_path):
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")} == after
 
 
+@pytest.mark.slow
 def test_examples_that_findings_share_are_made_once(tmp_path):
     """A finding that is missing is made of the examples that are there."""
     first = run_checks(defence_of_few(tmp_path))

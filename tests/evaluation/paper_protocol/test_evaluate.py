@@ -57,6 +57,7 @@ def test_a_vote_recovers_what_noise_takes(data):
     assert one.clean_std > 0
 
 
+@pytest.mark.slow
 def test_same_seed_same_rows_whatever_the_chunk(network):
     inject(network, weights=CNI())
     generator = torch.Generator().manual_seed(0)

@@ -48,6 +48,7 @@ def pixels(tmp_path):
     return given(tmp_path / "made.safetensors", known.Threshold(), data, Uniform(known.SIGMA))
 
 
+@pytest.mark.slow
 def test_accuracies_are_the_known_ones(pixels):
     """A draw on a pixel x is right with probability x, so a vote of three with 3 x^2 - 2 x^3."""
     protocol = replace(QUICK, votes_per_image=40)

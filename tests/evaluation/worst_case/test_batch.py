@@ -55,6 +55,7 @@ def test_many_attacks_that_do_nothing_leave_the_accuracy_as_it_was():
         assert abs(share(outcome.votes[entry.name]) - 0.5) < 4 * 0.5 / math.sqrt(images * 5)
 
 
+@pytest.mark.slow
 def test_the_worst_example_is_kept_and_voted_on_afresh():
     suite = [shifting("weak", -0.1), shifting("strong", -0.3), shifting("harmful", 0.2)]
     outcome = run(target(selection_votes=40), suite, [0.8] * 50)

@@ -69,6 +69,7 @@ def test_certified_accuracy_is_at_most_what_an_l2_attack_leaves(noisy):
     assert certified[0.1] > left[-1]
 
 
+@pytest.mark.slow
 def test_what_is_certified_at_the_covering_radius_withstands_the_protocol(tmp_path):
     """A pixel x is class 0 with probability Phi((x - 1/2) / sigma): a distance of x - 1/2, and d = 1."""
     values = torch.linspace(0.4, 1, 30).mul(255).round().int().tolist()

@@ -36,6 +36,7 @@ def row(result, network, attack):
     return found
 
 
+@pytest.mark.slow
 def test_clean_and_worst_case_are_the_known_probabilities(result):
     clean, worst = row(result, "smoothed", "none"), row(result, "smoothed", "worst case")
     assert near(clean.robust.mean, X.mean())
@@ -51,6 +52,7 @@ def test_clean_and_worst_case_are_the_known_probabilities(result):
     assert (worst.images, worst.votes, worst.runs, worst.attacked) == (120, 20, 2, 120)
 
 
+@pytest.mark.slow
 def test_each_attack_has_its_row(result):
     names = [row.attack for row in result.rows if row.network == "smoothed"]
     assert names == [
@@ -65,6 +67,7 @@ def test_each_attack_has_its_row(result):
     assert row(result, "smoothed", "square").eot_samples in {1, 2}
 
 
+@pytest.mark.slow
 def test_the_network_without_noise_is_in_the_same_table(result):
     clean, worst = row(result, "mean network", "none"), row(result, "mean network", "worst case")
     assert result.rows[0] == clean
@@ -75,6 +78,7 @@ def test_the_network_without_noise_is_in_the_same_table(result):
     assert not any(row.attack == "transfer" for row in result.rows if row.network == "mean network")
 
 
+@pytest.mark.slow
 def test_the_sweep_is_reported_and_taken(result):
     assert [row.eot_samples for row in result.sweep] == [1, 2]
     assert result.sweep[-1].flat

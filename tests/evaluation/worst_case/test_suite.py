@@ -50,6 +50,7 @@ def test_names_and_order():
     assert {entry.eot_samples for entry in deterministic_suite(PROTOCOL, 10)} == {1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draws", [1, 3, MAX_STORED_DRAWS + 1])
 def test_costs_are_what_is_counted(draws):
     inputs, labels = torch.rand(5, 1, 2, 2, generator=torch.Generator().manual_seed(0)), torch.zeros(5).long()

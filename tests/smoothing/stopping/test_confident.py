@@ -22,6 +22,7 @@ GRID = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delta", [0.05, 0.005])
 @pytest.mark.parametrize("classes", [2, 10])
 def test_on_average_over_the_prior_no_more_than_delta_changes(classes, delta, generator):

@@ -26,6 +26,7 @@ def test_it_hardly_ever_stops_with_another_class(probabilities, delta, generator
         assert stopped.float().mean() > 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["soft", "weighted"])
 @pytest.mark.parametrize("probabilities", [[0.1, 0.9], [0.3, 0.6, 0.1], [0.4499, 0.4501, 0.1]], ids=str)
 def test_it_keeps_that_for_other_votes(probabilities, kind, generator):
