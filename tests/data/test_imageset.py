@@ -84,10 +84,27 @@ def test_to_float_maps_every_byte_to_its_nearest_float():
     assert every.tolist() == list(range(256))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_floats_are_neither_scaled_nor_written_to(pixels, dtype):
+    floats = (pixels / 255).to(dtype)
+    before = floats.clone()
+    assert torch.equal(to_float(floats), before.float())
+    images = ImageSet("floats", floats, torch.zeros(7).long(), ("a",))
+    for _ in range(2):
+        assert torch.equal(torch.cat([batch for batch, _ in images.batches(3)]), before.float())
+    assert torch.equal(next(images.load([torch.tensor([4, 1])]))[0], before[[4, 1]])
+    assert torch.equal(floats, before)
+
+
+def test_integers_of_other_types_are_refused(pixels):
+    with pytest.raises(DataError, match=r"some: expected images of type uint8 or float, got torch\.int64"):
+        ImageSet("some", pixels.long(), torch.zeros(7).long(), ("a",))
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
 def test_to_moves_both_tensors(small, device):
     moved = small.to(device)
-    assert moved.images.device.type == moved.labels.device.type == device
+    assert moved.device.type == moved.images.device.type == moved.labels.device.type == device
     assert torch.equal(moved.images.cpu(), small.images)
 
 

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from smoothed.data.layout import load_folder, load_folder_training
+from smoothed.data.split import default_validation_count
 from smoothed.errors import ArgumentError, DataError
 
 CLASSES = ("cat", "dog")
@@ -99,15 +100,14 @@ def write_names(root, counts):
 
 
 def test_no_more_than_five_thousand_are_held_out(tmp_path, monkeypatch):
-    monkeypatch.setattr("smoothed.data.layout.VALIDATION_IMAGES", 5)
+    monkeypatch.setattr("smoothed.data.split.VALIDATION_IMAGES", 5)
     write_names(tmp_path, {"cat": 40, "dog": 40})
     assert len(load_folder(tmp_path, "validation")) == 5
 
 
-def test_the_limit_is_that_of_the_other_sets():
-    from smoothed.data import layout, split
-
-    assert layout.VALIDATION_IMAGES is split.VALIDATION_IMAGES == 5000
+@pytest.mark.parametrize(("images", "held_out"), [(2, 1), (19, 1), (20, 2), (49_999, 4999), (10**6, 5000)])
+def test_the_default_number_of_validation_images(images, held_out):
+    assert default_validation_count(images) == held_out
 
 
 @pytest.mark.parametrize("counts", [(4, 4, 4), (7, 2, 3), (1, 30, 9)])

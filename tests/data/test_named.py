@@ -19,7 +19,7 @@ def test_the_sample():
 
 @pytest.mark.parametrize("split", ["validation", "train"])
 def test_the_sample_has_a_test_split_alone(split):
-    with pytest.raises(DataError, match=f"split: expected test with --data sample, got {split}; use --data cifar10"):
+    with pytest.raises(DataError, match=f"split: expected test with the data set sample, got {split}; use cifar10"):
         load_images("sample", split)
 
 
@@ -66,9 +66,17 @@ def test_what_is_no_data_set(tmp_path, load):
         str(tmp_path / "file"),
         str(tmp_path / FOLDERS["cifar10"]),
     ):
-        expected = "sample, cifar10, cifar100, or a folder that contains cifar-10-batches-py or cifar-100-python"
-        with pytest.raises(DataError, match=expected):
+        known = "sample, cifar10, cifar100" if load is load_images else "cifar10, cifar100"
+        expected = f"data: expected {known}, or a folder that contains cifar-10-batches-py or cifar-100-python, or a "
+        reason = "contains none of them" if data == str(tmp_path) else "is neither a name nor a folder"
+        with pytest.raises(DataError, match=f"{expected}.*got {re.escape(data)}, which {reason}$"):
             load(data)
+
+
+def test_the_sample_is_no_training_set():
+    expected = "data: expected cifar10, cifar100, .* got sample, which has test images only; use cifar10 for training"
+    with pytest.raises(DataError, match=expected):
+        load_training("sample")
 
 
 def test_a_folder_with_both(tmp_path, write_cifar):
@@ -153,8 +161,21 @@ def test_no_path(data):
         load_images(data)
 
 
-def test_a_folder_without_its_prefix_is_told_of_it(flowers):
-    with pytest.raises(
-        DataError, match=r"or imagefolder:PATH\[@SIZE\] with one folder of images per class in PATH, got"
-    ):
-        load_images(str(flowers))
+def test_a_folder_per_class_needs_no_prefix(flowers, monkeypatch):
+    monkeypatch.setenv("HOME", str(flowers.parent))
+    monkeypatch.chdir(flowers)
+    for path, size in ((str(flowers), 224), ("~/flowers", 224), (".", 224), (f"{flowers}@32", 32), ("~/flowers@8", 8)):
+        found = load_images(path)
+        assert (found.name, found.image_size, len(found)) == ("flowers test", size, 10)
+    assert load_training(str(flowers))[0] == f"imagefolder:{flowers}"
+    assert load_training(f"{flowers}@32")[0] == f"imagefolder:{flowers}@32"
+    (flowers / "test").rename(flowers.parent / "only")
+    assert load_images(str(flowers.parent / "only"), "train").classes == ("iris", "rose")
+
+
+def test_a_folder_without_prefix_whose_name_has_an_at_sign(flowers):
+    folder = flowers.rename(flowers.parent / "me@48")
+    assert load_images(str(folder)).image_size == 224
+    name, train, _ = load_training(str(folder))
+    assert name == f"imagefolder:{folder}@224"
+    assert train.image_size == 224

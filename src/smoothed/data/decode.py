@@ -39,7 +39,7 @@ def read_image(path: str, size: int, seed: int | None = None) -> UInt8[Tensor, "
     """
     try:
         with Image.open(path) as file:
-            image = _rgb(file)
+            image = to_rgb(file)
             box = central_square(*image.size) if seed is None else random_box(*image.size, seeded(seed))
             pixels = np.array(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
     except Exception as error:  # decoders raise almost any exception on damaged files
@@ -80,7 +80,12 @@ def random_box(width: int, height: int, generator: torch.Generator) -> Box:
     return left, top, left + box_width, top + box_height
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert an image of any mode to RGB; transparency and the low byte of 16-bit grey images are dropped.
+
+    Raises:
+        ValueError: the pixels have 32 bits, so their range is unknown.
+    """
     if image.mode in ("I", "F"):
         raise ValueError("32-bit pixels of unknown range")
     if image.mode.startswith("I;16"):  # Pillow would clip values at 255

@@ -4,7 +4,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -53,6 +53,7 @@ class FolderSet:
     image_size: int = IMAGE_SIZE
     workers: int = field(default_factory=default_workers)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    named_classes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_labels_fit(self.name, len(self.files), self.labels, len(self.classes))
@@ -107,7 +108,7 @@ class FolderSet:
             sampler=self._indices_and_files(batches),
             batch_size=None,
             num_workers=min(self.workers, len(batches)),
-            worker_init_fn=_ignore_interrupts,
+            worker_init_fn=ignore_interrupts,
             pin_memory=on_cuda,
             generator=torch.Generator(),  # else the loader would draw from torch's default generator
         )
@@ -142,7 +143,7 @@ class _Reader(Dataset[Tensor | DataError]):
         return images
 
 
-def _ignore_interrupts(worker: int) -> None:
+def ignore_interrupts(worker: int) -> None:
     """Ignore Ctrl-C in a worker; the main process handles it and ends the workers."""
     del worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)

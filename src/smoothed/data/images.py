@@ -24,7 +24,12 @@ class Images(Protocol):
 
     @property
     def labels(self) -> Tensor:
-        """Class of each image in 0 .. K - 1, int64 (N,)."""
+        """Class of each image in 0 .. K - 1, int64 (N,), on the device of the batches or on the CPU."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the batches."""
         ...
 
     def __len__(self) -> int:
@@ -56,16 +61,22 @@ class Images(Protocol):
 
         Args:
             batches: indices of the images of each batch in 0 .. N - 1, int64 (n,).
-            seed: seed of random crops, for sets whose files are larger than their images; None for the centre.
+            seed: seed of random crops, for sets whose files are larger than their images, and of augmentation inside a
+                data set of the user; None for the centre, and for one augmentation that is always the same.
 
         Yields:
-            Images from 0 to 255, uint8 (n, C, H, W), and their labels, int64 (n,).
+            Images, uint8 (n, C, H, W) from 0 to 255 or float in [0, 1], and their labels, int64 (n,).
         """
         ...
 
 
 AnyImages = TypeVar("AnyImages", bound=Images)
 """Some type that implements `Images`."""
+
+
+def has_named_classes(images: Images) -> bool:
+    """Whether the names of the classes are known; if not, `images.classes` are numbers up to the largest label."""
+    return getattr(images, "named_classes", True)
 
 
 def first_images(images: AnyImages, count: int | None) -> AnyImages:

@@ -1,4 +1,4 @@
-"""Set of labelled images in memory, stored as uint8 and converted to floats in [0, 1] one batch at a time."""
+"""Set of labelled images in memory, converted to floats in [0, 1] one batch at a time."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from smoothed.data.images import check_labels_fit, first_images
+from smoothed.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -16,21 +17,30 @@ class ImageSet:
 
     Attributes:
         name: name of the set in tables, such as `cifar10 test`.
-        images: images from 0 to 255, uint8 (N, C, H, W).
+        images: images (N, C, H, W), uint8 from 0 to 255 or float in [0, 1]; the range of floats is not checked.
         labels: classes in 0 .. K - 1, int64 (N,).
         classes: names of the K classes.
+        named_classes: whether these names are known ones and not only numbers.
 
     Raises:
-        DataError: `labels` do not fit `images` and `classes`.
+        DataError: `labels` do not fit `images` and `classes`, or `images` are neither uint8 nor float.
     """
 
     name: str
     images: Tensor
     labels: Tensor
     classes: tuple[str, ...]
+    named_classes: bool = True
 
     def __post_init__(self) -> None:
         check_labels_fit(self.name, len(self.images), self.labels, len(self.classes))
+        if self.images.dtype != torch.uint8 and not self.images.is_floating_point():
+            raise DataError(f"{self.name}: expected images of type uint8 or float, got {self.images.dtype}")
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the images and the labels."""
+        return self.images.device
 
     def __len__(self) -> int:
         return len(self.images)
@@ -57,7 +67,7 @@ class ImageSet:
             yield to_float(images), labels
 
     def load(self, batches: Sequence[Tensor], seed: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the uint8 images and the labels of each batch; `seed` has no effect, because images are not cropped."""
+        """Yield the images, as they are stored, and the labels of each batch; `seed` has no effect."""
         del seed
         for batch in batches:
             index = batch.to(self.images.device)
@@ -65,5 +75,13 @@ class ImageSet:
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Convert uint8 images from 0 to 255 to floats in [0, 1]."""
-    return images.float().div_(255)
+    """Convert images to float32 in [0, 1].
+
+    Args:
+        images: uint8 images from 0 to 255, or float images in [0, 1].
+
+    Returns:
+        Pixels of uint8 images divided by 255, in a new tensor; float images are not scaled, and float32 images are
+        returned as they are.
+    """
+    return images.float().div_(255) if images.dtype == torch.uint8 else images.float()

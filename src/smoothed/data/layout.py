@@ -8,13 +8,12 @@ from pathlib import Path
 import torch
 
 from smoothed.data.folder import IMAGE_SIZE, FolderSet, default_workers
-from smoothed.data.split import SPLITS, VALIDATION_IMAGES, split_validation
+from smoothed.data.split import SPLITS, default_validation_count, split_validation
 from smoothed.errors import DataError
 from smoothed.utils.checks import check_choice
 
+SPLIT_FOLDERS = ("train", "test", "val", "validation")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
-# A set without a validation split holds out one training image in this many.
-VALIDATION_DIVISOR = 10
 
 
 def load_folder(
@@ -45,7 +44,7 @@ def load_folder(
         return layout.read(split, image_size, workers)
     if split == "test":
         raise DataError(
-            f"{layout.root}: expected a test split in the folder test or val, found neither; use --split validation"
+            f"{layout.root}: expected a test split in the folder test or val, found neither; use split validation"
         )
     train, validation = load_folder_training(path, image_size=image_size, workers=workers)
     return train if split == "train" else validation
@@ -59,7 +58,17 @@ def load_folder_training(
     train = layout.read("train", image_size, workers)
     if "validation" in layout.folders:
         return train, layout.read("validation", image_size, workers)
-    return split_validation(train, min(VALIDATION_IMAGES, max(1, len(train) // VALIDATION_DIVISOR)))
+    return split_validation(train, default_validation_count(len(train)))
+
+
+def is_image_folder(path: Path) -> bool:
+    """Whether a folder has splits (`train`, `test`, `val`), or folders that contain images."""
+    if not path.is_dir():
+        return False
+    folders = [entry for entry in _entries(path) if entry.is_dir()]
+    if any(folder.name in SPLIT_FOLDERS for folder in folders):
+        return True
+    return any(entry.name.lower().endswith(SUFFIXES) for folder in folders for entry in _entries(Path(folder.path)))
 
 
 @dataclass(frozen=True)
@@ -103,7 +112,7 @@ class _Layout:
 
 def _split_folders(root: Path) -> dict[str, Path]:
     """The folders of the splits, by the name of the split they are used as."""
-    folders = {name: root / name for name in ("train", "test", "val", "validation") if (root / name).is_dir()}
+    folders = {name: root / name for name in SPLIT_FOLDERS if (root / name).is_dir()}
     if not folders:
         return {"train": root}
     if "val" in folders and "validation" in folders:

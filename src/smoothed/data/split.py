@@ -10,8 +10,15 @@ from smoothed.rng.seeds import seeded
 SPLITS = ("test", "validation", "train")
 
 VALIDATION_IMAGES = 5000
+# Other sets than CIFAR hold out one training image in this many, at most VALIDATION_IMAGES.
+VALIDATION_DIVISOR = 10
 # The seed defines the validation split; with another seed, old validation images would become training images.
 VALIDATION_SEED = 2020
+
+
+def default_validation_count(images: int) -> int:
+    """Number of validation images to hold out of `images` training images: a tenth, at least 1 and at most 5,000."""
+    return min(VALIDATION_IMAGES, max(1, images // VALIDATION_DIVISOR))
 
 
 def split_validation(
@@ -31,7 +38,8 @@ def split_validation(
     Raises:
         ArgumentError: `count` is out of range.
     """
-    held_out = hold_out(train.labels.cpu(), count, seed).to(train.labels.device)
+    labels = train.labels
+    held_out = hold_out(labels.cpu(), count, seed).to(labels.device)
     base = train.name.removesuffix(" train")
     return train.subset(~held_out, f"{base} train"), train.subset(held_out, f"{base} validation")
 
