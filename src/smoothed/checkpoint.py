@@ -5,10 +5,13 @@ come from (training configuration, measured numbers, versions). `load` returns a
 """
 
 import json
+import re
+import warnings
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import as_file, files
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -123,7 +126,7 @@ def describe(
         normalize = model.get_submodule("normalize")
         if not isinstance(normalize, Normalize):
             expected = "a network with a Normalize layer called `normalize`"
-            raise ArgumentError("model", expected, f"a {type(normalize).__name__} of that name")
+            raise ArgumentError("model", expected, f"a layer of that name and of type {type(normalize).__name__}")
         statistics = {
             name: [round(value, 6) for value in buffer.flatten().tolist()]
             for name, buffer in (("mean", normalize.mean), ("std", normalize.std))
@@ -201,7 +204,7 @@ def load(name_or_path: Path | str, *, device: torch.device | str = "cpu") -> nn.
         device: the device of the network.
 
     Returns:
-        A network from images (N, C, H, W) in [0, 1] to logits (N, K).
+        A network from images (N, C, H, W) in [0, 1] to logits (N, K). Its attribute `checkpoint_header` is the header.
 
     Raises:
         CheckpointError: the file is missing, truncated or of another program; it holds a user's own network; or its
@@ -211,17 +214,20 @@ def load(name_or_path: Path | str, *, device: torch.device | str = "cpu") -> nn.
     header = read_header(path)
     if header.get("architecture") == CUSTOM:
         raise CheckpointError(
-            f"{path}: expected a network of this package, got a custom one; build it yourself and use load_into"
+            f"{path}: expected a network of this package, got a custom one; build it yourself and use load_into, or "
+            "name the function that builds it as the model and this file as its weights"
         )
     try:
-        model = build(
-            header["architecture"], num_classes=len(header["classes"]), mean=header["mean"], std=header["std"]
-        )
+        with torch.random.fork_rng(devices=[]):  # the initial weights, which are replaced, take random numbers
+            model = build(
+                header["architecture"], num_classes=len(header["classes"]), mean=header["mean"], std=header["std"]
+            )
         injection = header["injection"]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: expected a header that describes a network, got {error}") from None
     _inject_noise(model, injection, path)
     _load_weights(model, path)
+    vars(model).update(checkpoint_header=header)
     return model.to(device).eval()
 
 
@@ -256,6 +262,86 @@ def _load_weights(model: nn.Module, path: Path) -> None:
     if problem:
         raise CheckpointError(f"{path}: expected weights that fit the network, got: {problem}")
     model.load_state_dict(tensors)
+
+
+def load_weights(model: nn.Module, path: Path | str) -> None:
+    """Load weights of any program into a network, in place.
+
+    Args:
+        model: the network. If it lacks the noise that a checkpoint of this package records, the noise is injected, and
+            its attribute `checkpoint_header` becomes the header of the checkpoint, or None for other files.
+        path: a checkpoint of this package, a safetensors file of another program, or a file of `torch.save` with a
+            state dict, alone or under the key `state_dict`, `model_state_dict` or `model`. Names may all have the
+            prefix `module.` or `_orig_mod.` of torch's wrappers.
+
+    Raises:
+        CheckpointError: the file is missing, truncated or of another format, cannot be read without running code of
+            its own, or its weights do not fit the network.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise CheckpointError(f"weights: expected a file, found none at {path}")
+    with path.open("rb") as file:
+        start = file.read(9)
+    tensors, header = _read_safetensors(path) if start[8:] == b"{" else (_read_torch(path), None)
+    tensors = _renamed(tensors, model.state_dict())
+    if header is not None and misfit(tensors, model.state_dict()):
+        _inject_noise(model, header.get("injection", []), path)
+    wanted = model.state_dict()
+    # Files of old versions of torch do not have these counters, which do not change the outputs.
+    counters = {name: value for name, value in wanted.items() if name.endswith("num_batches_tracked")}
+    tensors = {**counters, **tensors}
+    if problem := misfit(tensors, wanted):
+        raise CheckpointError(f"{path}: expected weights that fit the network, got: {problem}")
+    model.load_state_dict(tensors)
+    vars(model).update(checkpoint_header=header)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Header | None]:
+    """The tensors of a safetensors file of any program, and the header of a checkpoint of this package."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            is_ours = (file.metadata() or {}).get("format") == FORMAT
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: expected a safetensors file, got a damaged one ({error})") from None
+    return tensors, read_header(path) if is_ours else None
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file of `torch.save`."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # torch warns about formats that it refuses next
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises errors of many types for files of other formats
+        if isinstance(error, UnpicklingError) and (refused := re.search(r"GLOBAL ([\w.]+)", str(error))):
+            raise CheckpointError(
+                f"{path}: expected a file of tensors, got one that runs code when it is read ({refused[1]}); "
+                "save the network's state_dict() alone"
+            ) from None
+        lines = str(error).splitlines()
+        # The cause is the line that names torch's reader, or the first one.
+        reason = next((line for line in lines if "Unpickler error" in line), (lines or [""])[0]).strip()[:100]
+        raise CheckpointError(
+            f"{path}: expected a safetensors file or a torch file of a state dict, got a damaged file or another "
+            f"format ({type(error).__name__}: {reason})"
+        ) from None
+    candidates = [content]
+    if isinstance(content, Mapping):
+        candidates += [content[key] for key in ("state_dict", "model_state_dict", "model") if key in content]
+    for candidate in candidates:
+        if isinstance(candidate, Mapping) and candidate and all(isinstance(v, Tensor) for v in candidate.values()):
+            return dict(candidate)
+    keys = f"the keys {_abbreviate([str(key) for key in content])}" if isinstance(content, Mapping) else "no keys"
+    raise CheckpointError(f"{path}: expected a state dict of tensors, got a {type(content).__name__} with {keys}")
+
+
+def _renamed(tensors: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without the prefixes of torch's wrappers, unless the network's own names begin with them."""
+    for prefix in ("module.", "_orig_mod.", "module."):
+        if all(name.startswith(prefix) for name in tensors) and not all(name.startswith(prefix) for name in wanted):
+            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return tensors
 
 
 def misfit(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:

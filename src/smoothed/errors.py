@@ -17,7 +17,12 @@ class ArgumentError(SmoothedError, ValueError):
 
     def __init__(self, argument: str, expected: str, got: object, hint: str = "") -> None:
         self.argument = argument
+        self._arguments = (argument, expected, str(got), hint)
         super().__init__(f"{argument}: expected {expected}, got {got}" + (f"; {hint}" if hint else ""))
+
+    def __reduce__(self) -> tuple[type["ArgumentError"], tuple[str, str, str, str]]:
+        """Pickle the arguments rather than the message, for errors of other processes."""
+        return type(self), self._arguments
 
 
 class DataError(SmoothedError):

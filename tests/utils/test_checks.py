@@ -2,6 +2,7 @@
 
 import inspect
 import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -118,6 +119,14 @@ def test_logits(dtype):
     assert checks.check_logits(logits, 3) is logits
 
 
+def test_logits_of_an_output_object():
+    output = SimpleNamespace(loss=None, logits=torch.zeros(3, 2))
+    assert checks.check_logits(output, 3) is output.logits
+    assert checks.output_logits(output) is output.logits
+    assert checks.output_logits(output.logits) is output.logits
+    assert checks.output_logits([1]) == [1]
+
+
 @pytest.mark.parametrize(
     ("logits", "got"),
     [
@@ -126,8 +135,17 @@ def test_logits(dtype):
         (torch.zeros(3), r"torch.float32 \(3,\)"),
         (torch.zeros(3, 10, 1), r"torch.float32 \(3, 10, 1\)"),
         (torch.zeros(3, 10, dtype=torch.int64), r"torch.int64 \(3, 10\)"),
-        ((torch.zeros(3, 10),), "tuple"),
-        (None, "NoneType"),
+        (
+            (torch.zeros(3, 10), torch.zeros(3, 10)),
+            "a tuple of 2; wrap the model in a function that returns its logits",
+        ),
+        ([torch.zeros(3, 10)], "a list of 1; wrap"),
+        ({"loss": 0, "logits": torch.zeros(3, 10)}, "a dict with the keys loss, logits; wrap"),
+        ({}, "an empty dict; wrap"),
+        (dict.fromkeys("abcdefg"), "a dict with the keys a, b, c, d, e, ...; wrap"),
+        (SimpleNamespace(logits=None), "an object of type SimpleNamespace; wrap"),
+        (SimpleNamespace(logits=torch.zeros(4, 10)), r"torch.float32 \(4, 10\)$"),
+        (None, "None; wrap"),
     ],
 )
 def test_logits_that_are_not_a_float_row_an_image(logits, got):

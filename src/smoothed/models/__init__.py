@@ -1,10 +1,11 @@
-"""Networks of the paper by name. Inputs are images in [0, 1]; the first layer normalises them."""
+"""Networks of the paper by name, and an adapter for other classifiers. Inputs of all are images in [0, 1]."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from torch import nn
 
+from smoothed.models.adapt import ModelAdapter
 from smoothed.models.normalize import CIFAR10_MEAN, CIFAR10_STD, CIFAR100_MEAN, CIFAR100_STD, Normalize
 from smoothed.models.resnet import ResNet
 from smoothed.models.wide_resnet import WideResNet
@@ -21,6 +22,7 @@ __all__ = [
     "CIFAR10_STD",
     "CIFAR100_MEAN",
     "CIFAR100_STD",
+    "ModelAdapter",
     "Normalize",
     "ResNet",
     "WideResNet",

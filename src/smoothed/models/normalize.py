@@ -44,3 +44,9 @@ class Normalize(nn.Module):
     def extra_repr(self) -> str:
         """Return mean and deviation for printing."""
         return f"mean={self.mean.flatten().tolist()}, std={self.std.flatten().tolist()}"
+
+
+def normalization_std(model: object) -> tuple[float, ...] | None:
+    """Standard deviation of each channel by which a model's `normalize` layer divides; None if it has no such layer."""
+    normalize = getattr(model, "normalize", None)
+    return tuple(normalize.std.flatten().tolist()) if isinstance(normalize, Normalize) else None

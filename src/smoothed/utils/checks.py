@@ -2,12 +2,13 @@
 
 import difflib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Integral, Real
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from smoothed.errors import ArgumentError
@@ -82,8 +83,33 @@ def _bounds(labels: Tensor) -> tuple[int, int]:
     return known[1]
 
 
-def check_logits(logits: Tensor, rows: int, name: str = "model") -> Tensor:
-    """Return `logits` if they are floats of shape (rows, K) with K >= 2, else raise `ArgumentError`."""
+def output_logits(output: Any) -> Any:  # noqa: ANN401 - whatever a model returns
+    """Return the `logits` attribute of a model's output object if it is a tensor, else the output itself.
+
+    Args:
+        output: what a model returned: a tensor, or an object with the logits (N, K) as its attribute `logits`, such as
+            the outputs of the image classifiers of Hugging Face's transformers.
+    """
+    # A traced network (torch.fx) computes with proxies, which stand for tensors and seem to have every attribute.
+    if isinstance(output, Tensor | fx.Proxy):
+        return output
+    logits = getattr(output, "logits", None)
+    return logits if isinstance(logits, Tensor | fx.Proxy) else output
+
+
+def check_logits(output: Any, rows: int, name: str = "model") -> Tensor:  # noqa: ANN401 - whatever a model returns
+    """Return the logits of a model's output, or raise an error if it has none.
+
+    Args:
+        output: what the model returned: float logits of shape (rows, K) with K >= 2, or an object whose attribute
+            `logits` they are.
+        rows: number of images that the model received.
+        name: name of the model's argument in error messages.
+
+    Raises:
+        ArgumentError: `output` is anything else, for example a tuple.
+    """
+    logits = output_logits(output)
     if (
         not isinstance(logits, Tensor)
         or not logits.is_floating_point()
@@ -91,9 +117,21 @@ def check_logits(logits: Tensor, rows: int, name: str = "model") -> Tensor:
         or logits.shape[0] != rows
         or logits.shape[1] < 2
     ):
-        got = f"{logits.dtype} {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise ArgumentError(name, f"float logits of shape ({rows}, K), K >= 2, from the model", got)
+        is_tensor = isinstance(logits, Tensor)
+        got = f"{logits.dtype} {tuple(logits.shape)}" if is_tensor else _describe_output(logits)
+        hint = "" if is_tensor else "wrap the model in a function that returns its logits alone"
+        raise ArgumentError(name, f"float logits of shape ({rows}, K), K >= 2, from the model", got, hint)
     return logits
+
+
+def _describe_output(output: object) -> str:
+    """Describe an output that is no tensor, for example `a tuple of 2` or `a dict with the keys logits, loss`."""
+    if isinstance(output, Mapping):
+        keys = ", ".join(str(key) for key in list(output)[:5]) + (", ..." if len(output) > 5 else "")
+        return f"a {type(output).__name__} with the keys {keys}" if output else f"an empty {type(output).__name__}"
+    if isinstance(output, tuple | list):
+        return f"a {type(output).__name__} of {len(output)}"
+    return "None" if output is None else f"an object of type {type(output).__name__}"
 
 
 def check_positive(value: int, name: str) -> int:

@@ -1,19 +1,48 @@
 """Choice of the device and of the floating-point precision that it supports."""
 
-from contextlib import AbstractContextManager, nullcontext
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Literal
 
 import torch
 
+from smoothed.errors import ArgumentError
 from smoothed.utils.checks import check_choice
 
 Precision = Literal["float32", "bf16"]
 PRECISIONS = ("auto", "float32", "bf16")
 
+_preferred: ContextVar[torch.device | None] = ContextVar("preferred device", default=None)
+
 
 def best_device() -> torch.device:
-    """Return the current CUDA GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Return the device of `preferring_device`, else the current CUDA GPU if there is one, else the CPU."""
+    return _preferred.get() or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def preferring_device(name: str) -> Iterator[None]:
+    """Make `best_device` return a device inside the block; a GPU with a number is the current one there.
+
+    Args:
+        name: `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        ArgumentError: the name is another, or this computer has no such device.
+    """
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise ArgumentError("device", "auto, cpu, cuda, or cuda:N for the GPU of the number N", repr(name))
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ArgumentError("device", "a device of this computer", name, f"it has {torch.cuda.device_count()} GPUs")
+    token = _preferred.set(device)
+    try:
+        with torch.cuda.device(device.index) if device.index is not None else nullcontext():
+            yield
+    finally:
+        _preferred.reset(token)
 
 
 def has_bf16_units(device: torch.device) -> bool:

@@ -1,0 +1,1 @@
+"""The public functions: each takes any classifier and any images, and is one file."""
