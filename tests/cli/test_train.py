@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import fields
 
@@ -13,6 +14,8 @@ from PIL import Image
 
 from launching import ENVIRONMENT, LAUNCH, by_two
 from smoothed.checkpoint import describe, load, read_header, read_tensors, save
+from smoothed.evaluation.results import Result
+from smoothed.injection import inject_preset
 from smoothed.models import build
 from smoothed.training.config import TrainingConfig
 from smoothed.training.recipes import RECIPES
@@ -89,9 +92,12 @@ def test_it_trains_on_a_folder_of_images(run, pictures, tmp_path, capsys):
     command = ["train", "--data", pictures, "--out", out, *FAST, "--epochs", 4, "--lr", 0.05, "--json", ended]
     assert run(*command) == 0
     told = capsys.readouterr().out
-    outcome = json.loads(ended.read_text())
-    assert (outcome["finished"], outcome["step"]) == (True, 12)  # 27 images, and 3 that were held out
-    clean, robust = outcome["best"]["validation_clean"], outcome["best"]["validation_robust"]
+    result = Result.load(ended)
+    assert (result.summary["finished"], result.summary["step"]) == (True, 12)  # 27 images, and 3 that were held out
+    best = result.summary["kept"]["best"]
+    clean, robust = best["validation_clean"], best["validation_robust"]
+    assert [row["epoch"] for row in result.rows] == [1, 2, 3, 4]
+    assert max(row["validation_robust"] for row in result.rows) == robust
     assert told == f"best on validation: clean {clean:.2%}, PGD-7 {robust:.2%} -> {out / 'best.safetensors'}\n"
     assert read_header(out / "best.safetensors")["classes"] == CLASSES
     assert load(out / "best.safetensors")(torch.rand(2, 3, 16, 16)).shape == (2, 3)
@@ -131,7 +137,7 @@ def test_input_noise_in_one_unit_replaces_the_recipes_own_in_the_other(
     own = RECIPES[recipe].config()
     assert (own.input_sigma, own.input_sigma_normalized) in {(0.25, 0.0), (0.0, 0.24)}
     monkeypatch.setattr("smoothed.training.loop.train", train)
-    monkeypatch.setattr("smoothed.data.named.load_training", lambda data: (data, None, None))
+    monkeypatch.setattr("smoothed.data.adapt.as_training", lambda data, **_: (data, None, None))
     assert run("train", "--out", tmp_path, "--recipe", recipe, *option) == 130
     assert trained == [RECIPES[recipe].config(**expected)]
 
@@ -180,7 +186,7 @@ def test_an_unknown_recipe_is_told_similar_ones(fails, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--epoch", 3], "No such option: --epoch (Possible options: --epochs"),
+        (["--epoch", 3], "No such option: --epoch"),
         (["--epochs", "many"], "Invalid value for '--epochs'"),
         (["--eps", "8/0"], "expected a number or a fraction such as 8/255, got 8/0"),
         (["--time-limit", "soon"], "expected a time such as 90s, 25m or 1.5h, got soon"),
@@ -327,3 +333,128 @@ def test_it_trains_on_real_images(run, fails, full_data, tmp_path, capsys):
     assert "error: out: expected lr 0.1 as in the run in this folder, got 0.3" in fails(
         *command, "--time-limit", "1s", "--lr", "0.3"
     )
+
+
+# Networks that have noise, and other classes.
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory):
+    """A checkpoint with PNI of five classes."""
+    with torch.random.fork_rng():
+        model = build("resnet20", num_classes=5)
+    changes = inject_preset(model, "pni-w-layer").to_json()
+    path = tmp_path_factory.mktemp("noisy") / "five.safetensors"
+    return save(path, model, describe("resnet20", model, changes, tuple("abcde")))
+
+
+def test_noise_and_head_of_a_checkpoint(run, fails, pictures, noisy, tmp_path, capsys):
+    command = ["--data", pictures, "--from", noisy, *FAST, "--lr", 0]
+    line = fails(*command, "--out", tmp_path / "run")
+    assert line == (
+        f"error: {noisy} already has PNI noise; recipe fgsm-rs expects none. Pass --injection keep to keep it, or "
+        "--injection none to remove it"
+    )
+    saved, header = read_tensors(noisy)
+    note = f"note: the last layer of {noisy} (5 classes) is replaced by a new one for 3 (blue, green, red)"
+    assert run("train", *command, "--out", tmp_path / "keep", "--injection", "keep") == 0
+    assert note in capsys.readouterr().err.splitlines()
+    assert read_header(tmp_path / "keep" / "best.safetensors")["injection"] == header["injection"]
+    strengths = [name for name in saved if name.endswith("alpha") and not name.startswith("linear")]
+    assert all(torch.equal(weights(tmp_path / "keep")[name], saved[name]) for name in strengths)
+    assert run("train", *command, "--out", tmp_path / "none", "--injection", "none") == 0
+    told = capsys.readouterr().err.splitlines()
+    assert note in told
+    assert f"note: the PNI noise of {noisy} is removed" in told
+    assert torch.equal(weights(tmp_path / "none")["conv1.weight"], saved["conv1.parametrizations.weight.original"])
+
+
+def test_as_many_classes_of_other_names_need_a_choice(run, fails, pictures, tmp_path, capsys):
+    with torch.random.fork_rng():
+        model = build("resnet20", num_classes=3)
+    path = save(tmp_path / "abc.safetensors", model, describe("resnet20", model, [], tuple("abc")))
+    command = ["--data", pictures, "--from", path, *FAST, "--out", tmp_path / "run"]
+    line = fails(*command)
+    assert line.startswith(
+        f"error: {path}: expected the classes of {pictures.split('/')[-1][:-3]} train (blue, green, red), got 3 other "
+        "classes (a, b, c); pass --new-head"
+    )
+    assert run("train", *command, "--new-head") == 0
+    assert f"note: the last layer of {path} (3 classes) is replaced" in capsys.readouterr().err
+    assert card(tmp_path / "run")["config"]["new_head"] is True
+
+
+# Parts of the user's own.
+
+OWN = """
+import torch
+from torch import nn
+from smoothed.training.config import TrainingConfig
+
+def network(width=4):
+    return nn.Sequential(nn.Conv2d(1, width, 3), nn.ReLU(), nn.Flatten(), nn.Linear(width * 36, 2))
+
+def data():
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(30, 1, 8, 8, generator=generator), torch.arange(30) % 2
+
+def attack(model, inputs, labels):
+    return (inputs * 0.9).clamp(0, 1)
+
+def recipe():
+    return TrainingConfig(injection="pni-w", epochs=1, batch_size=9, precision="float32", validation_attack_images=2)
+
+def broken():
+    return 1 / 0
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """The current folder has a module of the user's own."""
+    (tmp_path / "my_own_parts.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    yield
+    sys.modules.pop("my_own_parts", None)
+
+
+@pytest.mark.usefixtures("own")
+def test_parts_of_ones_own_by_their_names(run, tmp_path):
+    parts = {"architecture": "network", "data": "data", "validation": "data", "attack": "attack", "recipe": "recipe"}
+    options = [part for name, value in parts.items() for part in (f"--{name}", f"my_own_parts:{value}")]
+    assert run("train", *options, "--model-args", '{"width": 3}', "--out", tmp_path / "run") == 0
+    config = card(tmp_path / "run")["config"]
+    found = {name: config[name] for name in ("architecture", "data", "attack", "recipe", "injection")}
+    own = dict.fromkeys(("architecture", "data", "attack"), "custom")
+    assert found == {**own, "recipe": "my_own_parts:recipe", "injection": "pni-w"}
+    assert weights(tmp_path / "run")["3.parametrizations.weight.original"].shape == (2, 108)
+    first = weights(tmp_path / "run")
+    assert run("train", *options, "--model-args", '{"width": 3}', "--out", tmp_path / "again") == 0
+    assert all(torch.allclose(tensor, first[name]) for name, tensor in weights(tmp_path / "again").items())
+
+
+@pytest.mark.usefixtures("own")
+def test_parts_of_ones_own_that_fail_are_one_line(fails, run, tmp_path, capsys):
+    out = ["--out", tmp_path / "run"]
+    cases = [
+        (
+            ["--data", "my_own_parts:broken"],
+            "data: expected a function without arguments that returns data, got my_own_pa",
+        ),
+        (["--recipe", "my_own_parts:broken"], "which raises ZeroDivisionError: division by zero"),
+        (["--recipe", "my_own_parts:recipes"], "it has no recipes; did you mean recipe?"),
+        (
+            ["--attack", "no_such_module:attack"],
+            "attack: expected a module that can be imported, got no_such_module:att",
+        ),
+        (["--architecture", "my_own_parts:network", "--model-args", "{"], "model_args: expected"),
+        (["--model-args", "{}"], "model-args: expected --architecture package.module:function beside them, got none"),
+        (["--data", "sample"], "data: expected"),
+    ]
+    for arguments, message in cases:
+        assert message in fails(*out, *arguments)
+    own = ["--architecture", "my_own_parts:network", "--data", "my_own_parts:data", "--recipe", "my_own_parts:recipe"]
+    assert run("train", *out, *own) == 0
+    capsys.readouterr()
+    message = "data: expected --data, because the configuration was of a run on data of its own, got none"
+    assert message in fails("--config", tmp_path / "run" / "card.json", "--out", tmp_path / "other")

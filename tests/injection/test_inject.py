@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -14,9 +15,13 @@ from smoothed.errors import ArgumentError, CheckpointError
 from smoothed.injection import (
     CNI,
     PNI,
+    Additive,
+    NoiseStrengthWarning,
     count_weight_normals,
     frozen,
     inject,
+    inject_preset,
+    injected_noise,
     noise_from,
     noise_layers,
     noiseless,
@@ -380,3 +385,72 @@ def test_a_weight_that_a_hook_computes_can_not_take_noise():
     with pytest.raises(ArgumentError, match="expected weights that are parameters, got 1, whose weight is computed"):
         inject(hooked, weights=PNI())
     assert not noise_layers(hooked)
+
+
+@pytest.mark.parametrize(
+    "laws",
+    [
+        {"weights": CNI(rank=2)},
+        {"weights": {nn.Conv2d: PNI("element"), nn.Linear: CNI()}},
+        {"activations": Additive(0.3)},
+        {"weights": PNI(), "activations": CNI(site="output")},
+    ],
+)
+def test_strength_is_a_factor_on_the_deviation(laws, network):
+    """CNI's d is a variance."""
+    noises = []
+    for strength in (1.0, 0.25):
+        twin = copy.deepcopy(network)
+        inject(twin, **laws, strength=strength)
+        noises.append([dict(layer.state_dict()) for layer in noise_layers(twin)])
+    for full, quarter in zip(*noises, strict=True):
+        for name, tensor in full.items():
+            assert_close(quarter[name], tensor * (0.25**2 if name == "variance" else 0.25))
+
+
+@pytest.mark.parametrize("strength", [-0.1, float("inf"), float("nan"), True, "1"])
+def test_what_is_no_strength(network, strength):
+    with pytest.raises(ArgumentError, match="strength: expected a finite number of at least 0, got"):
+        inject(network, weights=PNI(), strength=strength)
+    with pytest.raises(ArgumentError, match="strength: expected a finite number of at least 0, got"):
+        inject_preset(network, "pni-w", strength)
+    assert not noise_layers(network)
+
+
+@pytest.mark.parametrize(
+    ("laws", "warned"),
+    [
+        ({"weights": CNI()}, True),
+        ({"activations": PNI(initial=0.5)}, True),
+        ({"weights": {nn.Linear: PNI()}}, True),
+        ({"weights": CNI(), "strength": 0.5}, False),
+        ({"weights": PNI(initial=0.2)}, False),
+        ({"activations": Additive(5.0)}, False),
+    ],
+)
+def test_published_strength_on_a_network_that_was_trained(network, images, laws, warned):
+    """Batch norms count the training batches that they have seen."""
+    advice = "noise of the published strength is made for training"
+    untrained = copy.deepcopy(network)
+    assert (advice in str(inject(untrained, **laws)).lower()) == warned
+    network.train()(images)
+    with pytest.warns(NoiseStrengthWarning, match=advice) if warned else nullcontext():
+        injection = inject(network.eval(), **laws)
+    described = injection.to_json()
+    injection.undo()
+    reinject(network, described)  # as checkpoints are loaded, without a warning
+
+
+def test_noise_is_found_again(mixed):
+    """In the order of the layers, in copies too, until it is undone."""
+    assert injected_noise(mixed).changes == ()
+    parametrizations.weight_norm(mixed.along)
+    first = inject(mixed, weights={nn.Linear: PNI("element")}, activations=CNI(rank=1, site="output"))
+    second = inject(mixed, weights=CNI(rank=2), layers=["along"])
+    found = injected_noise(copy.deepcopy(mixed))
+    assert sorted(found.changes, key=str) == sorted((first + second).changes, key=str)
+    found.undo()
+    assert not noise_layers(found.model)
+    assert len(noise_layers(mixed)) == len(found.changes)
+    assert parametrize.is_parametrized(found.model.along, "weight")
+    assert injected_noise(found.model).changes == ()

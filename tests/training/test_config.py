@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +29,7 @@ def test_json_round_trip():
     config = TrainingConfig(seed=7, average=0.9, start="elsewhere", data="imagefolder:some/where@64")
     assert TrainingConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
     assert TrainingConfig.from_json({}) == TrainingConfig()
+    assert TrainingConfig.from_json({"new_head": True, "start": "a"}).new_head is True
     assert TrainingConfig.from_json({"lr": 1, "start": None}).lr == 1  # JSON writes 1.0 as it likes
 
 
@@ -50,6 +52,7 @@ def test_json_of_another_kind():
         ({"epochs": 1.5}, "config: expected epochs of type .*int.*, got 1.5"),
         ({"epochs": "4"}, "config: expected epochs of type .*int.*, got '4'"),
         ({"lr": "fast"}, "config: expected lr of type .*float.*, got 'fast'"),
+        ({"new_head": 1}, "config: expected new_head of type bool, got 1"),
         ({"seed": True}, "config: expected seed of type .*int.*, got True"),
         ({"start": 3}, "config: expected start of type .*, got 3"),
         ({"data": None}, "config: expected data of type .*str.*, got None"),
@@ -74,6 +77,19 @@ def test_bad_choices():
             ({"schedule": "x"}, "schedule: expected one of steps, onecycle"),
             ({"precision": "fp8"}, "precision: expected one of auto, float32, bf16, got 'fp8'"),
             ({"keep": "all"}, "keep: expected one of best, extremes"),
+            ({"augmentation": "flip"}, "augmentation: expected one of crop-flip, none"),
+            ({"data": 3}, "data: expected a string, got 3"),
+            ({"start": Path("a")}, "start: expected a string, got PosixPath"),
+            ({"seed": 1.5}, "seed: expected an integer, got 1.5"),
+            ({"new_head": 1, "start": "a"}, "new_head: expected True or False, got 1"),
+            ({"new_head": True}, "new_head: expected a checkpoint whose last layer it replaces, got none; name"),
+            ({"injection": "keep"}, "injection: expected a noise for a new network, got 'keep'; name the network"),
+            ({"injection": "remove"}, "injection: expected a noise for a new network, got 'remove'; name the network"),
+            ({"eps": 8}, r"eps: expected a radius of at most 1 .* in the L-inf norm, got 8; write 8/255"),
+            (
+                {"input_sigma": 1.5},
+                "input_sigma: expected a standard deviation of at most 1 .* got 1.5; for a number in",
+            ),
             ({"loss": "mart", "label_smoothing": 0.1}, "label_smoothing: expected 0 with loss mart.*got 0.1"),
             (
                 {"input_sigma": 0.1, "input_sigma_normalized": 0.2},

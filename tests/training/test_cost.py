@@ -84,6 +84,8 @@ def test_a_step_of_each_recipe_costs_what_is_said(name, image_set, make_run):
         ("at", {"loss_samples": 3, "weight_perturbation": 0.01}),
         ("at", {"accumulation": 2}),
         ("at", {"attack": "epgd-loss", "replays": 2}),
+        ("at", {"attack": "epgd-accumulated"}),
+        ("cni-w", {"attack": "pgd-accumulated"}),
         ("trades-6", {"beta": 0.0}),
         ("mart", {"beta": 0.0}),
         ("iaat", {"attack_steps": 1, "loss_samples": 2}),

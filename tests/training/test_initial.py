@@ -1,12 +1,14 @@
 """Where a run starts: a new network, a checkpoint, or one's own network."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
 
 from smoothed.checkpoint import describe, load, read_header, read_tensors, save
 from smoothed.errors import ArgumentError, CheckpointError
-from smoothed.injection import CNI, frozen, inject, inject_preset, noise_layers
+from smoothed.injection import PNI, frozen, inject, inject_preset, noise_layers, noiseless
 from smoothed.models import CIFAR10_STD, CIFAR100_MEAN, CIFAR100_STD, build
 from smoothed.training.config import TrainingConfig
 from smoothed.training.initial import initial_network
@@ -126,41 +128,123 @@ def test_fine_tuning_can_start_from_weaker_noise(tmp_path, data, injection):
     assert torch.allclose(noises[1], noises[0] / 2, atol=1e-6)
 
 
+WAYS_OUT = "Pass --injection keep to keep it, or --injection none to remove it$"
+
+
 @pytest.mark.parametrize(
     ("there", "recipe", "asked", "message"),
     [
-        ("cni-w", "cni-w", "pni-w", "already has CNI noise; --injection pni-w expects other noise. Pass .* cni-w to"),
-        ("pni-w-layer", "cni-w", "pni-w", "has PNI noise; --injection pni-w expects other .* pni-w-layer to keep it$"),
-        ("cni-w", "cni-w", "none", "has CNI noise; --injection none expects none. Pass --injection cni-w to keep it$"),
-        ("cni-w", "pni-w", "pni-w", "CNI noise; recipe pni-w expects only pni-w. Pass --injection cni-w to keep it$"),
-        ("cni-w", "at", "none", "CNI noise; recipe at expects none. Pass --injection cni-w to keep it$"),
+        ("cni-w", "cni-w", "pni-w", "already has CNI noise; --injection pni-w expects other noise. "),
+        ("pni-w-layer", "cni-w", "pni-w", "has PNI noise; --injection pni-w expects other noise. "),
+        ("cni-w", "pni-w", "pni-w", "CNI noise; recipe pni-w expects only pni-w. "),
+        ("cni-w", "at", "none", "CNI noise; recipe at expects none. "),
     ],
 )
 def test_a_checkpoint_with_another_noise(tmp_path, data, there, recipe, asked, message):
     path = checkpoint(tmp_path / "noisy.safetensors", there)
-    with pytest.raises(CheckpointError, match=message) as error:
+    with pytest.raises(CheckpointError, match=message + WAYS_OUT) as error:
         initial_network(TrainingConfig(recipe=recipe, start=path, injection=asked), data)
     assert str(error.value).startswith(f"{path} already has ")
 
 
-def test_a_checkpoint_whose_noise_is_no_presets(tmp_path, data):
-    """There is no injection to recommend then."""
-    model = build("resnet20", num_classes=len(CLASSES))
-    changes = inject(model, weights=CNI(rank=2)).to_json()
-    path = save(tmp_path / "noisy.safetensors", model, describe("resnet20", model, changes, CLASSES))
-    with pytest.raises(CheckpointError, match=r"has CNI noise; --injection pni-w expects other noise$"):
-        initial_network(TrainingConfig(start=str(path), injection="pni-w"), data)
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+@pytest.mark.parametrize("recipe", ["nfgsm", "pni-w"])
+def test_noise_of_a_checkpoint_can_be_kept(tmp_path, data, recipe, strength):
+    path = checkpoint(tmp_path / "noisy.safetensors", "pni-w-layer")
+    config = TrainingConfig(recipe=recipe, start=path, injection="keep", injection_strength=strength)
+    start = initial_network(config, data)
+    assert start.injection == read_header(path)["injection"]
+    assert {layer.alpha.item() for layer in noise_layers(start.model)} == {0.125 * strength}
+    assert start.notes == ()
 
 
-def test_a_checkpoint_that_does_not_fit(tmp_path, data, image_set):
+@pytest.mark.parametrize("there", ["cni-w", "cni-w+pni-a", "none"])
+def test_noise_of_a_checkpoint_can_be_removed(tmp_path, data, images, there):
+    """What is left is the mean network."""
+    path = checkpoint(tmp_path / "noisy.safetensors", there)
+    start = initial_network(TrainingConfig(start=path, injection="remove"), data)
+    assert (start.injection, noise_layers(start.model)) == ([], [])
+    assert len(start.notes) == (there != "none")
+    mean = load(path)
+    with noiseless(mean):
+        assert torch.equal(start.model.eval()(images), mean(images))
+
+
+def test_a_checkpoint_that_does_not_fit(tmp_path, data):
     path = checkpoint(tmp_path / "noisy.safetensors", "cni-w")
     message = r"expected architecture resnet32, got resnet20 \(missing: layer1\.3.*; pass --architecture resnet20 to"
     with pytest.raises(CheckpointError, match=message):
         initial_network(TrainingConfig(start=path, architecture="resnet32"), data)
-    with pytest.raises(CheckpointError, match=r"expected classes \['a', 'b', 'c', 'd'\], got \['a', 'b', 'c'\]"):
-        initial_network(TrainingConfig(start=path), image_set(12, classes=4))
     with pytest.raises(CheckpointError, match="expected a checkpoint file or a bundled name"):
         initial_network(TrainingConfig(start=str(tmp_path / "nowhere.safetensors")), data)
+
+
+# Other classes.
+
+
+@pytest.mark.parametrize("injection", ["none", "cni-w+pni-a"])
+@pytest.mark.parametrize(("count", "new_head"), [(4, False), (3, True)])
+def test_another_number_of_classes_replaces_the_last_layer_alone(tmp_path, image_set, injection, count, new_head):
+    path = checkpoint(tmp_path / "a.safetensors", injection)
+    data = image_set(12, classes=count)
+    start = initial_network(TrainingConfig(start=path, injection=injection, new_head=new_head, seed=5), data)
+    saved, header = read_tensors(path)
+    state = start.model.state_dict()
+    new = initial_network(TrainingConfig(injection=injection, seed=5), data).model.state_dict()
+    for name, tensor in state.items():
+        source = new if name.startswith("linear.") else saved
+        assert torch.equal(tensor, source[name]), name
+    assert sorted(start.injection, key=str) == sorted(header["injection"], key=str)
+    assert start.classes == tuple("abcd"[:count])
+    (note,) = start.notes
+    assert note.startswith(f"the last layer of {path} (3 classes) is replaced by a new one for {count} (a, b, c")
+    described = describe("resnet20", start.model, start.injection, start.classes)
+    assert load(save(tmp_path / "b.safetensors", start.model, described)).linear.out_features == count
+
+
+@pytest.mark.parametrize(
+    ("theirs", "message"),
+    [
+        (
+            ("a", "b", "dog"),
+            r"expected the classes of random \(a, b, c\), got 3 other classes \(a, b, dog\); pass --new-",
+        ),
+        (("c", "a", "b"), r"expected .* got the same classes in another order \(c, a, b\); pass --new-head to train"),
+    ],
+)
+def test_as_many_classes_of_other_names_are_a_choice(tmp_path, data, theirs, message):
+    path = checkpoint(tmp_path / "a.safetensors", "none", theirs)
+    with pytest.raises(CheckpointError, match=message):
+        initial_network(TrainingConfig(start=path, injection="none"), data)
+    start = initial_network(TrainingConfig(start=path, injection="none", new_head=True), data)
+    assert (start.classes, len(start.notes)) == (CLASSES, 1)
+
+
+def test_unknown_names_are_taken_for_known_ones(tmp_path, data):
+    saved = checkpoint(tmp_path / "a.safetensors", "none", ("x", "y", "z"))
+    numbers = dataclasses.replace(data, classes=("0", "1", "2"), named_classes=False)
+    start = initial_network(TrainingConfig(start=saved, injection="none"), numbers)
+    assert start.classes == ("x", "y", "z")
+    assert start.notes == (f"the classes of random have no names and are taken for those of {saved}: x, y, z",)
+    saved = checkpoint(tmp_path / "b.safetensors", "none", ("0", "1", "2"))
+    start = initial_network(TrainingConfig(start=saved, injection="none"), data)
+    assert (start.classes, start.notes) == (CLASSES, ())
+
+
+def test_new_noise_on_a_trained_network_is_said(tmp_path, data):
+    path = checkpoint(tmp_path / "plain.safetensors", "none")
+    (note,) = initial_network(TrainingConfig(start=path, injection="pni-w", injection_strength=0.5), data).notes
+    assert note.startswith(f"noise of pni-w that {path} lacks is added at 0.5 of its published strength")
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_images_of_other_channels_need_another_network(data, channels):
+    images = data.images[:, :1].expand(-1, channels, -1, -1)
+    config = TrainingConfig(data="custom", injection="none")
+    with pytest.raises(
+        ArgumentError, match=f"data: expected images of 3 channels for resnet20, got {channels} in rand"
+    ):
+        initial_network(config, dataclasses.replace(data, images=images))
 
 
 # One's own network.
@@ -194,3 +278,20 @@ def test_ones_own_network_is_loaded_by_its_owner(data, network):
     message = "start: expected none with a network of your own, got .*; load its weights yourself"
     with pytest.raises(ArgumentError, match=message):
         initial_network(config, data, network)
+
+
+def test_noise_of_ones_own_network_is_a_choice(data, network):
+    inject(network, weights=PNI(initial=0.125), layers=["4"])
+    config = TrainingConfig(architecture="custom", injection="none", recipe="at")
+    message = (
+        'network already has PNI noise; recipe at expects none. Pass injection="keep" to keep it, or injection="none"'
+    )
+    with pytest.raises(CheckpointError, match=message):
+        initial_network(config, data, network)
+    start = initial_network(dataclasses.replace(config, injection="keep", injection_strength=0.5), data, network)
+    assert places(start) == [("4", "weight")]
+    assert [layer.alpha.item() for layer in noise_layers(network)] == [0.0625]
+    added = initial_network(dataclasses.replace(config, injection="pni-w-layer"), data, network)
+    assert sorted(places(added)) == [("0", "weight"), ("4", "weight"), ("7", "weight")]
+    start = initial_network(dataclasses.replace(config, injection="remove"), data, network)
+    assert (start.injection, noise_layers(network)) == ([], [])

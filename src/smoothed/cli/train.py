@@ -1,26 +1,29 @@
 """`smoothed train`: train a recipe, or continue a run that was stopped."""
 
-import shlex
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from smoothed.attacks import TRAINING_ATTACKS
-from smoothed.cli.console import errors, is_main_process, output, progress_bar
+from smoothed.checkpoint import CUSTOM
+from smoothed.cli.console import command_line, errors, is_main_process, note, output, progress_bar
 from smoothed.cli.parsing import duration, fraction, names
 from smoothed.injection import PRESETS
 from smoothed.models import ARCHITECTURES
+from smoothed.training.config import AUGMENTATIONS
 from smoothed.training.examples import EXAMPLES
 from smoothed.training.losses import LOSSES
 from smoothed.training.schedules import SCHEDULES
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from smoothed.attacks import Attack
     from smoothed.training.config import TrainingConfig
     from smoothed.training.loop import Progress, TrainingResult
 
@@ -41,7 +44,11 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder of the run. The same command continues a run that was stopped.")],
     recipe: Annotated[
         str | None,
-        typer.Option(help="Named training configuration (see `smoothed recipes`).", show_default=DEFAULT_RECIPE),
+        typer.Option(
+            help="Named training configuration (see `smoothed recipes`), or package.module:name of a TrainingConfig, a "
+            "Recipe, or a function that returns one.",
+            show_default=DEFAULT_RECIPE,
+        ),
     ] = None,
     config: Annotated[
         Path | None,
@@ -50,17 +57,55 @@ def train(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Training data: cifar10, cifar100, the folder of either, imagefolder:PATH, or imagefolder:PATH@SIZE."
+            help="Training data: cifar10, cifar100, the folder of either, imagefolder:PATH, imagefolder:PATH@SIZE, or "
+            "package.module:function that returns data."
+        ),
+    ] = None,
+    validation: Annotated[
+        str | None,
+        typer.Option(
+            help="Held-out data that decide which checkpoint is kept, as in --data.",
+            show_default="the validation split, or a tenth of the training data",
         ),
     ] = None,
     start: Annotated[
         str | None,
         typer.Option(
-            "--from", help="Checkpoint to fine-tune, a bundled name or a path. Missing noise layers are added to it."
+            "--from",
+            help="Checkpoint to fine-tune, a bundled name or a path. Missing noise layers are added to it. Its last "
+            "layer is replaced if the data has another number of classes.",
         ),
     ] = None,
-    architecture: Annotated[str | None, _option(NETWORK, f"Architecture: {names(ARCHITECTURES)}.")] = None,
-    injection: Annotated[str | None, _option(NETWORK, f"Noise inside the network: {names(PRESETS)}.")] = None,
+    new_head: Annotated[
+        bool | None, _option(NETWORK, "Replace the last linear layer of --from in any case.", "--new-head")
+    ] = None,
+    augmentation: Annotated[
+        str | None,
+        _option(
+            NETWORK,
+            f"Random changes of the training images: {names(AUGMENTATIONS)}. crop-flip shifts them by up to 4 pixels "
+            "and mirrors half of them.",
+        ),
+    ] = None,
+    architecture: Annotated[
+        str | None,
+        _option(
+            NETWORK,
+            f"Architecture: {names(ARCHITECTURES)}, or package.module:function that returns a network of your own.",
+        ),
+    ] = None,
+    model_args: Annotated[
+        str | None,
+        _option(NETWORK, "Arguments of the function of --architecture, as a JSON object.", metavar="JSON"),
+    ] = None,
+    injection: Annotated[
+        str | None,
+        _option(
+            NETWORK,
+            f"Noise inside the network: {names(PRESETS)}. With --from, keep keeps the noise that is there, and none "
+            "removes it. Noise of the published strength takes a trained network to chance until it is fine-tuned.",
+        ),
+    ] = None,
     injection_strength: Annotated[
         float | None,
         _option(
@@ -84,7 +129,11 @@ def train(
     ] = None,
     attack: Annotated[
         str | None,
-        _option(ATTACK, f"Attack that makes the training examples: {names((*TRAINING_ATTACKS, *EXAMPLES))}."),
+        _option(
+            ATTACK,
+            f"Attack that makes the training examples: {names((*TRAINING_ATTACKS, *EXAMPLES))}, or "
+            "package.module:function of (model, inputs, labels, generator).",
+        ),
     ] = None,
     norm: Annotated[str | None, _option(ATTACK, "Norm of the radius: linf or l2.")] = None,
     eps: Annotated[
@@ -172,25 +221,25 @@ def train(
 
     On several GPUs: accelerate launch -m smoothed train --out runs/cni-w
 
-    Example: smoothed train --recipe cni-w --epochs 30 --out runs/cni-w
+    Examples:
+        smoothed train --recipe cni-w --epochs 30 --out runs/cni-w
+        smoothed train --from resnet20-cni-w --recipe epgd --out runs/epgd
+        smoothed train --architecture mine:net --data mine:data --out runs/own
     """
     given = dict(locals())
-    from smoothed.data.named import load_training
-    from smoothed.training.config import TrainingConfig
+    from smoothed.api.train import training_result
+    from smoothed.data.adapt import as_training
     from smoothed.training.loop import train as run
     from smoothed.utils.distributed import leaving_process_group
-    from smoothed.utils.files import require_writable, write_json
+    from smoothed.utils.files import require_writable
 
     if json is not None:
         require_writable(json)
-    options = [field.name for field in fields(TrainingConfig) if field.name not in ("recipe", "data")]
-    if input_sigma is not None and input_sigma_normalized is None:
-        given["input_sigma_normalized"] = 0.0  # in place of a recipe's own noise in the other unit
-    elif input_sigma_normalized is not None and input_sigma is None:
-        given["input_sigma"] = 0.0
-    whole = _settled(recipe, config, {name: given[name] for name in options if given[name] is not None})
-    name, train_set, validation_set = load_training(data or whole.data)
-    whole = replace(whole, data=name)
+    own_attack, own_network = _own_attack(given), _own_network(given)
+    whole = _settled(recipe, config, given, own_network)
+    named, taken = _taken_data(data, whole)
+    name, train_set, validation_set = as_training(taken, validation=_taken(validation, "validation"))
+    whole = replace(whole, data=name if named else CUSTOM)
     with leaving_process_group(), _shown() as show:
         try:
             outcome = run(
@@ -198,10 +247,13 @@ def train(
                 train_set,
                 validation_set,
                 out,
+                network=own_network,
+                attack=own_attack,
                 time_limit=time_limit,
                 compiled=compiled,
                 on_step=show,
-                command=shlex.join(["smoothed", *sys.argv[1:]]),
+                on_note=lambda text: note(f"note: {text}"),
+                command=command_line(),
             )
         except KeyboardInterrupt:
             if is_main_process():
@@ -210,23 +262,82 @@ def train(
     if is_main_process():
         _tell(outcome, out)
         if json is not None:
-            write_json(asdict(outcome), json)
+            errors.print(f"result written to {training_result(out, outcome, whole, train_set).save(json)}")
 
 
-def _settled(recipe: str | None, card: Path | None, settings: dict[str, Any]) -> "TrainingConfig":
-    """The recipe's configuration, or that of a card, with `settings` in place of its own values."""
+def _own_attack(given: dict[str, Any]) -> "Attack | None":
+    """The attack that `--attack package.module:function` names; `given` then says that it is the user's own."""
+    from smoothed.utils.imports import import_object, is_object_name
+
+    name = given["attack"]
+    if name is None or not is_object_name(name):
+        return None
+    given["attack"] = CUSTOM
+    return import_object(name, "attack")
+
+
+def _own_network(given: dict[str, Any]) -> "nn.Module | None":
+    """The network of `--architecture package.module:function`; `given` then says that it is the user's own."""
+    import torch
+
+    from smoothed.api.load import load
     from smoothed.errors import ArgumentError
-    from smoothed.training.card import read_config
-    from smoothed.training.recipes import RECIPES
-    from smoothed.utils.checks import check_choice
+    from smoothed.utils.imports import is_object_name
 
-    if card is None:
-        name = recipe or DEFAULT_RECIPE
-        check_choice(name, RECIPES, "recipe")
-        return RECIPES[name].config(**settings)
-    if recipe is not None:
+    name, arguments = given["architecture"], given["model_args"]
+    if name is None or not is_object_name(name):
+        if arguments is not None:
+            raise ArgumentError("model-args", "--architecture package.module:function beside them", name or "none")
+        return None
+    given["architecture"] = CUSTOM
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(given["seed"] or 0)  # the initial weights are a function of the seed
+        return load(name, model_args=arguments)
+
+
+def _taken(data: str | None, argument: str) -> object:
+    """What `as_training` takes: a name, or what the function of the user's own returns."""
+    from smoothed.errors import ArgumentError
+    from smoothed.utils.imports import import_object, is_object_name, summary
+
+    if data is None or not is_object_name(data):
+        return data
+    found = import_object(data, argument)
+    try:
+        # A Dataset or another object with items is data already, even if it can be called.
+        return found() if callable(found) and not hasattr(found, "__getitem__") else found
+    except Exception as error:  # the user's code may raise any error
+        expected = "a function without arguments that returns data"
+        raise ArgumentError(argument, expected, f"{data}, which raises {summary(error)}") from error
+
+
+def _taken_data(data: str | None, whole: "TrainingConfig") -> tuple[bool, object]:
+    """Whether `--data`, or the data of the configuration, has a name of this package, and what `as_training` takes."""
+    from smoothed.errors import ArgumentError
+
+    if data is None and whole.data == CUSTOM:
+        raise ArgumentError("data", "--data, because the configuration was of a run on data of its own", "none")
+    taken = _taken(data or whole.data, "data")
+    return isinstance(taken, str), taken
+
+
+def _settled(
+    recipe: str | None, card: Path | None, given: dict[str, Any], network: "nn.Module | None"
+) -> "TrainingConfig":
+    """The recipe's configuration, or that of a card, with the options that were given in place of its own values."""
+    from smoothed.errors import ArgumentError
+    from smoothed.injection import injected_noise
+    from smoothed.training.card import read_config
+    from smoothed.training.config import TrainingConfig
+    from smoothed.training.configured import configured
+
+    options = [field.name for field in fields(TrainingConfig) if field.name not in ("recipe", "data")]
+    settings = {name: given[name] for name in options if given[name] is not None}
+    if card is not None and recipe is not None:
         raise ArgumentError("config", "--config without --recipe", f"--recipe {recipe}")
-    return replace(read_config(card), **settings)
+    has_noise = network is not None and bool(injected_noise(network).changes)
+    base = (recipe or DEFAULT_RECIPE) if card is None else read_config(card)
+    return configured(base, settings, has_noise=has_noise)
 
 
 @contextmanager
@@ -262,7 +373,7 @@ def _shown() -> "Iterator[Callable[[Progress], None] | None]":
 
 def _tell(outcome: "TrainingResult", out: Path) -> None:
     if outcome.fallback is not None:
-        errors.print(f"note: {outcome.fallback}")
+        note(f"note: {outcome.fallback}")
     if not outcome.finished:
         output.print(f"stopped at step {outcome.step} of {outcome.total_steps}; the same command continues the run")
     elif outcome.best is not None:

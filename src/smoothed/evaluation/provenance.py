@@ -1,8 +1,9 @@
-"""Provenance of a trained model: versions, hardware and git revision."""
+"""Provenance of results and of trained models: versions, hardware, git revision, and how they were made."""
 
 import os
 import platform
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,24 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name(device) if cuda else f"{os.cpu_count()} CPU cores ({_processor()})",
         "revision": _revision(),
+    }
+
+
+def result_provenance(device: torch.device, command: str, seed: int, seconds: float) -> dict[str, Any]:
+    """Return the provenance of a result as JSON values.
+
+    Args:
+        device: device of the computation.
+        command: command line, or the call of the public function.
+        seed: seed of all random numbers.
+        seconds: duration of the evaluation; it is short if finished steps were read from a folder.
+    """
+    return {
+        **provenance(device),
+        "command": command,
+        "seed": seed,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 3),
     }
 
 

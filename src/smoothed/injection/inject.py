@@ -1,10 +1,12 @@
 """Add noise to the layers of a network, list the changes, and remove the noise again."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage] - base class of all batch norms
 from torch.nn.modules.conv import _ConvNd  # pyright: ignore[reportPrivateUsage] - torch's only name for "any convolution"
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
@@ -14,6 +16,7 @@ from smoothed.injection.additive import Additive
 from smoothed.injection.cni import CNI
 from smoothed.injection.layer import NoiseLayer, noise_layers
 from smoothed.injection.pni import PNI
+from smoothed.utils.checks import check_not_negative
 
 NoiseLaw = PNI | CNI | Additive
 """Specification of noise inside a network; it creates the noise layers."""
@@ -23,6 +26,15 @@ NOISY_TYPES = (_ConvNd, nn.Linear)
 NoisyType = _ConvNd | nn.Linear
 ACTIVATION_NOISE = "activation_noise"
 """Name of the submodule that holds the activation noise of a layer."""
+STRENGTH_ADVICE = (
+    "noise of the published strength is made for training and takes a network that was trained without it to chance: "
+    "fine-tune the network with the noise (smoothed train --from, smoothed.train), or weaken the noise (strength=, "
+    "smoothed.calibrate_noise)"
+)
+
+
+class NoiseStrengthWarning(UserWarning):
+    """Noise of the published strength was added to a network that was trained without it, which takes it to chance."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +83,8 @@ class Injection:
         lines += [
             f"  {c.layer or '(the model)'}.{c.target}: {c.law}, {c.parameters:,} parameters" for c in self.changes
         ]
+        if any(_is_of_published_strength(change.law) for change in self.changes):
+            lines.append(f"{STRENGTH_ADVICE[0].upper()}{STRENGTH_ADVICE[1:]}.")
         return "\n".join(lines)
 
 
@@ -80,11 +94,16 @@ def inject(
     weights: NoiseLaw | NoiseLawByType | None = None,
     activations: NoiseLaw | NoiseLawByType | None = None,
     layers: Sequence[str] | Callable[[str, nn.Module], bool] | None = None,
+    strength: float = 1.0,
 ) -> Injection:
     """Add noise to the convolutions and linear layers of `model`, in place.
 
     The noise is fresh at each forward pass, in train and in eval mode; `noiseless` switches it off temporarily. Weight
     noise is shared by the whole batch (as in the paper); each image has its own activation noise.
+
+    The laws start at the strength of their papers, which is made for training with the noise. A network that was
+    trained without it falls to chance under `CNI()` or `PNI()`. Fine-tune it with the noise (`smoothed.train`), weaken
+    the noise with `strength`, or let `calibrate_noise` find the strength that costs no more accuracy than you state.
 
     Args:
         model: any network with convolutions or linear layers.
@@ -93,16 +112,45 @@ def inject(
         activations: law, or a law for each type of layer, of the noise on the layers' inputs or outputs (the law's
             `site`); None for no noise on activations.
         layers: names of the layers to change, or a function (name, layer) -> bool; None for all layers.
+        strength: factor, at least 0, on the initial standard deviation of all noise.
 
     Returns:
         The changes, which can be printed, undone, and stored as JSON.
 
     Raises:
-        ArgumentError: no law is given, a layer name is unknown, no layer matches, or a layer cannot take the noise
-            (for example because it already has noise).
+        ArgumentError: no law is given, a layer name is unknown, no layer matches, `strength` is negative or not finite,
+            or a layer cannot take the noise (for example because it already has noise).
+
+    Warns:
+        NoiseStrengthWarning: the noise has the published strength or more, and the batch norms of `model` have seen
+            training batches. Whether a network without batch norm has been trained cannot be known.
 
     Source: He et al., 2019, section 3 (PNI); Zheltonozhskii et al., 2020, section 3 (CNI); the paper, section 3.1.
+
+    Example:
+        >>> model = nn.Linear(2, 3)
+        >>> injection = inject(model, weights=PNI(), strength=0.1)
+        >>> injection.changes[0].law.initial
+        0.025
+        >>> injection.undo()
     """
+    check_not_negative(strength, "strength")
+    injection = add_noise(
+        model, weights=_scaled(weights, strength), activations=_scaled(activations, strength), layers=layers
+    )
+    if any(_is_of_published_strength(change.law) for change in injection.changes) and _has_seen_batches(model):
+        warnings.warn(STRENGTH_ADVICE, NoiseStrengthWarning, stacklevel=2)
+    return injection
+
+
+def add_noise(
+    model: nn.Module,
+    *,
+    weights: NoiseLaw | NoiseLawByType | None = None,
+    activations: NoiseLaw | NoiseLawByType | None = None,
+    layers: Sequence[str] | Callable[[str, nn.Module], bool] | None = None,
+) -> Injection:
+    """Add noise as `inject` does, at the strength of the laws and without a warning about it."""
     if weights is None and activations is None:
         raise ArgumentError("weights", "a noise law for weights or for activations", "neither")
     by_name = dict(model.named_modules())
@@ -127,11 +175,8 @@ def inject(
     noises = [_noise(layer, target, law) for _, target, layer, law in planned]
     for (_, target, layer, law), noise in zip(planned, noises, strict=True):
         _add(layer, target, law, noise)
-    sizes = [sum(parameter.numel() for parameter in noise.parameters()) for noise in noises]
-    changes = tuple(
-        Change(name, target, law, size) for (name, target, _, law), size in zip(planned, sizes, strict=True)
-    )
-    return Injection(model, changes)
+    changes = (_change(name, target, noise) for (name, target, *_), noise in zip(planned, noises, strict=True))
+    return Injection(model, tuple(changes))
 
 
 def reinject(model: nn.Module, changes: Sequence[Mapping[str, Any]]) -> None:
@@ -148,9 +193,30 @@ def reinject(model: nn.Module, changes: Sequence[Mapping[str, Any]]) -> None:
         options = dict(change)
         try:
             name, target, law = options.pop("layer"), options.pop("target"), NOISE_LAWS[options.pop("law")](**options)
-            inject(model, layers=[name], **{{"weight": "weights", "activation": "activations"}[target]: law})
+            add_noise(model, layers=[name], **{{"weight": "weights", "activation": "activations"}[target]: law})
         except (KeyError, TypeError, ArgumentError) as error:
             raise CheckpointError(f"injection: expected noise that fits the network, got {dict(change)}") from error
+
+
+def injected_noise(model: nn.Module) -> Injection:
+    """Return the noise that `inject` or a preset has added to `model`, whoever called it.
+
+    The strengths in the laws are the initial ones; the learned ones are the parameters of the noise layers.
+    """
+    changes = list[Change]()
+    for name, layer in model.named_modules():
+        if not isinstance(layer, NOISY_TYPES):
+            continue
+        if parametrize.is_parametrized(layer, "weight"):
+            changes += [_change(name, "weight", noise) for noise in noise_layers(_parametrizations(layer)) if noise.law]
+        noise = getattr(layer, ACTIVATION_NOISE, None)
+        if isinstance(noise, NoiseLayer) and noise.law:
+            changes.append(_change(name, "activation", noise))
+    return Injection(model, tuple(changes))
+
+
+def _change(name: str, target: str, noise: NoiseLayer) -> Change:
+    return Change(name, target, noise.law, sum(parameter.numel() for parameter in noise.parameters()))
 
 
 def count_weight_normals(model: nn.Module) -> int:
@@ -165,6 +231,25 @@ def count_weight_normals(model: nn.Module) -> int:
             form = noise.linear_form(original.detach())
             count += original.numel() + (0 if form is None or form[1] is None else form[1].shape[1])
     return count
+
+
+def _scaled(laws: NoiseLaw | NoiseLawByType | None, strength: float) -> NoiseLaw | NoiseLawByType | None:
+    if isinstance(laws, Mapping):
+        return {kind: law.scaled(strength) for kind, law in laws.items()}
+    return None if laws is None else laws.scaled(strength)
+
+
+def _is_of_published_strength(law: NoiseLaw) -> bool:
+    """Whether noise relative to the size of a tensor has at least the initial deviation of its paper."""
+    if isinstance(law, CNI):
+        return law.initial_variance >= CNI().initial_variance
+    return isinstance(law, PNI) and law.initial >= PNI().initial
+
+
+def _has_seen_batches(model: nn.Module) -> bool:
+    """Whether a batch norm of `model` has updated its running statistics, as training does."""
+    counts = [m.num_batches_tracked for m in model.modules() if isinstance(m, _BatchNorm)]
+    return any(count is not None and int(count) > 0 for count in counts)
 
 
 def _law_of_layer(layer: nn.Module, laws: NoiseLaw | NoiseLawByType | None) -> NoiseLaw | None:
@@ -201,6 +286,7 @@ def _noise(layer: NoisyType, target: str, law: NoiseLaw) -> NoiseLayer:
     else:
         transposed = isinstance(layer, _ConvNd) and layer.transposed  # its weight is (in, out, ...)
         noise = law.for_weight(weight, channel_dim=1 if transposed else 0)
+    noise.law = law
     return noise.to(weight.device, weight.dtype)
 
 

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ class NoiseLayer(nn.Module, ABC):
         source: source of the standard normals; None switches the noise off.
         index: number of the layer in its network, from 1, set by `noise_from`; part of the key of keyed noise.
         per_row: whether each row of the batch has its own noise (activations) or all rows share it (weights).
+        law: law from which `inject` made the layer; None for a layer that was made otherwise.
     """
 
     def __init__(self, *, per_row: bool) -> None:
@@ -25,6 +27,7 @@ class NoiseLayer(nn.Module, ABC):
         self.source: Source | None = Fresh()
         self.index = 1
         self.per_row = per_row
+        self.law: Any = None
 
     def forward(self, tensor: Tensor) -> Tensor:
         """Return `tensor` plus one draw of noise, or `tensor` itself if the noise is off."""

@@ -7,9 +7,9 @@ from torch import nn
 from smoothed.errors import ArgumentError
 from smoothed.injection.additive import Additive
 from smoothed.injection.cni import CNI
-from smoothed.injection.inject import NOISY_TYPES, Injection, NoiseLaw, inject
+from smoothed.injection.inject import NOISY_TYPES, Injection, NoiseLaw, add_noise
 from smoothed.injection.pni import PNI
-from smoothed.utils.checks import check_choice
+from smoothed.utils.checks import check_choice, check_not_negative
 
 Preset = Callable[[nn.Module, float], Injection]
 """Function that adds noise to a network; the number is a factor on its initial standard deviation."""
@@ -21,21 +21,21 @@ INPUT_SIGMA = 0.24
 
 
 def _weights(law: NoiseLaw) -> Preset:
-    return lambda model, strength: inject(model, weights=law.scaled(strength))
+    return lambda model, strength: add_noise(model, weights=law.scaled(strength))
 
 
 def _activations(law: NoiseLaw) -> Preset:
-    return lambda model, strength: inject(model, activations=law.scaled(strength))
+    return lambda model, strength: add_noise(model, activations=law.scaled(strength))
 
 
 def _layer_inputs(layers: Sequence[str], law: NoiseLaw) -> Preset:
-    return lambda model, strength: inject(model, activations=law.scaled(strength), layers=layers)
+    return lambda model, strength: add_noise(model, activations=law.scaled(strength), layers=layers)
 
 
 def _cni_w(model: nn.Module, strength: float) -> Injection:
     """CNI on the weights of all convolutions, element-wise PNI on the weights of linear layers (the paper's CNI-W)."""
     laws = {_CONVOLUTION: CNI(rank=5).scaled(strength), _LINEAR: PNI("element").scaled(strength)}
-    return inject(model, weights=laws)
+    return add_noise(model, weights=laws)
 
 
 def _learned_input(model: nn.Module, strength: float) -> Injection:
@@ -93,6 +93,9 @@ PRESETS: dict[str, Preset] = {
 def inject_preset(model: nn.Module, name: str, strength: float = 1.0) -> Injection:
     """Add the noise of a preset to `model`, in place.
 
+    The noise has the strength of its paper, which is made for training; see `inject` for networks that are trained
+    already.
+
     Args:
         model: any network with convolutions or linear layers.
         name: key of `PRESETS`; `none` adds no noise.
@@ -105,4 +108,5 @@ def inject_preset(model: nn.Module, name: str, strength: float = 1.0) -> Injecti
         ArgumentError: the name is unknown, or noise cannot be added to the model (see `inject`).
     """
     check_choice(name, PRESETS, "injection")
+    check_not_negative(strength, "strength")
     return PRESETS[name](model, strength)

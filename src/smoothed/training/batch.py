@@ -14,7 +14,7 @@ from smoothed.rng.rows import RowGenerator
 from smoothed.rng.seeds import mix, seeded
 
 # Numbers of the random streams, which keep any two uses of the seed apart. Initial weights have stream 0.
-ORDER, CROPS, NOISE, ROWS, VALIDATION = range(1, 6)
+ORDER, CROPS, NOISE, ROWS, VALIDATION, OWN = range(1, 7)
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Batch:
         epoch: index of the epoch, from 0.
         ends_epoch: whether this step is the last of its epoch.
         progress: finished share of the run before this step, in [0, 1].
-        images: images, uint8 (n, C, H, W).
+        images: images, uint8 (n, C, H, W) from 0 to 255, or float (n, C, H, W) in [0, 1].
         labels: true classes, int64 (n,).
         index: indices of the images in the training set, int64 (n,), on the CPU.
         total: number of images of the whole batch.
@@ -102,16 +102,23 @@ class Batch:
     index: Tensor
     total: int
 
-    def parts(self, share: Share, seed: int) -> Iterator[Part]:
+    def parts(self, share: Share, seed: int, augmentation: str = "crop-flip") -> Iterator[Part]:
         """Augment this share and yield its parts; the random numbers do not depend on how the batch is divided.
 
         All replays of a batch use the same crops, so that a perturbation of one step fits the images of the next.
+
+        Args:
+            share: pieces of the batch that this process computes.
+            seed: seed of the run.
+            augmentation: `crop-flip`, or `none` for the images as they are.
         """
         device = self.images.device
         pieces = share.own_pieces(self.total)
         begin = pieces[0].start
-        crops = seeded(mix(seed, CROPS, self.number))
-        images = to_float(augment(self.images, crops, first=begin, total=self.total))
+        images = self.images
+        if augmentation != "none":
+            images = augment(images, seeded(mix(seed, CROPS, self.number)), first=begin, total=self.total)
+        images = to_float(images)
         for piece in pieces:
             local = slice(piece.start - begin, piece.stop - begin)
             yield Part(

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from smoothed.attacks import TRAINING_ATTACKS
+from smoothed.attacks.radius import settled_radius
 from smoothed.checkpoint import CUSTOM
 from smoothed.data.named import FOLDER_PREFIX
 from smoothed.errors import ArgumentError
@@ -17,6 +18,10 @@ from smoothed.utils.checks import check_choice, check_fraction, check_not_negati
 from smoothed.utils.devices import PRECISIONS
 
 KEEP_CHOICES = ("best", "extremes")
+AUGMENTATIONS = ("crop-flip", "none")
+KEEP_NOISE, REMOVE_NOISE = "keep", "remove"
+"""Values of `injection` for a network that has noise already."""
+NAMED_DATA = ("cifar10", "cifar100")
 
 
 @dataclass(frozen=True)
@@ -25,9 +30,13 @@ class TrainingConfig:
 
     Attributes:
         recipe: name of the recipe that the settings come from; a label without effect.
-        data: data set: `cifar10`, `cifar100` or `imagefolder:PATH`.
+        data: data set: `cifar10`, `cifar100`, `imagefolder:PATH`, or `custom` for data of your own.
+        augmentation: `crop-flip` for a random crop of the image padded by 4 pixels and a random horizontal flip; `none`
+            for images as the data set gives them, for example where a mirrored image would have another class.
         architecture: key of `models.ARCHITECTURES`, or `custom` for a network of your own.
-        injection: noise inside the network, a key of `injection.PRESETS`.
+        injection: noise inside the network, a key of `injection.PRESETS`. Noise of `start` (or of your own network)
+            that is not part of it is an error. Two more values choose what becomes of such noise: `keep` keeps it and
+            adds none, `remove` removes it.
         injection_strength: factor, at least 0, on the initial deviation of the injected noise: the preset's, or the
             learned one of `start`. Short runs learn faster from less noise.
         input_sigma: standard deviation of Gaussian noise on the training inputs, in pixel units of [0, 1]. The attack
@@ -36,13 +45,15 @@ class TrainingConfig:
         input_draws: `fresh` for new input noise at each forward pass; `fixed` for `eot_samples` draws per step, which
             attack and loss share.
         start: checkpoint to fine-tune, a bundled name or a path; None starts from random weights.
-        attack: method that makes the adversarial examples: one of `attacks.TRAINING_ATTACKS`, or a key of
-            `training.examples.EXAMPLES`.
+        new_head: whether the last linear layer of `start` is replaced by a new one. It is replaced in any case if the
+            data has another number of classes.
+        attack: method that makes the adversarial examples: one of `attacks.TRAINING_ATTACKS`, a key of
+            `training.examples.EXAMPLES`, or `custom` for an attack of your own.
         norm: norm of the attack's radius, `linf` or `l2`.
-        eps: radius of the attack, in pixel units of [0, 1].
+        eps: radius of the attack, in pixel units of [0, 1]; at most 1 for `linf`.
         eps_warmup: share of the run, in [0, 1], over which eps grows from 0.
         attack_steps: gradient steps of the attack, the paper's k; single-step attacks ignore it.
-        relative_step_size: length of each attack step, as a share of eps.
+        relative_step_size: length of each attack step, as a share of eps; `mi-fgsm` takes 1 / `attack_steps` instead.
         steps_warmup: share of the run, in [0, 1], over which the number of attack steps grows from 1.
         eot_samples: draws averaged for each gradient of the attack; attacks on a single draw ignore it.
         loss: key of `losses.LOSSES`.
@@ -71,6 +82,7 @@ class TrainingConfig:
 
     recipe: str = "cni-w"
     data: str = "cifar10"
+    augmentation: str = "crop-flip"
     architecture: str = "resnet20"
     injection: str = "cni-w"
     injection_strength: float = 1.0
@@ -78,6 +90,7 @@ class TrainingConfig:
     input_sigma_normalized: float = 0.0
     input_draws: str = "fresh"
     start: str | None = None
+    new_head: bool = False
     attack: str = "pgd"
     norm: str = "linf"
     eps: float = 8 / 255
@@ -108,45 +121,9 @@ class TrainingConfig:
     validation_attack_images: int = 1000
 
     def __post_init__(self) -> None:
-        if not self.data.startswith(FOLDER_PREFIX):
-            check_choice(self.data, ("cifar10", "cifar100"), "data")
-        choices = {
-            "architecture": (*ARCHITECTURES, CUSTOM),
-            "injection": PRESETS,
-            "input_draws": ("fresh", "fixed"),
-            "attack": (*TRAINING_ATTACKS, *EXAMPLES),
-            "norm": ("linf", "l2"),
-            "loss": LOSSES,
-            "schedule": SCHEDULES,
-            "precision": PRECISIONS,
-            "keep": KEEP_CHOICES,
-        }
-        for name, allowed in choices.items():
-            check_choice(getattr(self, name), allowed, name)
-        for name in (
-            *("attack_steps", "eot_samples", "loss_samples", "replays", "epochs", "batch_size", "accumulation"),
-            "validation_attack_images",
-        ):
-            check_positive(getattr(self, name), name)
-        for name in (
-            *(
-                "injection_strength",
-                "input_sigma",
-                "input_sigma_normalized",
-                "eps",
-                "relative_step_size",
-                "beta",
-                "weight_perturbation",
-            ),
-            *("lr", "noise_lr", "momentum", "weight_decay"),
-        ):
-            check_not_negative(getattr(self, name), name)
-        for name in ("adversarial_weight", "label_smoothing", "average", "eps_warmup", "steps_warmup"):
-            check_fraction(getattr(self, name), name)
-        if self.input_sigma > 0 and self.input_sigma_normalized > 0:
-            raise ArgumentError("input_sigma", "only one of input_sigma and input_sigma_normalized above 0", "both")
-        if self.loss == "mart" and self.label_smoothing > 0:
-            raise ArgumentError("label_smoothing", "0 with loss mart, which uses hard labels", self.label_smoothing)
+        _check_kinds(self)
+        _check_numbers(self)
+        _check_combinations(self)
 
     @property
     def needs_attack(self) -> bool:
@@ -174,7 +151,66 @@ class TrainingConfig:
                 raise ArgumentError("config", "settings that this version knows", name, hint)
             default = known[name].default
             types = (str, type(None)) if default is None else (int, float) if type(default) is float else type(default)
-            if not isinstance(value, types) or isinstance(value, bool):
+            if not isinstance(value, types) or isinstance(value, bool) != isinstance(default, bool):
                 expected_type = getattr(known[name].type, "__name__", known[name].type)
                 raise ArgumentError("config", f"{name} of type {expected_type}", repr(value))
         return cls(**values)
+
+
+def _check_kinds(config: TrainingConfig) -> None:
+    """Raise `ArgumentError` unless all settings that are no amounts have their type and one of their values."""
+    for name in ("recipe", "data", "start"):
+        value = getattr(config, name)
+        if not isinstance(value, str) and (value is not None or name != "start"):
+            raise ArgumentError(name, "a string", repr(value))
+    if not isinstance(config.new_head, bool):
+        raise ArgumentError("new_head", "True or False", repr(config.new_head))
+    if isinstance(config.seed, bool) or not isinstance(config.seed, int):
+        raise ArgumentError("seed", "an integer", repr(config.seed))
+    if not config.data.startswith(FOLDER_PREFIX):
+        check_choice(config.data, (*NAMED_DATA, CUSTOM), "data")
+    choices = {
+        "augmentation": AUGMENTATIONS,
+        "architecture": (*ARCHITECTURES, CUSTOM),
+        "injection": (*PRESETS, KEEP_NOISE, REMOVE_NOISE),
+        "input_draws": ("fresh", "fixed"),
+        "attack": (*TRAINING_ATTACKS, *EXAMPLES, CUSTOM),
+        "norm": ("linf", "l2"),
+        "loss": LOSSES,
+        "schedule": SCHEDULES,
+        "precision": PRECISIONS,
+        "keep": KEEP_CHOICES,
+    }
+    for name, allowed in choices.items():
+        check_choice(getattr(config, name), allowed, name)
+
+
+def _check_numbers(config: TrainingConfig) -> None:
+    """Raise `ArgumentError` unless all amounts are in their ranges."""
+    counts = ("attack_steps", "eot_samples", "loss_samples", "replays", "epochs", "batch_size", "accumulation")
+    for name in (*counts, "validation_attack_images"):
+        check_positive(getattr(config, name), name)
+    amounts = ("injection_strength", "input_sigma", "input_sigma_normalized", "eps", "relative_step_size", "beta")
+    for name in (*amounts, "weight_perturbation", "lr", "noise_lr", "momentum", "weight_decay"):
+        check_not_negative(getattr(config, name), name)
+    for name in ("adversarial_weight", "label_smoothing", "average", "eps_warmup", "steps_warmup"):
+        check_fraction(getattr(config, name), name)
+    settled_radius(config.eps, config.norm)
+    if config.input_sigma > 1:
+        expected = "a standard deviation of at most 1 (pixel units of [0, 1])"
+        hint = "for a number in the paper's unit, set input_sigma_normalized instead"
+        raise ArgumentError("input_sigma", expected, config.input_sigma, hint)
+
+
+def _check_combinations(config: TrainingConfig) -> None:
+    """Raise `ArgumentError` if two settings exclude each other."""
+    if config.input_sigma > 0 and config.input_sigma_normalized > 0:
+        raise ArgumentError("input_sigma", "only one of input_sigma and input_sigma_normalized above 0", "both")
+    if config.injection in (KEEP_NOISE, REMOVE_NOISE) and config.start is None and config.architecture != CUSTOM:
+        hint = "name the network to fine-tune: --from on the command line, start= in Python"
+        raise ArgumentError("injection", "a noise for a new network", repr(config.injection), hint)
+    if config.new_head and config.start is None:
+        hint = "name the network to fine-tune: --from on the command line, start= in Python"
+        raise ArgumentError("new_head", "a checkpoint whose last layer it replaces", "none", hint)
+    if config.loss == "mart" and config.label_smoothing > 0:
+        raise ArgumentError("label_smoothing", "0 with loss mart, which uses hard labels", config.label_smoothing)

@@ -4,7 +4,7 @@ A backward pass to the inputs costs as much as a forward pass, a backward pass t
 Batch norms, noise and validation are not counted.
 """
 
-from smoothed.attacks import SINGLE_STEP_ATTACKS
+from smoothed.attacks import SINGLE_DRAW_ATTACKS, SINGLE_STEP_ATTACKS, TRAINING_ATTACKS
 from smoothed.attacks.objectives import MAX_STORED_DRAWS
 from smoothed.training.config import TrainingConfig
 
@@ -34,7 +34,8 @@ def _attack_cost(config: TrainingConfig) -> int:
     if config.attack == "smoothadv" and samples > MAX_STORED_DRAWS:
         # Draws that are not stored are computed twice.
         return config.attack_steps * (1 + samples * (1 + INPUT_GRADIENT_COST))
-    return single_draw_cost * (samples if config.attack in ("epgd", "epgd-loss", "smoothadv") else 1)
+    averages = config.attack in TRAINING_ATTACKS and config.attack not in SINGLE_DRAW_ATTACKS
+    return single_draw_cost * (samples if averages else 1)
 
 
 def _loss_terms(config: TrainingConfig) -> int:

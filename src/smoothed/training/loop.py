@@ -7,7 +7,7 @@ processes.
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +21,13 @@ from smoothed.checkpoint import describe, save
 from smoothed.data.images import Images
 from smoothed.data.imageset import to_float
 from smoothed.errors import DivergedError, OutputError
+from smoothed.rng.seeds import mix
+from smoothed.training.batch import OWN
 from smoothed.training.card import training_record, write_card
 from smoothed.training.config import TrainingConfig
 from smoothed.training.interrupt import DeferredInterrupt
 from smoothed.training.metrics import Metrics
+from smoothed.training.own_parts import PROBED_IMAGES, check_own_network
 from smoothed.training.run import Run
 from smoothed.training.state import load_state, save_state
 from smoothed.training.step import take_step
@@ -75,6 +78,7 @@ class TrainingResult:
             epoch ends.
         seconds: duration of the run, summed over all calls.
         fallback: reason why attacks could not use a fused or compiled network; None if they could.
+        notes: what differs between the network and the checkpoint that it comes from, one sentence each.
     """
 
     finished: bool
@@ -83,6 +87,7 @@ class TrainingResult:
     best: dict[str, float] | None
     seconds: float
     fallback: str | None
+    notes: tuple[str, ...] = ()
 
 
 def train(
@@ -97,6 +102,7 @@ def train(
     save_every: float = 60.0,
     compiled: bool = False,
     on_step: Callable[[Progress], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
     command: str | None = None,
 ) -> TrainingResult:
     """Train a network, or continue the run in `folder`, in one process or in several that Accelerate started.
@@ -114,11 +120,13 @@ def train(
         network: network of your own from images in [0, 1] to logits, with `config.architecture="custom"`. It is trained
             in place, with the noise of the configuration.
         attack: attack of your own, in place of the configuration's. It is called with the network in train mode and may
-            switch to eval mode.
+            switch to eval mode. `generator` is passed if the attack takes it. Global generators of torch are seeded
+            before each step from the seed, and restored at the end.
         time_limit: seconds after which the state is saved and the call returns; None for no limit.
         save_every: seconds between saved states. States are also saved after each epoch, at the end and at Ctrl-C.
         compiled: whether to compile the attacked network with torch.compile.
         on_step: function called after each step.
+        on_note: function called before the first step with each of the result's `notes`.
         command: command line of the run, for the model card.
 
     Returns:
@@ -136,13 +144,21 @@ def train(
     _require_folder(folder)
     accelerator = accelerator_for(config, folder)
     run = Run(config, train_set, accelerator, network=network, attack=attack)
+    if network is not None:
+        probed = train_set.first(min(len(train_set), PROBED_IMAGES))
+        check_own_network(run.model, probed.to(accelerator.device))
     session = TrainingSession(run, validation_set.to(accelerator.device), folder, command, start_time)
     total = run.plan.steps
     last_save = time.monotonic()
-    with _tracking(accelerator), DeferredInterrupt() as interrupt:
+    if on_note is not None and run.step == 0:
+        for note in run.notes:
+            on_note(note)
+    with _tracking(accelerator), DeferredInterrupt() as interrupt, _restored_generators(accelerator.device):
         for batch in run.plan.batches(train_set.to(accelerator.device), run.share, run.step):
             if compiled and run.step == session.first_step:
                 run.compile_for(to_float(batch.images).contiguous(memory_format=torch.channels_last))
+            # Dropout and other randomness of the user's own network or attack.
+            _seed_generators(accelerator.device, mix(config.seed, OWN, run.step, accelerator.process_index))
             run.losses.append(take_step(run, batch))
             run.step += 1
             if on_step is not None:
@@ -162,7 +178,8 @@ def train(
                 break
     if interrupt.requested:
         raise KeyboardInterrupt
-    return TrainingResult(run.step >= total, run.step, total, run.kept.get("best"), run.seconds, run.fallback)
+    finished, best = run.step >= total, run.kept.get("best")
+    return TrainingResult(finished, run.step, total, best, run.seconds, run.fallback, run.notes)
 
 
 class TrainingSession:
@@ -260,6 +277,19 @@ class TrainingSession:
         training = {**training_record(run, self.command), "validation": numbers}
         header = describe(run.config.architecture, run.evaluated_model, run.injection, run.classes, training=training)
         save(self.folder / f"{name}.safetensors", run.evaluated_model, header)
+
+
+def _restored_generators(device: torch.device) -> AbstractContextManager[None]:
+    """Restore torch's global generators, of the CPU and of `device`, after the block."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+
+def _seed_generators(device: torch.device, seed: int) -> None:
+    """Seed the generators that `_restored_generators` restores; `torch.manual_seed` would seed those of all GPUs."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
 
 
 def _any(accelerator: Accelerator, flag: bool) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from smoothed.rng.rows import Randomness, uniform_
+from smoothed.utils.checks import output_logits
 from smoothed.utils.modes import Classifier
 
 Images = Float[Tensor, "n c h w"]
@@ -163,7 +164,7 @@ def _divergence(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _logits(model: Classifier, images: Tensor) -> Tensor:
-    logits = model(images)
+    logits = output_logits(model(images))
     return logits if logits.dtype == torch.float64 else logits.float()
 
 

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from smoothed.rng.rows import RowGenerator, normal_
+from smoothed.utils.checks import output_logits
 
 
 class NoisyInput(nn.Module):
@@ -33,7 +34,7 @@ class NoisyInput(nn.Module):
 
     def forward(self, inputs: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
         """Return the logits of one draw."""
-        return self.network(inputs + self._noise(inputs))
+        return output_logits(self.network(inputs + self._noise(inputs)))
 
     def with_network(self, network: nn.Module) -> "NoisyInput":
         """Return the same noise before another network. Fixed draws are shared and start again with the first."""

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from smoothed.acceleration.fusing import Fused, fuse_or_keep
 from smoothed.attacks import Attack
+from smoothed.checkpoint import CUSTOM
 from smoothed.data.images import Images
 from smoothed.errors import ArgumentError, CheckpointError
+from smoothed.evaluation.provenance import provenance
 from smoothed.injection import count_weight_normals, noise_layers, noiseless
 from smoothed.training.averaging import average_weights
 from smoothed.training.batch import Plan, Share
@@ -19,7 +21,7 @@ from smoothed.training.config import TrainingConfig
 from smoothed.training.examples import AttackedExamples, Examples, make_examples
 from smoothed.training.initial import initial_network
 from smoothed.training.losses import LOSSES
-from smoothed.training.provenance import provenance
+from smoothed.training.own_parts import own_attack
 from smoothed.training.weight_perturbation import weights_to_perturb
 from smoothed.utils.modes import eval_mode
 
@@ -35,6 +37,7 @@ class Run:
         evaluated_model: network to evaluate and save: the weight average if there is one, else `model`.
         step: number of finished steps.
         seconds: duration of the run, over all calls of `train`.
+        notes: what differs between the network and the checkpoint that it comes from, one sentence each.
         kept: epoch number and accuracies of each saved checkpoint, by its name.
         losses: losses of this epoch's steps on this process.
     """
@@ -48,8 +51,10 @@ class Run:
         network: nn.Module | None = None,
         attack: Attack | None = None,
     ) -> None:
+        _check_attack(config, attack)
         start = initial_network(config, train_set, network)
         model, self.injection, self.parent, self.std = start.model, start.injection, start.parent, start.std
+        self.notes = start.notes
         model.to(accelerator.device)
         model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing from torch's stubs
         if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
@@ -70,14 +75,16 @@ class Run:
         self.model: nn.Module = model
         self.attacked, reason = fuse_or_keep(model)
         self.fallback = None if reason is None else f"attacks use the network without fusing ({reason})"
-        self.config, self.accelerator, self.classes = config, accelerator, train_set.classes
+        self.config, self.accelerator, self.classes = config, accelerator, start.classes
         self.plan = Plan(len(train_set), config.batch_size, config.epochs, config.replays, config.seed)
         self.share = Share(accelerator.process_index, accelerator.num_processes, config.accumulation)
         self.share.pieces(self.plan.total_per_batch)  # raises before the run starts if the batch is too small
         self.loss = LOSSES[config.loss](config)
-        self.examples: Examples = make_examples(config, len(train_set))
-        if attack is not None:
-            self.examples = AttackedExamples(config, len(train_set), attack)
+        self.examples: Examples = (
+            make_examples(config, len(train_set))
+            if attack is None
+            else AttackedExamples(config, len(train_set), own_attack(attack))
+        )
         self.weights_to_perturb = weights_to_perturb(model) if config.weight_perturbation > 0 else []
         self.normals_per_pass = count_weight_normals(model)
         self.provenance = {**provenance(accelerator.device), "precision": accelerator.mixed_precision}
@@ -124,11 +131,13 @@ class Run:
         Raises:
             CheckpointError: the state belongs to another configuration.
         """
-        changed = {k: v for k, v in self.config.to_json().items() if meta["config"].get(k) != v}
+        # A state of an older version lacks the newer settings, which had their defaults.
+        saved = {**TrainingConfig().to_json(), **meta["config"]}
+        changed = {k: v for k, v in self.config.to_json().items() if saved[k] != v}
         if changed:
             name = next(iter(changed))
             raise CheckpointError(
-                f"out: expected {name} {meta['config'].get(name)!r} as in the run in this folder, "
+                f"out: expected {name} {saved[name]!r} as in the run in this folder, "
                 f"got {changed[name]!r}; pass the same options to continue it, or another folder for a new run"
             )
         self.model.load_state_dict(dict(groups["weights"]))
@@ -141,6 +150,16 @@ class Run:
         self.examples.restore(groups["examples"])
         self.step, self.seconds, self.kept = meta["step"], meta["seconds"], meta["kept"]
         self.losses = [torch.tensor(loss, device=self.accelerator.device) for loss in meta["losses"]]
+
+
+def _check_attack(config: TrainingConfig, attack: Attack | None) -> None:
+    """Raise `ArgumentError` unless the configuration uses the user's own attack, and has one if it needs one."""
+    if attack is None and config.attack == CUSTOM:
+        hint = "pass attack= to smoothed.train, or --attack package.module:function to smoothed train"
+        raise ArgumentError("attack", f"an attack of your own with attack {CUSTOM}", "none", hint)
+    if attack is not None and not config.needs_attack:
+        hint = 'use recipe="at", or an adversarial_weight above 0'
+        raise ArgumentError("attack", "a recipe that trains on attacked images", f"recipe {config.recipe}", hint)
 
 
 def _parameter_groups(model: nn.Module, noise_lr: float) -> list[dict[str, Any]]:

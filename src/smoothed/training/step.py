@@ -31,7 +31,7 @@ def take_step(run: Run, batch: Batch) -> Tensor:
     run.network.train()
     pieces = run.share.processes * run.share.parts
     total = torch.zeros((), device=accelerator.device)
-    for number, part in enumerate(batch.parts(run.share, config.seed)):
+    for number, part in enumerate(batch.parts(run.share, config.seed, config.augmentation)):
         # The generator of the shared noise starts anew for each part: all parts on all processes use the same noise.
         shared_generator = seeded(mix(config.seed, NOISE, batch.step), accelerator.device)
         source = Pool(ShardSource(shared_generator, part.row_generator), run.normals_per_pass)

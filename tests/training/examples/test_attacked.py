@@ -109,7 +109,7 @@ def test_a_radius_for_each_image_takes_the_place_of_the_runs(linear, batch):
     assert moved.abs().amax(1).tolist() == pytest.approx(radii.tolist(), abs=1e-6)
 
 
-@pytest.mark.parametrize("attack", ["pgd", "fgsm-rs", "nfgsm", "kl"])
+@pytest.mark.parametrize("attack", ["pgd", "pgd-accumulated", "fgsm-rs", "nfgsm", "kl"])
 def test_the_starts_follow_the_images(linear, batch, make_part, attack):
     """An image is attacked alike wherever its batch is cut."""
     examples, (images, labels) = AttackedExamples(options(attack=attack, attack_steps=2), 70), batch
