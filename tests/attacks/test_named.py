@@ -94,6 +94,52 @@ def test_names_mean_their_expectation(name, objective, network, images, labels):
     assert ((results[0] - results[1]).abs() > 1e-6).float().mean() < 0.005
 
 
+def accumulated_by_hand(network, images, labels, *, eps, steps, draws, start):
+    """The attack of the paper's code: autograd adds each mean cross-entropy's gradient to those of the steps before."""
+    attacked = start.clone().requires_grad_()
+    for _ in range(steps):
+        sum(functional.cross_entropy(network(attacked), labels) for _ in range(draws)).div(draws).backward()
+        network.zero_grad()
+        with torch.no_grad():
+            attacked += eps / 4 * attacked.grad.sign()
+            attacked.copy_((images + (attacked - images).clamp(-eps, eps)).clamp(0, 1))
+    return attacked.detach()
+
+
+@pytest.mark.parametrize(("name", "draws"), [("pgd-accumulated", 1), ("epgd-accumulated", 3)])
+def test_accumulated_names_are_the_attack_of_the_papers_code(name, draws, network, images, labels):
+    """From a uniform start in the ball, on a noisy network, in float64."""
+    network, images = network.double(), images.double()
+    inject(network, weights=PNI())
+    start = images + torch.empty_like(images).uniform_(-EPS, EPS, generator=seeded(1))
+    options = {"eps": EPS, "steps": 6}
+    with noise_from(network, Fresh(seeded(2))):
+        expected = accumulated_by_hand(network, images, labels, draws=draws, start=start.clamp(0, 1), **options)
+    with noise_from(network, Fresh(seeded(2))):
+        attacked = named_attack(name, eot_samples=draws, **options)(network, images, labels, seeded(1))
+    assert_close(attacked, expected, rtol=0, atol=1e-9)
+    cleared = {"pgd-accumulated": "pgd", "epgd-accumulated": "epgd-loss"}[name]
+    with noise_from(network, Fresh(seeded(2))):
+        other = named_attack(cleared, eot_samples=draws, **options)(network, images, labels, seeded(1))
+    assert ((other - expected).abs() > EPS / 8).float().mean() > 0.01
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_mi_fgsm_is_algorithm_1(norm, network, images, labels):
+    """Dong et al. (2018): alpha = eps / T, from the image, decay 1, gradients divided by their L1 norms."""
+    network, images = network.double(), images.double()
+    eps, steps = {"linf": EPS, "l2": 0.3}[norm], 5
+    attacked, total = images, 0
+    for _ in range(steps):
+        leaf = attacked.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(functional.cross_entropy(network(leaf), labels), leaf)
+        total = total + gradient / gradient.abs().sum((1, 2, 3), keepdim=True)
+        direction = total.sign() if norm == "linf" else total / total.square().sum((1, 2, 3), keepdim=True).sqrt()
+        attacked = (attacked + eps / steps * direction).clamp(0, 1)
+    made = named_attack("mi-fgsm", eps=eps, steps=steps, norm=norm, relative_step_size=0.9)(network, images, labels)
+    assert_close(made, attacked, rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize(("name", "method"), [("pgd", pgd), ("kl", divergence_pgd)])
 def test_norm_and_steps_reach_the_attack(name, method, norm, network, images, labels):
@@ -110,7 +156,9 @@ def test_single_steps_take_the_radius_alone(name, method, network, images, label
     assert torch.equal(attacked, method(network, images, labels, eps=EPS, generator=seeded(1)))
 
 
-@pytest.mark.parametrize("name", ["fgsm", "pgd", "epgd", "epgd-loss", "smoothadv"])
+@pytest.mark.parametrize(
+    "name", ["fgsm", "pgd", "epgd", "epgd-loss", "smoothadv", "pgd-accumulated", "epgd-accumulated", "mi-fgsm"]
+)
 def test_one_radius_an_image(name, network, images, labels):
     eps = torch.linspace(0, EPS, 16)
     attacked = named_attack(name, eps=eps, steps=8, eot_samples=2)(network, images, labels, seeded(1))
@@ -120,7 +168,8 @@ def test_one_radius_an_image(name, network, images, labels):
 
 
 def test_groups():
-    assert TRAINING_ATTACKS == ("fgsm", "fgsm-rs", "nfgsm", "pgd", "kl", "epgd", "epgd-loss", "smoothadv")
+    without_momentum = ["fgsm", "fgsm-rs", "nfgsm", "pgd", "kl", "epgd", "epgd-loss", "smoothadv"]
+    assert list(TRAINING_ATTACKS) == [*without_momentum, "pgd-accumulated", "epgd-accumulated", "mi-fgsm"]
     assert set(ATTACKS) - set(EVALUATION_ATTACKS) == {"fgsm-rs", "nfgsm", "kl"}
     assert set(SINGLE_STEP_ATTACKS) < set(SINGLE_DRAW_ATTACKS) < set(ATTACKS)
 
@@ -190,6 +239,7 @@ def test_the_answers_of_a_query_are_averaged_and_counted(network, images, labels
             "sees: expected logits or shares, since square compares scores",
         ),
         ("pgd", {"eps": EPS, "sees": "nothing"}, "sees: expected one of logits, shares, labels, got 'nothing'"),
+        ("mi-fgsm", {"eps": EPS, "steps": 0}, "steps: expected an integer of at least 1, got 0"),
         ("pgd", {"eps": EPS, "max_queries": 0}, "max_queries: expected an integer of at least 1, got 0"),
         ("bayes", {"eps": EPS, "norm": "l2"}, "norm: expected linf, the only norm that bayes supports, got l2"),
     ],

@@ -38,7 +38,7 @@ class AttackOptions:
         steps: number of gradient steps.
         eot_samples: number of draws averaged for each gradient of an EOT attack, or of answers averaged for each query.
         norm: `linf` or `l2`, for attacks that support both.
-        relative_step_size: length of a step of PGD as a fraction of eps.
+        relative_step_size: length of a step of PGD as a fraction of eps; `mi-fgsm` takes 1 / steps instead.
         max_queries: maximum number of queries per image.
         sees: output that a black-box attacker observes: `logits`, `shares` (probabilities or vote shares) or `labels`.
         sources: networks on which the examples of a transfer attack are made.

@@ -35,10 +35,12 @@ from smoothed.attacks.transfer_based.substitute_attack import substitute_attack
 from smoothed.attacks.transfer_based.transfer import transfer
 from smoothed.errors import ArgumentError
 from smoothed.rng.rows import Randomness
-from smoothed.utils.checks import check_choice
+from smoothed.utils.checks import check_choice, check_positive
 from smoothed.utils.modes import Classifier
 
 MAX_BAYESIAN_QUERIES = 300
+
+_accumulated_pgd = partial(pgd, momentum=1.0)
 
 AttackFactory = Callable[[AttackOptions], Attack]
 """Makes an attack from its options."""
@@ -96,6 +98,20 @@ def _pgd(method: Callable[..., Tensor], objective: Callable[[int], Objective] | 
     return make
 
 
+def _mi_fgsm(options: AttackOptions) -> Attack:
+    """MI-FGSM of Dong et al. (2018): steps of eps / steps from the inputs, with a decay of 1."""
+    return _with_options(
+        pgd,
+        eps=options.eps,
+        step_size=options.eps / check_positive(options.steps, "steps"),
+        steps=options.steps,
+        norm=options.norm,
+        momentum=1.0,
+        unit_gradients=True,
+        random_start=False,
+    )
+
+
 def _apgd(loss: Callable[..., Tensor] | None = None) -> AttackFactory:
     """Auto-PGD on the mean over draws of a loss, by default the cross-entropy."""
 
@@ -134,6 +150,10 @@ def _query(name: str, method: Callable[..., Tensor]) -> AttackFactory:
     def make(options: AttackOptions) -> Attack:
         if options.sees == "labels":
             raise ArgumentError("sees", f"logits or shares, since {name} compares scores", "labels")
+        fewest = 2 * options.eot_samples
+        if options.max_queries < fewest:
+            expected = f"at least {fewest} for {name}: the image and one candidate, {options.eot_samples} queries each"
+            raise ArgumentError("max_queries", expected, options.max_queries, "or a smaller eot_samples")
 
         def attack(model: Classifier, inputs: Tensor, labels: Tensor, generator: Randomness = None) -> Tensor:
             queries = Queries(model, sees=options.sees, max_queries=options.max_queries)
@@ -199,6 +219,9 @@ ATTACKS: dict[str, NamedAttack] = {
     "epgd": NamedAttack(_pgd(pgd, expected_probabilities), for_training=True),
     "epgd-loss": NamedAttack(_pgd(pgd, expected_loss), for_training=True),
     "smoothadv": NamedAttack(_pgd(pgd, expected_logits), for_training=True),
+    "pgd-accumulated": NamedAttack(_pgd(_accumulated_pgd), for_training=True, multi_draw=False),
+    "epgd-accumulated": NamedAttack(_pgd(_accumulated_pgd, expected_loss), for_training=True),
+    "mi-fgsm": NamedAttack(_mi_fgsm, for_training=True, multi_draw=False),
     "epgd-vote": NamedAttack(_pgd(pgd, expected_vote)),
     "epgd-margin": NamedAttack(_pgd(pgd, lambda count: expected_loss(count, margin))),
     "multi-targeted": NamedAttack(_all_targets(multi_targeted_pgd)),
@@ -232,8 +255,10 @@ def named_attack(name: str, **options: Any) -> Attack:  # noqa: ANN401 - any fie
     Args:
         name: a key of `ATTACKS`. Attacks on one draw: `fgsm`, `fgsm-rs` (random start), `nfgsm`, `pgd`, and `kl` (the
             divergence from the clean prediction, as in TRADES). PGD on an expectation over draws: `epgd` (mean
-            probabilities, eq. 25), `epgd-loss` (mean loss, as in the paper's code), `smoothadv` (mean logits, eq. 24),
-            `epgd-vote` (margin of the soft vote) and `epgd-margin` (mean margin). Other attacks on a mean loss:
+            probabilities, eq. 25), `epgd-loss` (mean loss), `smoothadv` (mean logits, eq. 24), `epgd-vote` (margin of
+            the soft vote) and `epgd-margin` (mean margin). PGD along the sum of all gradients so far: `pgd-accumulated`
+            (one draw) and `epgd-accumulated` (mean loss), the attacks of the paper's code, and `mi-fgsm` (one draw;
+            gradients of L1 norm 1, and steps of eps / steps from the inputs). Other attacks on a mean loss:
             `multi-targeted`, Auto-PGD (`apgd-ce`, `apgd-dlr`, `apgd-t`), and the minimum-norm attacks `cw-l2`,
             `cw-linf`, `cw-l0` and `ddn`. Black-box attacks: `transfer`; with queries, `square`, `nattack`, `zoo`,
             `bayes` (at most 300 queries) and `substitute` (at most 32 versions per image, each queried

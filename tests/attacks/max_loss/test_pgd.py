@@ -344,6 +344,7 @@ class TestErrors:
                 ({"eps": float("nan")}, "eps: expected a finite number of at least 0, got nan"),
                 ({"eps": float("inf")}, "eps: expected a finite number of at least 0, got inf"),
                 ({"step_size": -0.1}, r"step_size: expected a finite number of at least 0, got -0\.1"),
+                ({"momentum": -0.1}, r"momentum: expected a finite number of at least 0, got -0\.1"),
                 ({"steps": 0}, "steps: expected an integer of at least 1, got 0"),
                 ({"restarts": 0}, "restarts: expected an integer of at least 1, got 0"),
                 ({"norm": "l1"}, "norm: expected one of linf, l2, got 'l1'"),
