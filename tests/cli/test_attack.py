@@ -1,10 +1,9 @@
 """`smoothed attack` as its users meet it."""
 
-import json
-
 import pytest
 import torch
 
+from smoothed import Result
 from smoothed.data.sample import load_sample
 from smoothed.evaluation.saved_examples import attack as saved_attack
 from smoothed.evaluation.saved_examples.attack import load_examples
@@ -21,7 +20,12 @@ def test_it_writes_images_and_their_record(run, tmp_path, capsys):
     assert 3.9 / 255 < float(distance) <= 4 / 255 + 1e-6
     assert torch.equal(tensors["labels"], clean.labels)
     assert tensors["index"].tolist() == list(range(6))
-    assert json.loads(record.read_text()).items() <= told.items()
+    result = Result.load(record)
+    assert result.rows[0].items() <= told.items()
+    assert torch.equal(result.tensors["adversarial"], tensors["images"])
+    assert told["robust"] == pytest.approx(float(result.tensors["robust.right"].double().mean()))
+    assert told["command"] == result.provenance["command"]
+    assert told["command"].startswith(f"smoothed attack --examples {examples} ")
     expected = {
         "attack": "pgd",
         "steps": 2,
@@ -57,6 +61,7 @@ def test_an_interrupted_attack_continues_and_writes_the_same_file(run, tmp_path,
     assert run(*command, "--out", tmp_path / "steps") == 0
     assert attacked == [2, 2]
     tensors, told = load_examples(tmp_path / "made.safetensors")
+    assert told.pop("command") == f"{record.pop('command')} --out {tmp_path / 'steps'}"
     assert told == record
     assert tensors.keys() == expected.keys()
     assert all(tensors[name].numpy().tobytes() == expected[name].numpy().tobytes() for name in expected)

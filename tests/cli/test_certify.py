@@ -1,31 +1,16 @@
 """`smoothed certify` as its users meet it."""
 
-import inspect
-import json
 import warnings
 
 import pytest
 import torch
 
 from launching import by_two
-from smoothed.checkpoint import describe, save
-from smoothed.cli.certify import certify
+from smoothed import Result
+from smoothed.cli.certify import CertificationOptions
 from smoothed.evaluation.certified import RADII
-from smoothed.injection import inject_preset
-from smoothed.models import build
 
 FEW = ["--images", 6, "--selection-samples", 2, "--num-samples", 12, "--alpha", 0.01]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """A ResNet-20 with noise inside that has learned nothing: one class wins nearly everywhere."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = build("resnet20")
-    injection = inject_preset(model, "pni-w-layer").to_json()
-    header = describe("resnet20", model, injection, tuple("abcdefghij"))
-    return save(tmp_path_factory.mktemp("checkpoint") / "untrained.safetensors", model, header)
 
 
 def test_a_table_and_rows(run, checkpoint, tmp_path, capsys):
@@ -37,11 +22,17 @@ def test_a_table_and_rows(run, checkpoint, tmp_path, capsys):
     assert "certified %" in shown.out
     assert shown.out.count("PREDICT is correct on") == 2
     assert "eps = 8/255 requires r = 1.74" in shown.out
-    assert f"rows written to {path}" in shown.err
-    rows = json.loads(path.read_text())
+    assert f"result written to {path} and {path.with_suffix('.safetensors')}" in shown.err
+    result = Result.load(path)
+    rows = result.rows
     assert [(row["sigma"], row["radius"]) for row in rows] == [(0.12, 0.0), (0.12, 0.01), (0.24, 0.0), (0.24, 0.01)]
     assert all(row["images"] == 6 and row["dimensions"] == 3072 and row["seed"] == 3 for row in rows)
     assert all(row["certified"] <= row["certified_interval"][1] for row in rows)
+    # An image is certified at a radius if its class is right and its own radius is as large.
+    for row, (sigma, radius) in zip(rows, [(0, 0.0), (0, 0.01), (1, 0.0), (1, 0.01)], strict=True):
+        right = result.tensors["certified_class"][sigma] == result.tensors["labels"]
+        certified = right & (result.tensors["radius"][sigma] >= radius)
+        assert row["certified"] == pytest.approx(float(certified.double().mean()))
 
 
 def test_a_folder_is_continued_from_and_read_off_at_other_radii(run, checkpoint, tmp_path, capsys):
@@ -50,7 +41,9 @@ def test_a_folder_is_continued_from_and_read_off_at_other_radii(run, checkpoint,
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()}
     assert len(kept) == 2  # a batch and the configuration
     assert run(*options, "--json", tmp_path / "again.json") == 0
-    assert (tmp_path / "again.json").read_text() == (tmp_path / "first.json").read_text()
+    first, again = (Result.load(tmp_path / name) for name in ("first.json", "again.json"))
+    assert again.rows == first.rows
+    assert all(torch.equal(again.tensors[name], tensor) for name, tensor in first.tensors.items())
     assert run(*options, "--radii", "0.03") == 0
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()} == kept
     capsys.readouterr()
@@ -63,11 +56,11 @@ def test_the_checkpoints_own_sigma(run, tmp_path, capsys):
     path = tmp_path / "rows.json"
     assert run("certify", "--images", 2, "--selection-samples", 1, "--num-samples", 11, "--json", path) == 0
     assert "sigma 0.06016 (0.24 normalized)" in capsys.readouterr().out
-    assert [row["radius"] for row in json.loads(path.read_text())] == list(RADII)
+    assert [row["radius"] for row in Result.load(path).rows] == list(RADII)
 
 
 def test_the_default_radii_are_those_of_the_evaluation():
-    default = inspect.signature(certify).parameters["radii"].default
+    default = CertificationOptions().radii
     assert tuple(float(radius) for radius in default.split(",")) == RADII
 
 
@@ -84,7 +77,7 @@ def test_too_few_draws_are_told_of_in_a_line(run, checkpoint, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "nowhere"], "error: model: expected a checkpoint file or a bundled name"),
+        (["--model", "nowhere"], "error: model: expected a bundled name (resnet20-cni-w), the path"),
         (["--sigma", "0"], "error: sigma: expected a standard deviation above 0 on every channel"),
         (["--sigma", "much"], "error: sigma: expected numbers separated by commas, got 'much'"),
         (
@@ -112,13 +105,16 @@ def test_two_processes_give_the_rows_of_one(run, checkpoint, tmp_path):
     assert run(*command, "--json", tmp_path / "one.json") == 0
     done = by_two(*command, "--json", tmp_path / "two.json")
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "two.json").read_text() == (tmp_path / "one.json").read_text()
+    one, two = (Result.load(tmp_path / name) for name in ("one.json", "two.json"))
+    assert two.rows == one.rows
+    assert all(torch.equal(two.tensors[name], tensor) for name, tensor in one.tensors.items())
     assert done.stdout.count("PREDICT is correct on") == 3
 
 
 def test_what_several_processes_cannot_share_is_refused(run, monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert run("check") == 2
+    for arguments in (["check"], ["--device", "cpu", "-q", "check"]):
+        assert run(*arguments) == 2
     assert (
         "processes: expected one for check, or certify, evaluate, sweep, train, worst-case, got 2"
         in capsys.readouterr().err

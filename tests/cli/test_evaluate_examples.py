@@ -1,11 +1,9 @@
 """`smoothed evaluate --examples` as its users meet it."""
 
-import json
-
 import pytest
 import torch
 
-from smoothed import Gaussian, Smoothed, load
+from smoothed import Gaussian, Result, Smoothed, load
 from smoothed.checkpoint import describe, read_header, read_tensors, save, write_tensors
 from smoothed.data.sample import load_sample
 from smoothed.injection import inject_preset
@@ -24,7 +22,7 @@ def untrained(tmp_path_factory):
             torch.manual_seed(0)
             model = build("resnet20", num_classes=classes)
         injection = inject_preset(model, "pni-w-layer").to_json()
-        header = describe("resnet20", model, injection, tuple("abcdefghij"[:classes]))
+        header = describe("resnet20", model, injection, load_sample().classes[:classes])
         return save(tmp_path_factory.mktemp("checkpoint") / "untrained.safetensors", model, header)
 
     return untrained
@@ -42,10 +40,11 @@ def test_it_votes_afresh_and_writes_rows(run, made, tmp_path, capsys):
     path = tmp_path / "rows.json"
     assert run("evaluate", "--examples", made, *QUICK, "--votes-per-image", 2, "--json", path) == 0
     shown = capsys.readouterr()
-    assert "resnet20-cni-w, 6 images, pgd at eps 8/255, votes per image: 2" in shown.out
+    assert "resnet20-cni-w, 6 images, pgd, L-inf 8/255, votes per image: 2" in shown.out
     assert "made on this model with this noise" in shown.out
-    assert f"rows written to {path}" in shown.err
-    one_draw, vote = json.loads(path.read_text())
+    assert f"result written to {path}" in shown.err
+    result = Result.load(path)
+    one_draw, vote = result.rows
     assert (one_draw["num_samples"], vote["num_samples"], vote["sigma_normalized"]) == (1, 3, 0.24)
     network, data = load("resnet20-cni-w"), load_sample().first(6)
     smoothed = Smoothed(network, Gaussian.normalized(0.24, network.normalize.std.flatten().tolist()), num_samples=3)
@@ -56,6 +55,7 @@ def test_it_votes_afresh_and_writes_rows(run, made, tmp_path, capsys):
         seeds = [mix(mix(mix(2, 0), stream), again) for again in range(2)]
         right = sum(int((smoothed.predict(images, seeded(seed)) == data.labels).sum()) for seed in seeds)
         assert vote[name] == pytest.approx(right / 12)
+        assert int(result.tensors[f"{name}.right"].sum()) == right
 
 
 @pytest.mark.slow
@@ -65,7 +65,7 @@ def test_another_network_is_evaluated_on_them(run, made, untrained, tmp_path, ca
     options += ["--json", tmp_path / "rows.json", "--out", tmp_path / "steps"]
     assert run("evaluate", "--examples", made, *QUICK, *options) == 0
     assert "made on resnet20-cni-w at sigma 0.06016, not on this model" in capsys.readouterr().out
-    row = json.loads((tmp_path / "rows.json").read_text())[1]
+    row = Result.load(tmp_path / "rows.json")[1]
     expected = {"model": str(checkpoint), "vote": "soft", "sigma": 0.1, "images": 4}
     assert expected.items() <= row.items()
     assert not row["same_classifier"]
@@ -99,9 +99,13 @@ def test_other_images_and_other_files_are_refused_in_one_line(run, made, untrain
         (made, "--sigma", "0.1,0.2"): "error: sigma: expected one value with --examples, got 2",
         (made, "--votes", "all"): "error: votes: expected one value with --examples, got 3",
         (made, "--num-samples", "1,2"): "error: num-samples: expected one value with --examples, got 2",
-        (made, "--model", untrained(5)): "error: labels: expected classes in 0..4 of the model, got",
+        (
+            made,
+            "--model",
+            untrained(5),
+        ): "error: model: expected 10 outputs, one for each class of cifar10 sample, got 5",
         (untrained(10),): "expected adversarial images written by `smoothed attack`, got a file of another kind",
-        (tmp_path / "nowhere",): "found no such file",
+        (tmp_path / "nowhere",): f"examples: expected a file that `smoothed attack` wrote, got {tmp_path / 'nowhere'}",
         (): "Option '--examples' requires an argument",
     }
     capsys.readouterr()

@@ -1,10 +1,9 @@
 """`smoothed evaluate` under the paper's protocol, by several processes: the rows and the records of one."""
 
-import json
-
 import pytest
 
 from launching import by_two
+from smoothed import Result
 
 EVALUATE = ("evaluate", "--model", "resnet20-cni-w", "--data", "sample", "--steps", 1, "--sigma-normalized", "0.1,0.24")
 
@@ -20,8 +19,10 @@ def test_two_processes_give_the_rows_of_one(run, tmp_path, capsys, images):
     table = capsys.readouterr().out
     done = by_two(*EVALUATE, *options, "--json", tmp_path / "two.json", "--out", tmp_path / "resume")
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "two.json").read_text()) == json.loads((tmp_path / "one.json").read_text())
+    one, two = (Result.load(tmp_path / name) for name in ("one.json", "two.json"))
+    assert two.rows == one.rows
+    assert all(two.tensors[name].equal(tensor) for name, tensor in one.tensors.items())
     assert len(table.splitlines()) == len(done.stdout.splitlines()) > 3  # one of them prints
     # What two have done, one needs not do again.
     assert run(*EVALUATE, *options, "--json", tmp_path / "again.json", "--out", tmp_path / "resume") == 0
-    assert json.loads((tmp_path / "again.json").read_text()) == json.loads((tmp_path / "one.json").read_text())
+    assert Result.load(tmp_path / "again.json").rows == one.rows

@@ -5,7 +5,7 @@ import re
 import pytest
 import typer
 
-from smoothed.cli.parsing import choices, duration, fraction, integers, numbers
+from smoothed.cli.parsing import choices, duration, fraction, integers, keys, numbers, statistics
 from smoothed.errors import ArgumentError
 
 
@@ -82,3 +82,15 @@ def test_choices():
     assert choices("soft, prediction", "votes", ["prediction", "soft"]) == ("soft", "prediction")
     with pytest.raises(ArgumentError, match="votes: expected all, or some of prediction, soft, got 'hard'"):
         choices("soft,hard", "votes", ["prediction", "soft"])
+
+
+def test_statistics_and_keys():
+    assert statistics("0.5,0.25/0.2,1") == ((0.5, 0.25), (0.2, 1.0))
+    assert statistics("0.5/0.2") == ((0.5,), (0.2,))
+    for text in ("0.5", "0.5/", "a/b", "1/2/3"):
+        with pytest.raises(ArgumentError, match="normalize: expected MEAN/STD with one number for each channel"):
+            statistics(text)
+    assert (keys("img, fine_label"), keys("0,1")) == (("img", "fine_label"), (0, 1))
+    for text in ("image", "a,b,c", "image,"):
+        with pytest.raises(ArgumentError, match="data-keys: expected two keys separated by a comma"):
+            keys(text)

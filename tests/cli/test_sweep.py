@@ -1,29 +1,14 @@
 """`smoothed sweep` as its users meet it."""
 
-import json
 import re
 from pathlib import Path
 
 import pytest
-import torch
 
 from launching import by_two
-from smoothed.checkpoint import describe, save
-from smoothed.injection import inject_preset
-from smoothed.models import build
+from smoothed import Result
 
 FEW = ["--images", 6, "--steps", 1, "--sigma", "0:0.2:0.1", "--num-samples", "1,2,..,3"]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """A ResNet-20 with noise inside that has learned nothing."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = build("resnet20")
-    injection = inject_preset(model, "pni-w-layer").to_json()
-    header = describe("resnet20", model, injection, tuple("abcdefghij"))
-    return save(tmp_path_factory.mktemp("checkpoint") / "untrained.safetensors", model, header)
 
 
 @pytest.mark.slow
@@ -31,13 +16,18 @@ def test_a_grid_sentences_a_plot_and_cells(run, checkpoint, tmp_path, capsys):
     path, plot = tmp_path / "cells.json", tmp_path / "plot.png"
     assert run("sweep", "--model", checkpoint, *FEW, "--json", path, "--plot", plot) == 0
     shown = capsys.readouterr()
-    assert "accuracy in %, PGD at eps 8/255" in shown.out
+    assert "accuracy in %, PGD, L-inf 8/255" in shown.out
     assert "Best setting on these 6 images: sigma" in shown.out
     assert "can't tell which of the 3 sigmas is the best" in shown.out
     assert "warning: these are test images (cifar10 sample)" in shown.err
     assert f"plot written to {plot}" in shown.err
     assert plot.read_bytes().startswith(b"\x89PNG")
-    rows = json.loads(path.read_text())["rows"]
+    result = Result.load(path)
+    rows = result.rows
+    # The right tensor, (kinds, sigmas, votes, Ms, runs, images), holds the outcomes of which each row is the mean.
+    assert result.row(sigma=0.1, vote="soft", num_samples=3)["robust"] == pytest.approx(
+        float(result.tensors["right"][1, 1, 2, 2].double().mean())
+    )
     assert {(row["sigma"], row["vote"], row["num_samples"]) for row in rows} == {
         (sigma, vote, count)
         for sigma in (0, 0.1, 0.2)
@@ -55,11 +45,11 @@ def test_clean_images_alone_and_a_folder_to_continue_from(run, checkpoint, tmp_p
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()}
     assert len(kept) == 4  # a batch a sigma and the configuration
     assert run(*options, "--json", tmp_path / "again.json") == 0
-    assert (tmp_path / "again.json").read_text() == (tmp_path / "first.json").read_text()
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()} == kept
-    written = json.loads((tmp_path / "first.json").read_text())
-    assert written["criterion"] == "clean"
-    assert all(row["attack"] == "none" and row["robust"] is None for row in written["rows"])
+    first, again = (Result.load(tmp_path / name) for name in ("first.json", "again.json"))
+    assert again.rows == first.rows
+    assert first.summary["criterion"] == "clean"
+    assert all(row["attack"] == "none" and row["robust"] is None for row in first.rows)
     capsys.readouterr()
     assert run(*options, "--seed", 1) == 2
     assert "error: out: expected an evaluation with seed = 1, got one with 0 in " in capsys.readouterr().err
@@ -68,7 +58,7 @@ def test_clean_images_alone_and_a_folder_to_continue_from(run, checkpoint, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "nowhere"], "error: model: expected a checkpoint file or a bundled name"),
+        (["--model", "nowhere"], "error: model: expected a bundled name (resnet20-cni-w), the path"),
         (["--sigma", "0:0.5:0.2"], "error: sigma: expected a range whose steps reach its end"),
         (["--sigma", "-0.1"], "error: sigma: expected a finite number of at least 0, got -0.1"),
         (["--sigma", "0.1,0.1"], "error: sigma: expected at least one value and no repeated ones, got [0.1, 0.1]"),
@@ -101,5 +91,7 @@ def test_two_processes_give_the_sweep_of_one(run, tmp_path):
     assert run(*command, "--json", tmp_path / "one.json") == 0
     done = by_two(*command, "--json", tmp_path / "two.json", "--out", tmp_path / "kept")
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "two.json").read_text()) == json.loads((tmp_path / "one.json").read_text())
+    one, two = (Result.load(tmp_path / name) for name in ("one.json", "two.json"))
+    assert two.rows == one.rows
+    assert two.tensors["right"].equal(one.tensors["right"])
     assert done.stderr.count("warning: ") == 1  # on choosing on test images: one of them speaks

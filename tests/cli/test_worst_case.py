@@ -1,14 +1,15 @@
 """`smoothed worst-case` as its users meet it."""
 
-import json
-
 import pytest
 import torch
 
 from launching import by_two
+from smoothed import Result
 from smoothed.checkpoint import describe, locate, read_header, save
 from smoothed.cli.inputs import CommandInputs
+from smoothed.cli.options import DataOptions, ModelOptions, SmoothingOptions
 from smoothed.cli.worst_case import fixed_beforehand, forecast
+from smoothed.data.sample import load_sample
 from smoothed.evaluation.certified import CertificationProtocol
 from smoothed.evaluation.worst_case.protocol import WorstCaseProtocol
 from smoothed.models import build
@@ -29,7 +30,7 @@ def checkpoint(tmp_path):
             torch.manual_seed(0)
             model = build("resnet20")
         return save(
-            tmp_path / "untrained.safetensors", model, describe("resnet20", model, [], tuple("abcdefghij"), **more)
+            tmp_path / "untrained.safetensors", model, describe("resnet20", model, [], load_sample().classes, **more)
         )
 
     return make
@@ -49,14 +50,14 @@ def test_it_prints_a_table_and_writes_rows_and_continues(run, tmp_path, capsys):
     assert "prediction vote of M = 1, sigma 0.06016 (0.24 normalized)" in shown.out
     assert "worst case" in shown.out
     assert "forward and" in shown.err
-    written = json.loads((tmp_path / "rows.json").read_text())
-    assert (written["protocol"], written["data"], written["sweep"]) == ("worst-case", "cifar10 sample", [])
-    worst = written["rows"][-1]
+    written = Result.load(tmp_path / "rows.json")
+    assert (written.kind, written.data["name"], written.summary["eot_sweep"]) == ("worst-case", "cifar10 sample", [])
+    worst = written.rows[-1]
     assert (worst["network"], worst["attack"], worst["images"]) == ("smoothed", "worst case", 1)
     assert set(worst["worst"]) == {"1", "3"}
-    assert read_header(path)["worst_case"]["rows"] == written["rows"]
+    assert read_header(path)["worst_case"]["rows"] == written.rows
     assert run(*command, "--json", tmp_path / "again.json") == 0
-    assert (tmp_path / "again.json").read_text() == (tmp_path / "rows.json").read_text()
+    assert Result.load(tmp_path / "again.json").rows == written.rows
     capsys.readouterr()
     assert run(*command, "--seed", 1) == 2
     assert "error: out: expected an evaluation with seed = 1, got one with 0 in " in capsys.readouterr().err
@@ -64,19 +65,20 @@ def test_it_prints_a_table_and_writes_rows_and_continues(run, tmp_path, capsys):
 
 def test_the_vote_and_its_draws_are_the_checkpoints_own(checkpoint):
     path = checkpoint(**chosen_on("cifar10 validation"))
-    evaluated = CommandInputs.load(str(path), "sample", "test", 1, "float32", 250, None)
+    evaluated = CommandInputs.load(ModelOptions(str(path)), DataOptions(images=1))
     own = SmoothingConfig(NoiseConfig(sigma_normalized=0.1), "soft", 2)
-    assert fixed_beforehand(evaluated, "gaussian", None, None, None, None) == own
+    assert fixed_beforehand(evaluated, SmoothingOptions()) == own
     given = SmoothingConfig(NoiseConfig(sigma=0.3, law="uniform"), "weighted", 8)
-    assert fixed_beforehand(evaluated, "uniform", 0.3, None, "weighted", 8) == given
+    options = SmoothingOptions("uniform", sigma=0.3, vote="weighted", num_samples=8)
+    assert fixed_beforehand(evaluated, options) == given
     partly = SmoothingConfig(NoiseConfig(sigma_normalized=0.2), "soft", 2)
-    assert fixed_beforehand(evaluated, "gaussian", None, 0.2, None, None) == partly
+    assert fixed_beforehand(evaluated, SmoothingOptions(sigma_normalized=0.2)) == partly
 
 
 def test_a_checkpoint_without_smoothing_takes_the_default_vote(checkpoint):
-    evaluated = CommandInputs.load(str(checkpoint()), "sample", "test", 1, "float32", 250, None)
+    evaluated = CommandInputs.load(ModelOptions(str(checkpoint())), DataOptions(images=1))
     expected = SmoothingConfig(NoiseConfig(sigma=0.3), "prediction", 64)
-    assert fixed_beforehand(evaluated, "gaussian", 0.3, None, None, None) == expected
+    assert fixed_beforehand(evaluated, SmoothingOptions(sigma=0.3)) == expected
 
 
 @pytest.mark.parametrize(
@@ -154,10 +156,11 @@ def test_certified_lines_stand_beside_the_empirical_ones(run, checkpoint, tmp_pa
     words = " ".join(shown.out.split())
     assert "CERTIFY abstains on" in words
     assert "eps = 8/255 requires r = 1.74." in words
-    written = json.loads((tmp_path / "rows.json").read_text())
-    assert [row["radius"] for row in written["certified"]] == [0.0, 8 / 255, 0.1, 8 / 255 * 3072**0.5]
-    assert {row["images"] for row in written["certified"]} == {written["rows"][-1]["images"]} == {1}
-    assert {(row["sigma_normalized"], row["num_samples"]) for row in written["certified"]} == {(0.24, 1000)}
+    written = Result.load(tmp_path / "rows.json")
+    certified = written.summary["certified"]
+    assert [row["radius"] for row in certified] == [0.0, 8 / 255, 0.1, 8 / 255 * 3072**0.5]
+    assert {row["images"] for row in certified} == {written.rows[-1]["images"]} == {1}
+    assert {(row["sigma_normalized"], row["num_samples"]) for row in certified} == {(0.24, 1000)}
 
 
 def test_what_cannot_be_certified_is_refused_before_the_attacks(run, checkpoint, tmp_path, capsys):
@@ -174,6 +177,8 @@ def test_two_processes_give_the_rows_of_one(run, tmp_path):
     assert run(*command, "--json", tmp_path / "one.json") == 0
     done = by_two(*command, "--json", tmp_path / "two.json")
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "two.json").read_text()) == json.loads((tmp_path / "one.json").read_text())
-    assert done.stdout.count("worst case") == 2  # of the mean network and of the smoothed one: one process prints
+    one, two = (Result.load(tmp_path / name) for name in ("one.json", "two.json"))
+    assert two.rows == one.rows
+    assert all(two.tensors[name].equal(tensor) for name, tensor in one.tensors.items())
+    assert done.stdout.count("worst case") == 3  # two rows and the sentence on the gain: one process prints
     assert done.stderr.count("forward and") == 1

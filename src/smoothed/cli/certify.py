@@ -1,101 +1,109 @@
-"""`smoothed certify`: certified accuracy of a checkpoint that is smoothed with Gaussian noise."""
+"""`smoothed certify`: certified accuracy of a network that is smoothed with Gaussian noise."""
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from smoothed.cli.console import command_line, is_main_process, progress
+from smoothed.cli.options import (
+    DATA_PANEL,
+    DataOptions,
+    ModelOptions,
+    PrecisionRunOptions,
+    Sigmas,
+    SigmasNormalized,
+    option,
+    run_option,
+    vote_option,
+)
 
-from smoothed.cli import options
-from smoothed.cli.console import errors, is_main_process, output, progress_bar
-from smoothed.cli.options import DEFAULT_MODEL, run_option, settled_noises, vote_option
-from smoothed.cli.parsing import numbers
+MOST_IMAGES = 100
+"""Number of images where `--images` is not given and there are more."""
 
 
-def certify(
-    model: options.Model = DEFAULT_MODEL,
-    data: options.Data = "sample",
-    split: options.Split = "test",
-    images: Annotated[int, typer.Option(help="Number of images to use, from the first on.")] = 100,
-    sigma: options.Sigmas = None,
-    sigma_normalized: options.SigmasNormalized = None,
+@dataclass(frozen=True)
+class CertifiedDataOptions(DataOptions):
+    """The images, few by default."""
+
+    images: Annotated[
+        int | None,
+        option(DATA_PANEL, "Number of images to use, from the first on.", show_default=f"at most {MOST_IMAGES}"),
+    ] = None
+
+
+@dataclass(frozen=True)
+class CertificationOptions:
+    """The noise and the draws."""
+
+    sigma: Sigmas = None
+    sigma_normalized: SigmasNormalized = None
     radii: Annotated[
-        str, vote_option(help="L2 radii at which to report certified accuracy, in pixel units of [0, 1].")
-    ] = "0,0.05,0.1,0.25,0.5,1",
-    alpha: Annotated[float, vote_option(help="Bound of the probability that an image is certified wrongly.")] = 0.001,
-    selection_samples: Annotated[int, vote_option(help="Draws that choose the class (n0).")] = 100,
+        str,
+        vote_option("L2 radii at which to report certified accuracy, in pixel units of [0, 1].", metavar="LIST"),
+    ] = "0,0.05,0.1,0.25,0.5,1"
+    alpha: Annotated[float, vote_option("Bound of the probability that an image is certified wrongly.")] = 0.001
+    selection_samples: Annotated[int, vote_option("Draws that choose the class (n0).")] = 100
     num_samples: Annotated[
-        int, vote_option(help="Draws that bound the class's probability (n). More draws give larger radii.")
-    ] = 1000,
-    seed: options.Seed = 0,
-    precision: options.Precision = "float32",
-    chunk_size: options.ChunkSize = 250,
+        int, vote_option("Draws that bound the class's probability (n). More draws give larger radii.")
+    ] = 1000
+
+
+@dataclass(frozen=True)
+class CertificationRunOptions(PrecisionRunOptions):
+    """How it is run."""
+
     out: Annotated[
         Path | None,
         run_option(
-            help="Folder for finished steps. After an interruption, the same command continues from it. "
-            "Other radii or another alpha reuse the draws in it."
+            "Folder for finished steps. After an interruption, the same command continues from it. Other radii or "
+            "another alpha reuse the draws in it."
         ),
-    ] = None,
-    json: options.Json = None,
+    ] = None
+
+
+def certify(
+    model: ModelOptions, data: CertifiedDataOptions, smoothing: CertificationOptions, run: CertificationRunOptions
 ) -> None:
     """Certify the class of each image within an L2 radius, or abstain (Cohen et al., 2019).
 
     Noise inside the network is drawn anew for each vote: the certificate is that of the vote over both noises.
 
-    Example: smoothed certify --sigma 0.12,0.25 --images 100 --out certified
+    Examples:
+        smoothed certify --sigma 0.12,0.25 --images 100 --out certified
+        smoothed certify --radii 0.1,0.2 --num-samples 10000
     """
-    from smoothed.cli.inputs import CommandInputs
-    from smoothed.evaluation.certified import CertificationProtocol, evaluate_certified
-    from smoothed.report.certified import certified_sentence, certified_table, linf_sentence
+    from smoothed.api.certify import certify as measure
+    from smoothed.cli.inputs import CommandInputs, no_sigma
+    from smoothed.cli.parsing import numbers
+    from smoothed.cli.results import check_files, show_result
     from smoothed.utils.distributed import leaving_process_group
-    from smoothed.utils.files import require_writable, write_json
 
-    if json is not None:
-        require_writable(json)
-    inputs = CommandInputs.load(model, data, split, images, precision, chunk_size, out)
-    protocol = CertificationProtocol(
-        radii=tuple(numbers(radii, "radii")),
-        alpha=alpha,
-        selection_samples=selection_samples,
-        num_samples=num_samples,
-        seed=seed,
-        precision=inputs.precision,
-    )
-    with _warnings_in_a_line(), leaving_process_group(), progress_bar() as bar:
-        task = bar.add_task("certifying")
-        rows = evaluate_certified(
+    check_files(run.json)
+    radii = numbers(smoothing.radii, "radii")
+    sigma, normalized = smoothing.sigma, smoothing.sigma_normalized
+    sigmas = None if sigma is None else numbers(sigma, "sigma")
+    sigmas_normalized = None if normalized is None else numbers(normalized, "sigma-normalized")
+    inputs = CommandInputs.load(model, data, at_most=MOST_IMAGES)
+    noises = inputs.noises(None, sigmas, sigmas_normalized)
+    if not noises:
+        raise no_sigma(inputs.name)
+    with leaving_process_group(), progress("certifying") as on_progress:
+        result = measure(
             inputs.network,
             inputs.images,
-            protocol,
-            noises=settled_noises(sigma, sigma_normalized, "gaussian", inputs.noise),
+            noises=noises,
+            radii=radii,
+            alpha=smoothing.alpha,
+            selection_samples=smoothing.selection_samples,
+            num_samples=smoothing.num_samples,
             name=inputs.name,
-            out=inputs.out,
-            chunk_size=inputs.chunk_size,
+            seed=run.seed,
+            precision=run.precision,
+            chunk_size=run.chunk_size,
+            out=run.out,
             processes=inputs.processes,
-            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+            on_progress=on_progress,
+            command=command_line(),
         )
-    if not is_main_process():
-        return
-    output.print(certified_table(rows))
-    for row in rows[:: len(protocol.radii)]:
-        output.print(certified_sentence(row))
-    output.print(linf_sentence(rows[0]))
-    if json is not None:
-        errors.print(f"rows written to {write_json([row.to_json() for row in rows], json)}")
-
-
-@contextmanager
-def _warnings_in_a_line() -> Iterator[None]:
-    """Print warnings in one line, as errors are printed, inside the block."""
-
-    def show(message: Warning | str, *where: object) -> None:
-        del where
-        if is_main_process():
-            errors.print(f"warning: {message}", style="yellow")
-
-    with warnings.catch_warnings():
-        warnings.showwarning = show
-        yield
+    if is_main_process():
+        show_result(result, run.json)

@@ -19,7 +19,9 @@ def download(
 
     After an interruption, the same command continues the download.
 
-    Example: smoothed download cifar10
+    Examples:
+        smoothed download cifar10
+        smoothed download cifar100 --to ~/data
     """
     from smoothed.data.download import download_cifar
     from smoothed.utils.files import require_writable, write_json

@@ -1,163 +1,286 @@
-"""`smoothed evaluate`: clean and attacked accuracy of a checkpoint under one attack, for every vote at every M."""
+"""`smoothed evaluate`: clean and attacked accuracy under one attack, for every vote at every M."""
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from smoothed.cli import options
-from smoothed.cli.options import ATTACK_PANEL, DEFAULT_MODEL, run_option, vote_option
-from smoothed.cli.parsing import names
-from smoothed.smoothing.votes import VOTES
+from smoothed.cli.console import command_line, is_main_process, progress, show
+from smoothed.cli.options import (
+    ATTACK_PANEL,
+    DEFAULT_MODEL,
+    MODEL_HELP,
+    MODEL_PANEL,
+    VOTES_HELP,
+    DataOptions,
+    ModelOptions,
+    NoisesOptions,
+    OneAttackOptions,
+    Plot,
+    PrecisionRunOptions,
+    Record,
+    Runs,
+    SmoothingOptions,
+    option,
+    vote_option,
+)
+from smoothed.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from smoothed.cli.inputs import CommandInputs
+    from smoothed.evaluation.results import Result
+    from smoothed.smoothing.config import NoiseConfig
 
 EXAMPLES_PANEL = "Saved adversarial examples"
 
 DEFAULT_NUM_SAMPLES = "1,8,64"
-EXAMPLES_NUM_SAMPLES = "64"
+
+
+@dataclass(frozen=True)
+class EvaluatedModelOptions(ModelOptions):
+    """The network, which with `--examples` is the attacked one."""
+
+    model: Annotated[  # pyright: ignore[reportIncompatibleVariableOverride]
+        str | None,
+        option(MODEL_PANEL, MODEL_HELP, show_default=f"{DEFAULT_MODEL}; with --examples: the attacked one"),
+    ] = None
+
+
+@dataclass(frozen=True)
+class EvaluatedSmoothingOptions(NoisesOptions):
+    """Smoothed classifiers, read off the same draws."""
+
+    votes: Annotated[
+        str | None,
+        vote_option(VOTES_HELP, metavar="LIST", show_default="all; with --examples: the checkpoint's own"),
+    ] = None
+    num_samples: Annotated[
+        str | None,
+        vote_option(
+            "Draws of each vote (the paper's M), separated by commas. All are read off the same draws.",
+            metavar="LIST",
+            show_default=f"{DEFAULT_NUM_SAMPLES}; with --examples: the checkpoint's own",
+        ),
+    ] = None
+    tune: Annotated[
+        bool,
+        vote_option(
+            "Store the sigma with the best robust accuracy in the checkpoint. Needs --split validation.", "--tune"
+        ),
+    ] = False
 
 
 def evaluate(
     context: typer.Context,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Name of a bundled checkpoint, or path of a checkpoint file.",
-            show_default=f"{DEFAULT_MODEL}; with --examples: the attacked one",
-        ),
-    ] = None,
-    data: options.Data = "sample",
-    split: options.Split = "test",
-    images: options.Images = None,
-    attack: options.Attack = "pgd",
-    eps: options.Eps = "8/255",  # pyright: ignore[reportArgumentType] - parsed by `fraction`
-    norm: options.Norm = "linf",
-    steps: options.Steps = 7,
-    eot_samples: options.EotSamples = 8,
-    max_queries: options.MaxQueries = 1000,
-    sees: options.Sees = "logits",
-    source: options.Source = None,
-    noise: options.Noise = "gaussian",
-    sigma: options.Sigmas = None,
-    sigma_normalized: options.SigmasNormalized = None,
-    votes: Annotated[
-        str | None,
-        vote_option(
-            help=f"Votes of the smoothed classifier, separated by commas: all, or some of {names(VOTES)}.",
-            show_default="all; with --examples: prediction",
-        ),
-    ] = None,
-    num_samples: Annotated[
-        str | None,
-        vote_option(
-            help="Draws of each vote (the paper's M), separated by commas. All are read off the same draws.",
-            show_default=f"{DEFAULT_NUM_SAMPLES}; with --examples: {EXAMPLES_NUM_SAMPLES}",
-        ),
-    ] = None,
-    tune: Annotated[
-        bool,
-        vote_option(
-            "--tune", help="Store the sigma with the best robust accuracy in the checkpoint. Needs --split validation."
-        ),
-    ] = False,
+    model: EvaluatedModelOptions,
+    data: DataOptions,
+    attack: OneAttackOptions,
+    smoothing: EvaluatedSmoothingOptions,
+    run: PrecisionRunOptions,
     examples: Annotated[
         Path | None,
-        typer.Option(
-            help="File written by `smoothed attack`. Its examples receive fresh votes, in place of an attack.",
-            rich_help_panel=EXAMPLES_PANEL,
+        option(
+            EXAMPLES_PANEL,
+            "File written by `smoothed attack`. Its examples receive fresh votes, in place of an attack.",
         ),
     ] = None,
     votes_per_image: Annotated[
         int,
-        typer.Option(
-            help="Fresh votes on each image, clean and adversarial. The accuracy is their mean.",
-            rich_help_panel=EXAMPLES_PANEL,
-        ),
+        option(EXAMPLES_PANEL, "Fresh votes on each image, clean and adversarial. The accuracy is their mean."),
     ] = 1,
-    runs: options.Runs = 1,
-    seed: options.Seed = 0,
-    precision: options.Precision = "float32",
-    chunk_size: options.ChunkSize = 250,
-    out: options.Out = None,
-    record: Annotated[bool, run_option("--record", help="Store the rows in the checkpoint's header, too.")] = False,
-    json: options.Json = None,
+    runs: Runs = 1,
+    record: Record = False,
+    plot: Plot = None,
 ) -> None:
     """Measure clean and attacked accuracy of one draw and of every vote, as the paper does.
 
     The attacker knows the whole network and sees one fresh draw of all noise at each gradient; an EOT attack averages
     --eot-samples of them. Votes use draws that the attack has not seen. `smoothed worst-case` attacks harder.
 
-    Example: smoothed evaluate --sigma 0,0.03,0.06 --images 500
+    Examples:
+        smoothed evaluate --sigma 0,0.03,0.06 --images 500
+        smoothed evaluate --model mine:network --data mine:images --sigma 0.1
     """
-    from smoothed.checkpoint import bundled
-    from smoothed.cli.evaluate_examples import evaluate_examples
-    from smoothed.cli.evaluate_paper import evaluate_paper
-    from smoothed.errors import ArgumentError
-    from smoothed.utils.files import require_writable
+    from smoothed.api.evaluate_examples import check_examples_file
+    from smoothed.cli.inputs import require_own_checkpoint
+    from smoothed.cli.results import check_files, show_result
 
     _refuse_ignored_options(context, examples)
-    if tune and split != "validation":
-        raise ArgumentError("tune", "--split validation", f"--split {split}")
-    if (tune or record) and (model or DEFAULT_MODEL) in bundled():
-        raise ArgumentError("model", "the path of a checkpoint of your own to write to", model or DEFAULT_MODEL)
-    options.require_transfer(source, attack)
-    if json is not None:
-        require_writable(json)
-    common = {
-        "data": data,
-        "split": split,
-        "images": images,
-        "law": noise,
-        "sigma": sigma,
-        "sigma_normalized": sigma_normalized,
-        "seed": seed,
-        "precision": precision,
-        "chunk_size": chunk_size,
-        "out": out,
-        "json": json,
-    }
+    if smoothing.tune and data.split != "validation":
+        raise ArgumentError("tune", "--split validation", f"--split {data.split}")
+    if smoothing.tune or record:
+        require_own_checkpoint(model.model or DEFAULT_MODEL)
+    attack.check()
+    check_files(run.json, plot)
     if examples is not None:
-        evaluate_examples(
-            examples,
-            model,
-            **common,
-            votes=votes or "prediction",
-            num_samples=num_samples or EXAMPLES_NUM_SAMPLES,
-            votes_per_image=votes_per_image,
-        )
+        check_examples_file(examples)
+        result = _evaluate_examples(examples, model, data, smoothing, run, votes_per_image)
+        show_result(result, run.json)
         return
-    evaluate_paper(
-        model or DEFAULT_MODEL,
-        **common,
-        attack=attack,
-        eps=eps,
-        norm=norm,
-        steps=steps,
-        eot_samples=eot_samples,
-        max_queries=max_queries,
-        sees=sees,  # pyright: ignore[reportArgumentType] - checked where it is used
-        source=source,
-        votes=votes or "all",
-        num_samples=num_samples or DEFAULT_NUM_SAMPLES,
-        runs=runs,
-        tune=tune,
-        record=record,
+    inputs, noises, result = _evaluate(model, data, attack, smoothing, run, runs, plot)
+    if not is_main_process():
+        return
+    show_result(result, run.json, plot)
+    if smoothing.tune:
+        _store_sigma(inputs, noises, result)
+    if record:
+        from smoothed.checkpoint import update_header
+
+        update_header(inputs.own_checkpoint, results=result.rows)
+
+
+def _evaluate(
+    model: ModelOptions,
+    data: DataOptions,
+    attack: OneAttackOptions,
+    smoothing: EvaluatedSmoothingOptions,
+    run: PrecisionRunOptions,
+    runs: int,
+    plot: Path | None,
+) -> "tuple[CommandInputs, list[NoiseConfig], Result]":
+    """The inputs, the noises, and the result under one attack."""
+    from smoothed.api.evaluate import evaluate as measure
+    from smoothed.cli.inputs import CommandInputs, no_sigma
+    from smoothed.cli.own import own_votes
+    from smoothed.cli.parsing import choices, integers
+    from smoothed.smoothing.votes import VOTES
+    from smoothed.utils.distributed import leaving_process_group
+
+    votes = choices(smoothing.votes or "all", "votes", VOTES)
+    counts = integers(smoothing.num_samples or DEFAULT_NUM_SAMPLES, "num-samples")
+    sigmas = _listed_sigmas(smoothing)
+    if plot is not None and max(len(values or ()) for values in sigmas) > 1:
+        raise ArgumentError("plot", "one sigma beside it", "several", "`smoothed sweep` plots accuracy against sigma")
+    inputs = CommandInputs.load(_with_model(model, model.model or DEFAULT_MODEL), data)
+    noises = inputs.noises(smoothing.noise, *sigmas)
+    if not noises and (smoothing.votes or smoothing.num_samples):
+        raise no_sigma(inputs.name)
+    if smoothing.tune:
+        _require_storable(noises)
+    arguments: dict[str, Any] = {} if not noises else {"votes": own_votes(votes), "num_samples": counts}
+    with leaving_process_group(), progress("attacking and voting") as on_progress:
+        result = measure(
+            inputs.network,
+            inputs.images,
+            **inputs.attack(attack),
+            **arguments,
+            noises=noises,
+            name=inputs.name,
+            runs=runs,
+            seed=run.seed,
+            precision=run.precision,
+            chunk_size=run.chunk_size,
+            out=run.out,
+            processes=inputs.processes,
+            on_progress=on_progress,
+            command=command_line(),
+        )
+    return inputs, noises, result
+
+
+def _evaluate_examples(
+    examples: Path,
+    model: ModelOptions,
+    data: DataOptions,
+    smoothing: EvaluatedSmoothingOptions,
+    run: PrecisionRunOptions,
+    votes_per_image: int,
+) -> "Result":
+    """The result on saved examples."""
+    from dataclasses import replace
+
+    from smoothed.api.evaluate_examples import evaluate_examples
+    from smoothed.cli.inputs import CommandInputs
+    from smoothed.cli.parsing import choices, integers
+    from smoothed.evaluation.saved_examples.load import attacked_model
+    from smoothed.smoothing.votes import VOTES
+
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ArgumentError("processes", "one with --examples", f"{os.environ['WORLD_SIZE']} processes")
+    inputs = CommandInputs.load(_with_model(model, model.model or attacked_model(examples)), replace(data, images=None))
+    sigmas, sigmas_normalized = _listed_sigmas(smoothing)
+    votes = None if smoothing.votes is None else choices(smoothing.votes, "votes", VOTES)
+    counts = None if smoothing.num_samples is None else integers(smoothing.num_samples, "num-samples")
+    config = inputs.smoothing(
+        SmoothingOptions(
+            smoothing.noise,
+            _single(sigmas, "sigma"),
+            _single(sigmas_normalized, "sigma-normalized"),
+            _single(votes, "votes"),
+            _single(counts, "num-samples"),
+        )
     )
+    with progress("voting") as on_progress:
+        return evaluate_examples(
+            inputs.classifier(config),
+            examples,
+            inputs.images,
+            votes_per_image=votes_per_image,
+            images=data.images,
+            name=inputs.name,
+            seed=run.seed,
+            precision=run.precision,
+            chunk_size=run.chunk_size,
+            out=run.out,
+            on_progress=on_progress,
+            command=command_line(),
+        )
+
+
+def _with_model(model: ModelOptions, name: str) -> ModelOptions:
+    return ModelOptions(name, model.model_args, model.weights, model.normalize, model.outputs)
+
+
+def _listed_sigmas(options: NoisesOptions) -> tuple[list[float] | None, list[float] | None]:
+    from smoothed.cli.parsing import numbers
+
+    sigma, normalized = options.sigma, options.sigma_normalized
+    return (
+        None if sigma is None else numbers(sigma, "sigma"),
+        None if normalized is None else numbers(normalized, "sigma-normalized"),
+    )
+
+
+def _single(values: Any, argument: str) -> Any:  # noqa: ANN401 - a list of any kind
+    """The only value of a list; None for None."""
+    if values is None:
+        return None
+    if len(values) != 1:
+        raise ArgumentError(argument, "one value with --examples", len(values))
+    return values[0]
+
+
+def _require_storable(noises: "list[NoiseConfig]") -> None:
+    if not noises or any(noise.custom is not None for noise in noises):
+        raise ArgumentError("tune", "noise of this package, which a checkpoint can store", "none of it")
+
+
+def _store_sigma(inputs: "CommandInputs", noises: "list[NoiseConfig]", result: "Result") -> None:
+    """Store the best sigma in the checkpoint."""
+    from smoothed.checkpoint import update_header
+    from smoothed.evaluation.paper_protocol.rows import ONE_DRAW, Row, choose_sigma, smoothing_card
+    from smoothed.report.format import format_sigma
+
+    rows = [Row.from_json(row) for row in result.rows]
+    vote = next(row.vote for row in rows if row.vote != ONE_DRAW)
+    chosen = choose_sigma(rows, vote)
+    card = smoothing_card(chosen, rows, inputs.images.name)
+    if noises[0].sigma is not None:
+        card["sigma_normalized"] = None  # it differs between channels: the mean would give other noise
+    update_header(inputs.own_checkpoint, smoothing=card)
+    show(f"The checkpoint now stores {format_sigma(chosen.sigma, chosen.sigma_normalized)}.")
 
 
 def _refuse_ignored_options(context: typer.Context, examples: Path | None) -> None:
     """Raise `ArgumentError` on an option that has no effect with, or without, `--examples`."""
-    from smoothed.errors import ArgumentError
-
-    for option in context.command.params:
-        source = context.get_parameter_source(option.name or "")
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
         if source is None or source.name != "COMMANDLINE":
             continue
-        of_attack = getattr(option, "rich_help_panel", None) == ATTACK_PANEL or option.name in (
-            "tune",
-            "record",
-            "runs",
-        )
-        if examples is not None and of_attack:
-            raise ArgumentError(str(option.name), "no such option with --examples", "an option of the attack")
-        if examples is None and option.name == "votes_per_image":
+        of_attack = getattr(parameter, "rich_help_panel", None) == ATTACK_PANEL
+        if examples is not None and (of_attack or parameter.name in {"tune", "record", "runs", "plot"}):
+            raise ArgumentError(str(parameter.name), "no such option with --examples", "an option of the attack")
+        if examples is None and parameter.name == "votes_per_image":
             raise ArgumentError("votes_per_image", "--examples beside it", "none")

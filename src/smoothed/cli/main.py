@@ -1,15 +1,22 @@
 """The `smoothed` command: its subcommands, and how errors are printed."""
 
+import difflib
+import inspect
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from smoothed.cli.console import errors, is_main_process
+from smoothed.cli.console import errors, invocation, invoked, is_main_process, output, warnings_in_a_line
 from smoothed.errors import ArgumentError, SmoothedError
 from smoothed.utils.memory import keep_memory
+
+if TYPE_CHECKING:
+    from smoothed.cli.options import QuietOptions
 
 # Recent versions of Typer bundle click under another module name; the exception class has the same name in both.
 ClickException: type[Exception] = next(
@@ -31,6 +38,8 @@ def build_app() -> typer.Typer:
     from smoothed.cli.demo import demo
     from smoothed.cli.download import download
     from smoothed.cli.evaluate import evaluate
+    from smoothed.cli.grouping import expanded
+    from smoothed.cli.options import Device, Quiet, QuietOptions, SharedOptions
     from smoothed.cli.recipes import recipes
     from smoothed.cli.sweep import sweep
     from smoothed.cli.train import train
@@ -38,25 +47,71 @@ def build_app() -> typer.Typer:
 
     app = typer.Typer(
         help="Train, attack and evaluate classifiers that vote over noisy copies of their input.",
-        no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     )
+
+    @app.callback(invoke_without_command=True)
+    def start(
+        context: typer.Context,
+        version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+        device: Device = "auto",
+        quiet: Quiet = False,
+    ) -> None:
+        if version:
+            _print_version()
+            raise typer.Exit
+        if context.invoked_subcommand is None:
+            if text := context.get_help():  # Typer prints it itself where it uses Rich
+                output.print(text)
+            raise typer.Exit
+        invocation().device, invocation().quiet = device, quiet
+
     for command in (demo, evaluate, worst_case, sweep, attack, check, certify, train, recipes, download):
-        app.command(command.__name__.replace("_", "-"), help=_paragraphs(command.__doc__ or ""))(command)
+        name, text = command.__name__.replace("_", "-"), _paragraphs(command.__doc__ or "")
+        shared = QuietOptions if command in (recipes, download) else SharedOptions
+        app.command(name, help=text)(expanded(command, shared, _prepared))
     return app
+
+
+@contextmanager
+def _prepared(options: "QuietOptions") -> Iterator[None]:
+    """Set the device and whether the command is quiet, which may be given before or after the command."""
+    from smoothed.smoothing.classifier import SigmaWarning
+
+    warnings.simplefilter("ignore", SigmaWarning)  # `inputs.warn_of_unit` names the options of the command line
+    shared = invocation()
+    shared.quiet |= options.quiet
+    given = getattr(options, "device", "auto")
+    name = shared.device if given == "auto" else given
+    if name == "auto":
+        yield
+        return
+    from smoothed.utils.devices import preferring_device
+
+    with preferring_device(name):
+        yield
+
+
+def _print_version() -> None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        output.print(f"smoothed {version('smoothed')}")
+    except PackageNotFoundError:
+        output.print("smoothed, version unknown: it is not installed")
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit with code 0, with 2 after an error (printed in one line), or with 130 after Ctrl-C."""
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        _require_single_process(sys.argv[1:] if arguments is None else arguments)
+        _require_single_process(given)
         # OpenMP threads that spin while they wait double the time of a run beside one busy process.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported, which is later
         keep_memory()
-        with _process_group():
-            code = typer.main.get_command(build_app()).main(arguments, prog_name="smoothed", standalone_mode=False)
+        with invoked(given), warnings_in_a_line(), _process_group():
+            code = typer.main.get_command(build_app()).main(given, prog_name="smoothed", standalone_mode=False)
     except SmoothedError as error:
         errors.print(f"error: {error}", style="red")
         code = EXIT_ERROR
@@ -75,8 +130,15 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _paragraphs(docstring: str) -> str:
-    """The docstring with each paragraph in one line, so that only the width of the terminal breaks it."""
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in docstring.split("\n\n"))
+    """The docstring with each paragraph in one line, so that only the width of the terminal breaks it.
+
+    Examples keep their lines: paragraphs whose lines after the first are indented.
+    """
+    paragraphs = [paragraph.splitlines() for paragraph in inspect.cleandoc(docstring).split("\n\n")]
+    is_example = [len(lines) > 1 and all(line.startswith(" ") for line in lines[1:]) for lines in paragraphs]
+    return "\n\n".join(
+        "\n".join(lines) if keep else " ".join(lines) for lines, keep in zip(paragraphs, is_example, strict=True)
+    )
 
 
 def _process_group() -> AbstractContextManager[None]:
@@ -91,11 +153,25 @@ def _process_group() -> AbstractContextManager[None]:
 def _require_single_process(arguments: Sequence[str]) -> None:
     """Raise `ArgumentError` where several processes would each do the whole work of a command."""
     count = os.environ.get("WORLD_SIZE", "1")
-    if count != "1" and arguments and not arguments[0].startswith("-") and arguments[0] not in SHARED:
-        raise ArgumentError("processes", f"one for {arguments[0]}, or {', '.join(SHARED)}", f"{count} processes")
+    words = [word for before, word in zip(["", *arguments], arguments, strict=False) if before != "--device"]
+    command = next((word for word in words if not word.startswith("-")), None)
+    if count != "1" and command is not None and command not in SHARED:
+        raise ArgumentError("processes", f"one for {command}, or {', '.join(SHARED)}", f"{count} processes")
 
 
 def _usage(error: BaseException) -> str:
-    """The message of Typer's error in one line."""
+    """The message of Typer's error in one line, with the option that was probably meant."""
+    given, options = getattr(error, "option_name", None), getattr(error, "possibilities", None)
+    if type(error).__name__ == "NoSuchOption" and given and options:
+        return f"No such option: {given}{_meant(given, options)}"
     message = getattr(error, "format_message", lambda: str(error))()
     return " ".join(message.split())
+
+
+def _meant(given: str, options: Sequence[str]) -> str:
+    if given.removesuffix("s") in options:
+        return f"; did you mean {given.removesuffix('s')}, which takes one value?"
+    if f"{given}s" in options:
+        return f"; did you mean {given}s?"
+    similar = difflib.get_close_matches(given, options, n=1)
+    return f"; did you mean {similar[0]}?" if similar else ""

@@ -1,160 +1,279 @@
-"""Options that several commands share: each is declared once, with its help, its unit and its range."""
+"""Options that several commands share: each is declared once, with its help, its unit and its range.
 
+A class is a group of options (`grouping.expanded`), in one panel. A command with other defaults takes a subclass.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from smoothed.attacks import EVALUATION_ATTACKS
 from smoothed.attacks.ball import BALLS
 from smoothed.attacks.query_based.queries import SEES
-from smoothed.cli.parsing import fraction, names, numbers
+from smoothed.cli.parsing import fraction, names
 from smoothed.errors import ArgumentError
 from smoothed.smoothing.input_noise import NOISES
 from smoothed.smoothing.votes import VOTES
 
-if TYPE_CHECKING:
-    from smoothed.smoothing.config import NoiseConfig
-
 DEFAULT_MODEL = "resnet20-cni-w"
-ALL_IMAGES = "all"
+DEFAULT_NUM_SAMPLES = 64
+"""M of a network that states none: the default of `Smoothed`."""
 
+MODEL_PANEL = "Model"
+DATA_PANEL = "Data"
 ATTACK_PANEL = "Attack"
 VOTE_PANEL = "Smoothing"
 RUN_PANEL = "Running and output"
 
+OWN_CODE = "package.module:name"
+STORED = "the checkpoint's own"
 
-def attack_option(**more: Any) -> Any:  # noqa: ANN401 - typer's own type
+
+def option(panel: str, help_text: str, *names_of_option: str, **more: Any) -> Any:  # noqa: ANN401 - typer's own type
+    """An option in a panel."""
+    return typer.Option(*names_of_option, help=help_text, rich_help_panel=panel, **more)
+
+
+def attack_option(help_text: str, *names_of_option: str, **more: Any) -> Any:  # noqa: ANN401
     """An option in the panel of the attack."""
-    return typer.Option(rich_help_panel=ATTACK_PANEL, **more)
+    return option(ATTACK_PANEL, help_text, *names_of_option, **more)
 
 
-def vote_option(*names_of_option: str, **more: Any) -> Any:  # noqa: ANN401 - typer's own type
+def vote_option(help_text: str, *names_of_option: str, **more: Any) -> Any:  # noqa: ANN401
     """An option in the panel of the smoothed classifier."""
-    return typer.Option(*names_of_option, rich_help_panel=VOTE_PANEL, **more)
+    return option(VOTE_PANEL, help_text, *names_of_option, **more)
 
 
-def run_option(*names_of_option: str, **more: Any) -> Any:  # noqa: ANN401 - typer's own type
+def run_option(help_text: str, *names_of_option: str, **more: Any) -> Any:  # noqa: ANN401
     """An option in the panel of what is run and written."""
-    return typer.Option(*names_of_option, rich_help_panel=RUN_PANEL, **more)
+    return option(RUN_PANEL, help_text, *names_of_option, **more)
 
 
-Model = Annotated[str, typer.Option(help="Name of a bundled checkpoint, or path of a checkpoint file.")]
-Data = Annotated[
-    str,
-    typer.Option(
-        help="Images: sample (1,000 bundled CIFAR-10 test images), cifar10, cifar100, or the folder of either."
-    ),
-]
-Split = Annotated[str, typer.Option(help="Part of the data: test, validation (held out of training) or train.")]
-Images = Annotated[
-    int | None, typer.Option(help="Number of images to use, from the first on.", show_default=ALL_IMAGES)
-]
+MODEL_HELP = (
+    "A bundled name, the path of a checkpoint, zoo/NAME, or package.module:function that returns a network from images "
+    "in [0, 1] to logits, such as timm:create_model."
+)
 
-Attack = Annotated[str, attack_option(help=f"Name of the attack: {names(EVALUATION_ATTACKS)}.")]
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """The network."""
+
+    model: Annotated[str, option(MODEL_PANEL, MODEL_HELP)] = DEFAULT_MODEL
+    model_args: Annotated[
+        str | None,
+        option(MODEL_PANEL, "Arguments of the function of --model, as a JSON object.", metavar="JSON"),
+    ] = None
+    weights: Annotated[
+        Path | None,
+        option(
+            MODEL_PANEL,
+            "File of weights for the network of --model: a checkpoint, a safetensors file, or a torch file of a state "
+            "dict.",
+        ),
+    ] = None
+    normalize: Annotated[
+        str | None,
+        option(
+            MODEL_PANEL,
+            "Mean and deviation of each channel, in pixel units of [0, 1], for a network that expects normalised "
+            "images: 0.485,0.456,0.406/0.229,0.224,0.225.",
+            metavar="MEAN/STD",
+        ),
+    ] = None
+    outputs: Annotated[str, option(MODEL_PANEL, "What the network returns: logits or probabilities.")] = "logits"
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """The images."""
+
+    data: Annotated[
+        str,
+        option(
+            DATA_PANEL,
+            "Images: sample (1,000 bundled CIFAR-10 test images), cifar10, cifar100, a folder, or "
+            "package.module:function that is called without arguments and returns data.",
+        ),
+    ] = "sample"
+    data_keys: Annotated[
+        str | None,
+        option(
+            DATA_PANEL,
+            "Keys of image and label in items that are mappings, or their positions in tuples.",
+            metavar="IMAGE,LABEL",
+            show_default="image,label and similar names",
+        ),
+    ] = None
+    split: Annotated[
+        str,
+        option(DATA_PANEL, "Part of a data set with a name: test, validation (held out of training) or train."),
+    ] = "test"
+    images: Annotated[
+        int | None, option(DATA_PANEL, "Number of images to use, from the first on.", show_default="all")
+    ] = None
+
+
 Eps = Annotated[
-    float,
+    float | None,
     attack_option(
+        "Radius of the attack: a number or a fraction such as 8/255, in pixel units of [0, 1], at most 1 in the L-inf "
+        "norm; for L0 attacks a number of pixels.",
         parser=fraction,
         metavar="NUMBER",
-        help="Radius of the attack in pixel units of [0, 1]: a number, or a fraction such as 8/255.",
+        show_default="8/255 (linf), 0.5 (l2)",
     ),
 ]
-Norm = Annotated[
-    str, attack_option(help=f"Norm of the radius: {names(BALLS)}. Attacks with a norm of their own ignore it.")
-]
-Steps = Annotated[int, attack_option(help="Gradient steps of the attack (the paper's k).")]
-EotSamples = Annotated[
-    int,
-    attack_option(help="Draws averaged for each gradient of an EOT attack, or for each query of a black-box attack."),
-]
-MaxQueries = Annotated[int, attack_option(help="Queries that a black-box attack may make for each image.")]
-Sees = Annotated[str, attack_option(help=f"What a black-box attacker observes: {names(SEES)}.")]
-Source = Annotated[
-    list[str] | None,
-    attack_option(help="Checkpoint that a transfer attack starts from. Repeat the option for an ensemble."),
+LinfEps = Annotated[
+    float,
+    attack_option(
+        "L-inf radius in pixel units of [0, 1]: a number or a fraction such as 8/255.",
+        parser=fraction,
+        metavar="NUMBER",
+    ),
 ]
 
-Noise = Annotated[str, vote_option(help=f"Distribution of the input noise: {names(NOISES)}.")]
-Sigma = Annotated[
-    float | None,
-    vote_option(
-        help="Standard deviation of the input noise, in pixel units of [0, 1].", show_default="the checkpoint's own"
-    ),
-]
-SigmaNormalized = Annotated[
-    float | None,
-    vote_option(help="Instead of --sigma: relative to the data set's standard deviation (the paper's unit)."),
-]
+
+@dataclass(frozen=True)
+class OneAttackOptions:
+    """One attack."""
+
+    attack: Annotated[
+        str,
+        attack_option(
+            f"Name of the attack: {names(EVALUATION_ATTACKS)}; none for clean images only; or {OWN_CODE} of a function "
+            "(model, inputs, labels, generator)."
+        ),
+    ] = "pgd"
+    eps: Eps = None
+    norm: Annotated[
+        str, attack_option(f"Norm of the radius: {names(BALLS)}. Attacks with a norm of their own ignore it.")
+    ] = "linf"
+    steps: Annotated[int, attack_option("Gradient steps of the attack (the paper's k).")] = 7
+    eot_samples: Annotated[
+        int,
+        attack_option("Draws averaged for each gradient of an EOT attack, or for each query of a black-box attack."),
+    ] = 8
+    max_queries: Annotated[int, attack_option("Queries that a black-box attack may make for each image.")] = 1000
+    sees: Annotated[str, attack_option(f"What a black-box attacker observes: {names(SEES)}.")] = "logits"
+    source: Annotated[
+        list[str] | None,
+        attack_option(
+            "Network that a transfer attack starts from, as in --model. Repeat the option for an ensemble.",
+            metavar="MODEL",
+        ),
+    ] = None
+
+    def check(self) -> None:
+        """Raise `ArgumentError` for options that do not belong together, before any work."""
+        if self.source and self.attack != "transfer":
+            raise ArgumentError("source", "--attack transfer beside it", f"--attack {self.attack}")
+
+
+NOISE_HELP = (
+    f"Input noise: {names(NOISES)}, or {OWN_CODE}: with --sigma, a function of a deviation that returns the noise; "
+    "without it, the noise itself, a function (inputs, generator) or (inputs)."
+)
+Noise = Annotated[str | None, vote_option(NOISE_HELP, show_default=f"{STORED}, or gaussian")]
+NORMALIZED_HELP = "Instead of --sigma: relative to the data set's standard deviation (the paper's unit)"
+
+
+@dataclass(frozen=True)
+class NoiseOptions:
+    """One input noise."""
+
+    noise: Noise = None
+    sigma: Annotated[
+        float | None,
+        vote_option("Standard deviation of the input noise, in pixel units of [0, 1].", show_default=STORED),
+    ] = None
+    sigma_normalized: Annotated[float | None, vote_option(f"{NORMALIZED_HELP}.")] = None
+
+
+@dataclass(frozen=True)
+class SmoothingOptions(NoiseOptions):
+    """One smoothed classifier."""
+
+    vote: Annotated[
+        str | None,
+        vote_option(
+            f"Vote of the smoothed classifier: {names(VOTES)}, or {OWN_CODE} of a function from logits to scores.",
+            show_default=f"{STORED}, or prediction",
+        ),
+    ] = None
+    num_samples: Annotated[
+        int | None,
+        vote_option("Draws of each vote (the paper's M).", show_default=f"{STORED}, or {DEFAULT_NUM_SAMPLES}"),
+    ] = None
+
+
 Sigmas = Annotated[
     str | None,
     vote_option(
-        help="Standard deviations of the input noise, in pixel units of [0, 1]: 0,0.03,0.06 or 0:0.12:0.01.",
-        show_default="the checkpoint's own",
+        "Standard deviations of the input noise, in pixel units of [0, 1]: 0,0.03,0.06 or 0:0.12:0.01.",
+        metavar="LIST",
+        show_default=STORED,
     ),
 ]
-SigmasNormalized = Annotated[
-    str | None,
-    vote_option(
-        help="Instead of --sigma: relative to the data set's standard deviation (the paper's unit): 0,0.12,0.24."
-    ),
-]
-Vote = Annotated[str, vote_option(help=f"Vote of the smoothed classifier: {names(VOTES)}.")]
-NumSamples = Annotated[int, vote_option(help="Draws of each vote (the paper's M).")]
+SigmasNormalized = Annotated[str | None, vote_option(f"{NORMALIZED_HELP}: 0,0.12,0.24.", metavar="LIST")]
+VOTES_HELP = f"Votes, separated by commas: all, or some of {names(VOTES)}, or {OWN_CODE}."
 
-Seed = Annotated[int, run_option(help="Seed of all random numbers.")]
-Runs = Annotated[int, run_option(help="Number of repetitions, each with a fresh attack and fresh draws.")]
-Precision = Annotated[
-    str, run_option(help="Precision of the votes: float32, bf16, or auto (bf16 where the hardware has units for it).")
-]
-ChunkSize = Annotated[int, run_option(help="Images of one forward pass of the vote. Memory grows with it.")]
-Out = Annotated[
+
+@dataclass(frozen=True)
+class NoisesOptions:
+    """Several input noises, one after the other."""
+
+    noise: Noise = None
+    sigma: Sigmas = None
+    sigma_normalized: SigmasNormalized = None
+
+
+Seed = Annotated[int, run_option("Seed of all random numbers.")]
+Json = Annotated[
     Path | None,
-    run_option(help="Folder for finished steps. After an interruption, the same command continues from it."),
+    run_option("File to write the result to, as JSON; what is large goes to a .safetensors file beside it."),
 ]
-Json = Annotated[Path | None, run_option(help="File to write the results to, as JSON.")]
+Plot = Annotated[Path | None, run_option("File for a plot; its suffix gives the format: .png, .pdf, .svg.")]
+Runs = Annotated[int, run_option("Number of repetitions, each with a fresh attack and fresh draws.")]
+Record = Annotated[bool, run_option("Store the result in the checkpoint's header, too.", "--record")]
+Device = Annotated[str, run_option("Device: auto (a GPU if there is one), cpu, cuda or cuda:N.")]
+Quiet = Annotated[bool, run_option("Print results and errors alone: no progress and no notes.", "--quiet", "-q")]
 
 
-def settled_noise(
-    sigma: float | None, sigma_normalized: float | None, law: str, default: "NoiseConfig"
-) -> "NoiseConfig":
-    """The noise of `--sigma` or `--sigma-normalized`; that of the checkpoint, `default`, where neither was given.
+@dataclass(frozen=True)
+class RunOptions:
+    """How an evaluation is run, and what is written."""
 
-    Raises:
-        ArgumentError: both were given, or a negative deviation.
-    """
-    from dataclasses import replace
-
-    from smoothed.smoothing.config import NoiseConfig
-
-    _require_one_unit(sigma, sigma_normalized)
-    if sigma is None and sigma_normalized is None:
-        return replace(default, law=law)
-    return NoiseConfig(sigma, sigma_normalized, law)
+    seed: Seed = 0
+    chunk_size: Annotated[int, run_option("Images of one forward pass of the vote. Memory grows with it.")] = 250
+    out: Annotated[
+        Path | None,
+        run_option("Folder for finished steps. After an interruption, the same command continues from it."),
+    ] = None
+    json: Json = None
 
 
-def settled_noises(
-    sigmas: str | None, sigmas_normalized: str | None, law: str, default: "NoiseConfig"
-) -> "list[NoiseConfig]":
-    """The same for lists of deviations, as `numbers` reads them."""
-    from dataclasses import replace
+@dataclass(frozen=True)
+class PrecisionRunOptions(RunOptions):
+    """The same for votes in a precision of one's choice."""
 
-    from smoothed.smoothing.config import NoiseConfig
-
-    _require_one_unit(sigmas, sigmas_normalized)
-    if sigmas is not None:
-        return [NoiseConfig(sigma=value, law=law) for value in numbers(sigmas, "sigma")]
-    if sigmas_normalized is not None:
-        return [NoiseConfig(sigma_normalized=v, law=law) for v in numbers(sigmas_normalized, "sigma-normalized")]
-    return [replace(default, law=law)]
+    precision: Annotated[
+        str,
+        run_option("Precision of the votes: float32, bf16, or auto (bf16 where the hardware has units for it)."),
+    ] = "float32"
 
 
-def _require_one_unit(sigma: object, sigma_normalized: object) -> None:
-    if sigma is not None and sigma_normalized is not None:
-        raise ArgumentError("sigma", "either --sigma or --sigma-normalized", "both")
+@dataclass(frozen=True)
+class QuietOptions:
+    """Options of every command, which may stand before it, too."""
+
+    quiet: Quiet = False
 
 
-def require_transfer(source: list[str] | None, attack: str) -> None:
-    """Refuse `--source` beside an attack that transfers nothing."""
-    if source and attack != "transfer":
-        raise ArgumentError("source", "--attack transfer beside it", f"--attack {attack}")
+@dataclass(frozen=True)
+class SharedOptions(QuietOptions):
+    """Options of every command that computes."""
+
+    device: Device = "auto"

@@ -1,13 +1,16 @@
 """Values of options that are not plain numbers: `8/255`, `25m`, `1,8,64`, `0:0.5:0.01`, `1,2,4,..,512`."""
 
+import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from itertools import pairwise
+from typing import Any
 
 import typer
 
 from smoothed.errors import ArgumentError
+from smoothed.utils.imports import is_object_name
 
 MOST_VALUES = 10_000
 """Largest length of a list. A longer range is taken for a typing error."""
@@ -65,14 +68,18 @@ def integers(text: str, option: str) -> list[int]:
 def choices(text: str, option: str, allowed: Iterable[str]) -> tuple[str, ...]:
     """The names of a comma-separated list; `all` stands for every allowed name.
 
+    Names of users' own objects, `package.module:name`, are allowed, too.
+
     Raises:
         ArgumentError: a name that is not allowed.
     """
     allowed = tuple(allowed)
     chosen = allowed if text.strip() == "all" else tuple(part.strip() for part in text.split(","))
     for name in chosen:
-        if name not in allowed:
-            raise ArgumentError(option, f"all, or some of {names(allowed)}", repr(name))
+        if name not in allowed and not is_object_name(name):
+            similar = difflib.get_close_matches(name, allowed)
+            hint = f"did you mean {' or '.join(similar)}?" if similar else ""
+            raise ArgumentError(option, f"all, or some of {names(allowed)}", repr(name), hint)
     return chosen
 
 
@@ -157,3 +164,31 @@ def _up_to(first: Fraction, last: Fraction, step: Callable[[Fraction], Fraction]
         if following == value or (following > value) != up or (following > last if up else following < last):
             return
         value = following
+
+
+def statistics(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel: `0.485,0.456,0.406/0.229,0.224,0.225`.
+
+    Raises:
+        ArgumentError: text of another form.
+    """
+    parts = text.split("/")
+    try:
+        mean, std = (tuple(float(number) for number in part.split(",")) for part in parts)
+    except ValueError:
+        expected = "MEAN/STD with one number for each channel, such as 0.485,0.456,0.406/0.229,0.224,0.225"
+        raise ArgumentError("normalize", expected, repr(text)) from None
+    return mean, std
+
+
+def keys(text: str) -> tuple[Any, Any]:
+    """Keys of image and label, `image,label`, or their positions, `0,1`.
+
+    Raises:
+        ArgumentError: there are not two.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) != 2 or not all(parts):
+        raise ArgumentError("data-keys", "two keys separated by a comma, such as image,label", repr(text))
+    image, label = (int(part) for part in parts) if all(part.isdecimal() for part in parts) else parts
+    return image, label

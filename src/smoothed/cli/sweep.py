@@ -1,129 +1,131 @@
-"""`smoothed sweep`: accuracy of a checkpoint at every sigma, vote and M, and where it peaks."""
+"""`smoothed sweep`: accuracy at every sigma, vote and M, and where it peaks."""
 
-from pathlib import Path
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-import typer
-
-from smoothed.attacks import EVALUATION_ATTACKS
-from smoothed.cli import options
-from smoothed.cli.console import errors, is_main_process, output, progress_bar
-from smoothed.cli.options import DEFAULT_MODEL, attack_option, run_option, settled_noises, vote_option
-from smoothed.cli.parsing import choices, integers, names
-from smoothed.smoothing.votes import VOTES
+from smoothed.cli.console import command_line, is_main_process, progress, warn
+from smoothed.cli.options import (
+    VOTES_HELP,
+    DataOptions,
+    ModelOptions,
+    NoisesOptions,
+    OneAttackOptions,
+    Plot,
+    PrecisionRunOptions,
+    Runs,
+    vote_option,
+)
+from smoothed.errors import ArgumentError
 
 DEFAULT_SIGMAS = "0:0.5:0.05"
 
 
-def sweep(
-    model: options.Model = DEFAULT_MODEL,
-    data: options.Data = "sample",
-    split: Annotated[
-        str, typer.Option(help="Part of the data: validation (held out of training, to choose on), test or train.")
-    ] = "test",
-    images: options.Images = None,
-    attack: Annotated[
-        str, attack_option(help=f"none (clean images only), or the name of the attack: {names(EVALUATION_ATTACKS)}.")
-    ] = "pgd",
-    eps: options.Eps = "8/255",  # pyright: ignore[reportArgumentType] - parsed by `fraction`
-    norm: options.Norm = "linf",
-    steps: options.Steps = 7,
-    eot_samples: options.EotSamples = 8,
-    max_queries: options.MaxQueries = 1000,
-    sees: options.Sees = "logits",
-    source: options.Source = None,
-    noise: options.Noise = "gaussian",
+@dataclass(frozen=True)
+class SweptOptions(NoisesOptions):
+    """Every smoothed classifier of the sweep."""
+
+    noise: Annotated[
+        str,
+        vote_option(
+            "Input noise: gaussian, uniform, laplace, or package.module:name of a function of a deviation that returns "
+            "the noise."
+        ),
+    ] = "gaussian"  # pyright: ignore[reportIncompatibleVariableOverride]
     sigma: Annotated[
         str | None,
         vote_option(
-            help="Standard deviations of the input noise in pixel units of [0, 1]: FIRST:LAST:STEP with both ends, "
-            "or 0,0.03,0.06.",
+            "Standard deviations of the input noise in pixel units of [0, 1]: FIRST:LAST:STEP with both ends, or "
+            "0,0.03,0.06.",
+            metavar="LIST",
             show_default=f"--sigma-normalized {DEFAULT_SIGMAS}",
         ),
-    ] = None,
-    sigma_normalized: options.SigmasNormalized = None,
-    votes: Annotated[str, vote_option(help=f"Votes, separated by commas: all, or some of {names(VOTES)}.")] = "all",
+    ] = None
+    votes: Annotated[str, vote_option(VOTES_HELP, metavar="LIST")] = "all"
     num_samples: Annotated[
         str,
-        vote_option(help="Draws of each vote (M): 1,8,64, or 1,2,4,..,512. All are read off the same draws."),
-    ] = "1,2,4,..,64",
-    runs: options.Runs = 1,
-    seed: options.Seed = 0,
-    precision: options.Precision = "float32",
-    chunk_size: options.ChunkSize = 250,
-    out: options.Out = None,
-    plot: Annotated[
-        Path | None,
-        run_option(help="File for a plot of accuracy against sigma, and a heat map of sigma and M, as PNG."),
-    ] = None,
-    json: options.Json = None,
+        vote_option(
+            "Draws of each vote (M): 1,8,64, or 1,2,4,..,512. All are read off the same draws.", metavar="LIST"
+        ),
+    ] = "1,2,4,..,64"
+
+
+def sweep(
+    model: ModelOptions,
+    data: DataOptions,
+    attack: OneAttackOptions,
+    smoothing: SweptOptions,
+    run: PrecisionRunOptions,
+    runs: Runs = 1,
+    plot: Plot = None,
 ) -> None:
     """Measure accuracy at every sigma, vote and M, and test where it peaks.
 
     Each sigma is attacked once and drawn once, for the largest M: all M and all votes are read off the same draws.
     All sigmas use the same random numbers, scaled, so that they are compared image by image.
 
-    Example: smoothed sweep --data cifar10 --split validation --plot sweep.png
+    Examples:
+        smoothed sweep --data cifar10 --split validation --plot sweep.png
+        smoothed sweep --attack none --sigma 0:0.12:0.02 --images 200
     """
-    from smoothed.cli.inputs import CommandInputs
-    from smoothed.evaluation.paper_protocol.evaluate import PaperProtocol
-    from smoothed.evaluation.sweep.sweep import NO_ATTACK
-    from smoothed.evaluation.sweep.sweep import sweep as measure
-    from smoothed.report.sweep import SweepReport, peaks_table, selection_warning, sweep_grid, sweep_sentences
-    from smoothed.report.sweep_plot import plot_sweep
-    from smoothed.smoothing.config import NoiseConfig
+    from smoothed.api.sweep import sweep as measure
+    from smoothed.cli.inputs import CommandInputs, warn_of_unit
+    from smoothed.cli.own import own_votes
+    from smoothed.cli.parsing import choices, integers
+    from smoothed.cli.results import check_files, show_result
+    from smoothed.report.sweep import selection_warning
+    from smoothed.smoothing.votes import VOTES
     from smoothed.utils.distributed import leaving_process_group
-    from smoothed.utils.files import require_writable, write_json
+    from smoothed.utils.imports import is_object_name
 
-    options.require_transfer(source, attack)
-    for path in (plot, json):
-        if path is not None:
-            require_writable(path)
-    if sigma is None and sigma_normalized is None:
-        sigma_normalized = DEFAULT_SIGMAS
-    noises = settled_noises(sigma, sigma_normalized, noise, NoiseConfig(sigma=0.0))
-    settings = {
-        "attack": attack,
-        "eps": eps,
-        "norm": norm,
-        "steps": steps,
-        "eot_samples": eot_samples,
-        "max_queries": max_queries,
-        "sees": sees,
-        "votes": choices(votes, "votes", VOTES),
-        "num_samples": tuple(integers(num_samples, "num-samples")),
-        "runs": runs,
-        "seed": seed,
-    }
-    inputs = CommandInputs.load(model, data, split, images, precision, chunk_size, out)
-    protocol = PaperProtocol(**settings, precision=inputs.precision)
-    sources = inputs.load_sources(source)
-    if attack != NO_ATTACK:
-        protocol.build_attack(tuple(sources.values()))  # what it refuses, it refuses before there is a bar
-    with leaving_process_group(), progress_bar() as bar:
-        task = bar.add_task("voting" if attack == NO_ATTACK else "attacking and voting")
-        found = measure(
+    attack.check()
+    check_files(run.json, plot)
+    votes = choices(smoothing.votes, "votes", VOTES)
+    counts = integers(smoothing.num_samples, "num-samples")
+    noises = _noises(smoothing)
+    inputs = CommandInputs.load(model, data)
+    warn_of_unit(noises["sigmas"] or (), inputs.smoothing_card)
+    with (
+        leaving_process_group(),
+        progress("voting" if attack.attack == "none" else "attacking and voting") as on_progress,
+    ):
+        result = measure(
             inputs.network,
             inputs.images,
-            protocol,
-            noises=noises,
+            **noises,
+            **inputs.attack(attack),
+            votes=own_votes(votes),
+            num_samples=counts,
             name=inputs.name,
-            sources=sources,
-            out=inputs.out,
-            chunk_size=inputs.chunk_size,
+            runs=runs,
+            seed=run.seed,
+            precision=run.precision,
+            chunk_size=run.chunk_size,
+            out=run.out,
             processes=inputs.processes,
-            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+            on_progress=on_progress,
+            command=command_line(),
         )
     if not is_main_process():
         return
-    report = SweepReport.of(found)
-    output.print(sweep_grid(report))
-    output.print(peaks_table(report))
-    for sentence in sweep_sentences(report):
-        output.print(sentence)
-    if split == "test":
-        errors.print(f"warning: {selection_warning(found.data)}", style="yellow")
-    if plot is not None:
-        errors.print(f"plot written to {plot_sweep(report, plot)}")
-    if json is not None:
-        errors.print(f"cells written to {write_json(report.to_json(), json)}")
+    show_result(result, run.json, plot)
+    if data.split == "test" and not is_object_name(data.data):
+        warn(selection_warning(inputs.images.name))
+
+
+def _noises(options: SweptOptions) -> dict[str, Any]:
+    """The arguments `sigmas`, `sigmas_normalized` and `noise` of the public function."""
+    from smoothed.cli.own import own_noise_factory, own_noises
+    from smoothed.cli.parsing import numbers
+    from smoothed.utils.imports import is_object_name
+
+    is_own = is_object_name(options.noise)
+    sigma, normalized = options.sigma, options.sigma_normalized
+    if sigma is None and normalized is None:
+        if is_own:
+            raise ArgumentError("sigma", f"--sigma beside --noise {options.noise}", "none")
+        normalized = DEFAULT_SIGMAS
+    sigmas = None if sigma is None else numbers(sigma, "sigma")
+    sigmas_normalized = None if normalized is None else numbers(normalized, "sigma-normalized")
+    own_noises(options.noise, sigmas, sigmas_normalized)  # raises on what cannot be measured
+    noise = own_noise_factory(options.noise) if is_own else options.noise
+    return {"sigmas": sigmas, "sigmas_normalized": sigmas_normalized, "noise": noise}

@@ -1,0 +1,156 @@
+"""`smoothed.evaluate_examples`: accuracy of any classifier on saved adversarial examples, with fresh votes."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from smoothed.api.evaluate import KEEP_IMAGES
+from smoothed.api.subject import AnyClassifier, Subject, as_progress, called
+from smoothed.errors import ArgumentError
+from smoothed.evaluation.correctness import OnProgress
+from smoothed.evaluation.fresh_votes import VoteCounts
+from smoothed.evaluation.results import PairedGain, Result
+from smoothed.evaluation.saved_examples.evaluate import SavedExamplesProtocol
+from smoothed.evaluation.saved_examples.evaluate import evaluate_examples as measure
+from smoothed.evaluation.saved_examples.load import SavedExamples
+from smoothed.smoothing.config import SmoothingConfig
+from smoothed.utils.checks import check_classes
+from smoothed.utils.devices import resolve_precision
+
+
+def evaluate_examples(
+    classifier: AnyClassifier,
+    examples: Path | str,
+    data: Any,  # noqa: ANN401 - whatever `as_images` takes
+    *,
+    votes_per_image: int = 1,
+    split: str = "test",
+    images: int | None = None,
+    keys: tuple[str, str] | None = None,
+    name: str | None = None,
+    seed: int = 0,
+    precision: str = "float32",
+    chunk_size: int = 250,
+    keep_images: int = KEEP_IMAGES,
+    out: Path | str | None = None,
+    on_progress: OnProgress | None = None,
+    command: str | None = None,
+) -> Result:
+    """Measure the accuracy of a classifier on the adversarial examples of `attack`, and on the images they come from.
+
+    The votes use draws that the attack has not seen. If the examples were made on another classifier, this is accuracy
+    under transfer.
+
+    Args:
+        classifier: a `Smoothed` classifier; or any callable from images (N, C, H, W) in [0, 1] to logits (N, K), which
+            votes by one draw; or a name or path that `load` takes, with the smoothing that its checkpoint stores.
+            Nothing of it is changed.
+        examples: file that `attack` or the command `smoothed attack` wrote.
+        data: images and labels that were attacked, from the first on, as for `evaluate`. They are compared with the
+            fingerprints in the file.
+        votes_per_image: number of fresh votes on each clean and each adversarial image; the accuracy is their mean.
+        split: `test`, `validation` or `train`, for a data set that is given by its name or folder.
+        images: number of images to use, from the first on; None for all that were attacked.
+        keys: keys of image and label in the items of a data set of dicts.
+        name: name of the model in tables; None for its class or the given name.
+        seed: seed of all random numbers.
+        precision: number format of the votes: `float32`, `bf16` or `auto`.
+        chunk_size: rows of one forward pass of the vote.
+        keep_images: number of images, from the first on, that the result keeps with their adversarial versions.
+        out: folder that stores finished batches, from which an interrupted evaluation continues; None stores nothing.
+        on_progress: called after each batch with the finished batches and their total.
+        command: how this evaluation was called, for the result's provenance; None for this call.
+
+    Returns:
+        A result with one row for single draws and one for the vote. `tensors` holds, for `clean` and `robust` images,
+        (N,) each, `NAME.right`, the right votes of `votes_per_image`, and `NAME.right_draws`, the right draws of
+        `NAME.draws`. The paired gain of the vote over one draw is in `comparisons`.
+
+    Raises:
+        ArgumentError: the file does not exist, `data` are other images, or an option is out of range.
+        DataError: the data set does not exist or is damaged.
+        CheckpointError: a file is damaged or of another kind, or `out` holds another evaluation.
+        OutputError: `out` can't be written.
+
+    Example:
+        >>> import smoothed, tempfile
+        >>> model = smoothed.load("resnet20-cni-w")
+        >>> file = Path(tempfile.mkdtemp()) / "examples.safetensors"
+        >>> _ = smoothed.attack(model, "sample", attack="fgsm", images=4, examples=file)
+        >>> classifier = smoothed.Smoothed(model, smoothed.Gaussian(0.06), num_samples=4)
+        >>> result = smoothed.evaluate_examples(classifier, file, "sample")
+        >>> [row["num_samples"] for row in result.rows]
+        [1, 4]
+    """
+    start = time.monotonic()
+    given = {"examples": str(examples), "votes_per_image": votes_per_image, "images": images, "seed": seed}
+    check_examples_file(examples)
+    subject = Subject.of(classifier, data, split=split, keys=keys, name=name)
+    saved = SavedExamples.load(examples, subject.images).first(images)
+    check_classes(saved.clean.labels, subject.num_classes)
+    subject = replace(subject, images=saved.clean)
+    protocol = SavedExamplesProtocol(
+        subject.smoothing or SmoothingConfig(num_samples=1),
+        votes_per_image=votes_per_image,
+        seed=seed,
+        precision=resolve_precision(precision, subject.device),
+    )
+    found = measure(
+        subject.network,
+        saved,
+        protocol,
+        name=subject.name,
+        out=None if out is None else Path(out),
+        chunk_size=chunk_size,
+        on_progress=as_progress(on_progress),
+    )
+    kept = min(keep_images, len(saved.clean))
+    tensors = {
+        f"{images_name}.{field}": getattr(counts, field)
+        for images_name, counts in found.votes.items()
+        for field in ("right", "right_draws", "draws")
+    }
+    if kept:
+        tensors["images"] = next(iter(saved.clean.batches(kept)))[0].cpu()
+        tensors["adversarial"] = saved.adversarial[:kept].cpu()
+    return subject.result(
+        "examples",
+        [row.to_json() for row in found.rows],
+        command=command or called(evaluate_examples, classifier, data, **given),
+        seed=seed,
+        seconds=time.monotonic() - start,
+        setting={
+            "votes_per_image": votes_per_image,
+            "precision": protocol.precision,
+            **protocol.smoothing.to_json(subject.network),
+            "kept_images": kept,
+            "examples": saved.record,
+        },
+        comparisons=_gains(protocol, found.votes, saved.record["attack"]),
+        tensors=tensors,
+    )
+
+
+def check_examples_file(examples: Path | str) -> None:
+    """Raise `ArgumentError` if there is no such file."""
+    if not Path(examples).is_file():
+        raise ArgumentError("examples", "a file that `smoothed attack` wrote", f"{examples}, which does not exist")
+
+
+def _gains(protocol: SavedExamplesProtocol, votes: dict[str, VoteCounts], attack: str) -> list[PairedGain]:
+    """The paired gain of the vote over one draw, on clean and on adversarial images; none for a vote of one draw."""
+    smoothing = protocol.smoothing
+    if smoothing.num_samples == 1:
+        return []
+    name = f"{smoothing.vote_name} vote, M = {smoothing.num_samples}, over one draw"
+
+    def draw_shares(counts: VoteCounts) -> torch.Tensor:
+        return counts.right_draws.double() / counts.draws
+
+    return [
+        PairedGain.of(name, images, draw_shares(votes[stream]), votes[stream].shares)
+        for stream, images in (("clean", "clean"), ("robust", attack))
+    ]
