@@ -40,6 +40,7 @@ def build_app() -> typer.Typer:
     from smoothed.cli.evaluate import evaluate
     from smoothed.cli.grouping import expanded
     from smoothed.cli.options import Device, Quiet, QuietOptions, SharedOptions
+    from smoothed.cli.paper import paper_app
     from smoothed.cli.recipes import recipes
     from smoothed.cli.sweep import sweep
     from smoothed.cli.train import train
@@ -71,6 +72,7 @@ def build_app() -> typer.Typer:
         name, text = command.__name__.replace("_", "-"), _paragraphs(command.__doc__ or "")
         shared = QuietOptions if command in (recipes, download) else SharedOptions
         app.command(name, help=text)(expanded(command, shared, _prepared))
+    app.add_typer(paper_app(lambda command: expanded(command, SharedOptions, _prepared), _paragraphs), name="paper")
     return app
 
 

@@ -1,0 +1,251 @@
+"""`smoothed paper`: list, run and show the paper's tables and figures."""
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from smoothed.cli.console import command_line, note, progress_bar, show
+from smoothed.cli.parsing import duration, names
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from smoothed.paper.plan import PaperStep
+
+SCHEDULE_NAMES = ("full", "cpu", "tiny")
+SCHEDULE_HELP = (
+    f"How long to train and on how much to evaluate: {names(SCHEDULE_NAMES)}. full is the paper's, for GPUs; cpu is "
+    "sized for two cores; tiny takes minutes and shows nothing but that all works."
+)
+RUN_PANEL = "Running and output"
+LOGGED_EVERY = 60.0
+"""Seconds between lines on the progress of a step where the output is no terminal."""
+
+
+def paper_app(
+    wrapped: Callable[[Callable[..., None]], Callable[..., None]], paragraphs: Callable[[str], str]
+) -> typer.Typer:
+    """The subcommands of `smoothed paper`.
+
+    Args:
+        wrapped: function from a command to the function that Typer is given.
+        paragraphs: function from a docstring to a help text.
+    """
+    app = typer.Typer(
+        help="Reproduce the paper's tables and figures: list them, run them, show them beside the paper's numbers.",
+        no_args_is_help=True,
+    )
+    for name, command in (("list", list_declarations), ("run", run), ("show", show_results)):
+        app.command(name, help=paragraphs(command.__doc__ or ""))(wrapped(command))
+    return app
+
+
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(help="Names from `smoothed paper list`; all of them if none is given.", show_default=False),
+]
+
+
+def _option(help_text: str, **more: Any) -> Any:  # noqa: ANN401 - typer's own type
+    return typer.Option(help=help_text, rich_help_panel=RUN_PANEL, **more)
+
+
+def list_declarations(
+    schedule: Annotated[str, _option(SCHEDULE_HELP)] = "cpu",
+    out: Annotated[Path | None, _option("Folder of a run: shows how many steps of each are done.")] = None,
+    json: Annotated[Path | None, _option("File to write the list to, as JSON.")] = None,
+) -> None:
+    """List the tables and figures: the networks that each needs, and what it costs on this machine.
+
+    Hours are estimated from a probe of some seconds, for a machine that does nothing else. Votes are counted with all
+    draws, although many stop earlier. Networks and results that several need are made once; the last row counts them
+    once.
+
+    Examples:
+        smoothed paper list
+        smoothed paper list --schedule full
+        smoothed paper list --out runs/paper
+    """
+    from rich import box
+    from rich.table import Column, Table
+
+    from smoothed.paper.catalog import DECLARATIONS
+    from smoothed.paper.cost import probe, step_hours
+    from smoothed.paper.folder import RunFolder, existing_folder
+    from smoothed.paper.plan import left_out, make_plan
+    from smoothed.paper.schedules import PAPER_SCHEDULES
+    from smoothed.paper.steps import is_done
+    from smoothed.utils.checks import check_choice
+    from smoothed.utils.files import require_writable, write_json
+
+    if json is not None:
+        require_writable(json)
+    chosen = PAPER_SCHEDULES[check_choice(schedule, PAPER_SCHEDULES, "schedule")]
+    folder = RunFolder(Path("runs"), chosen) if out is None else existing_folder(out)
+    times = probe({"resnet20"} if folder.schedule.small_images else folder.schedule.architectures)
+    made = Table(
+        Column("name", no_wrap=True),
+        "networks to train",
+        Column("training, h", justify="right"),
+        Column("evaluation, h", justify="right"),
+        Column("done", justify="right"),
+        box=box.SIMPLE_HEAD,
+    )
+    rows: list[dict[str, Any]] = []
+    for name in (*DECLARATIONS, ""):
+        steps = make_plan([name] if name else [], folder.schedule)
+        trained = [step.network.run_name for step in steps if step.kind == "train" and step.network is not None]
+        hours = {
+            kind: sum(
+                step_hours(step, folder, times) for step in steps if (step.kind == "train") == (kind == "training")
+            )
+            for kind in ("training", "evaluation")
+        }
+        done = 0 if out is None else sum(is_done(step, folder) for step in steps)
+        missing = left_out(name, folder.schedule) if name else []
+        networks = ", ".join(trained) if name else f"{len(trained)} networks"
+        networks += f" (not in this schedule: {', '.join(missing)})" if missing else ""
+        progress = "" if out is None else f"{done}/{len(steps)}"
+        cells = [f"{hours['training']:.1f}", f"{hours['evaluation']:.1f}", progress]
+        made.add_row(name or "all", networks, *cells, end_section=name == list(DECLARATIONS)[-1])
+        title = DECLARATIONS[name].title if name else "all"
+        entry = {"name": name or "all", "title": title, "networks": trained, "left_out": missing}
+        rows.append({**entry, "hours": hours, "steps": len(steps), "done": done if out is not None else None})
+    show(made)
+    for row in rows[:-1]:
+        show(f"{row['name']}: {row['title']}")
+    if json is not None:
+        note(f"list written to {write_json({'schedule': folder.schedule.name, 'declarations': rows}, json)}")
+
+
+def run(
+    out: Annotated[Path, _option("Folder of the run. The same command continues a run that was stopped.")],
+    declarations: Names = None,
+    schedule: Annotated[str, _option(SCHEDULE_HELP)] = "cpu",
+    zoo: Annotated[Path, _option("Folder of finished networks NAME.safetensors, which are not trained again.")] = Path(
+        "zoo"
+    ),
+    time_limit: Annotated[
+        float | None,
+        _option(
+            "Time after which the run stops, inside a step or between two: 90s, 25m, 1.5h.",
+            parser=duration,
+            metavar="TIME",
+            show_default="none",
+        ),
+    ] = None,
+) -> None:
+    """Train the networks that tables and figures need, tune sigma on held-out images, and evaluate on test images.
+
+    Each step is stored when it is done. After Ctrl-C, a kill or the end of --time-limit, the same command goes on. A
+    name may also be that of a network, which is then trained.
+
+    Examples:
+        smoothed paper run table-1 --out runs/paper
+        smoothed paper run table-1 table-4 figure-1 --schedule full --out runs/full
+        smoothed paper run --out runs/paper --time-limit 8h
+    """
+    from smoothed.paper.run import run_paper
+    from smoothed.paper.schedules import PAPER_SCHEDULES
+    from smoothed.utils.checks import check_choice
+
+    chosen = PAPER_SCHEDULES[check_choice(schedule, PAPER_SCHEDULES, "schedule")]
+    with closing(_Shown(progress_bar())) as observer:
+        outcome = run_paper(
+            declarations or (),
+            chosen,
+            out,
+            zoo=zoo,
+            time_limit=time_limit,
+            observer=observer,
+            command=command_line(),
+        )
+    show(f"{outcome.done} of {outcome.total} steps are done, {outcome.seconds:.0f} s in this call.")
+    if outcome.failed:
+        show(f"Failed: {', '.join(outcome.failed)}. Steps that wait for them: {len(outcome.waiting)}.")
+        raise typer.Exit(1)
+    if not outcome.finished:
+        show("The same command goes on.")
+    show(f"See `smoothed paper show --out {out}`.")
+
+
+def show_results(
+    out: Annotated[Path, _option("Folder of a run.")],
+    declarations: Names = None,
+    pages: Annotated[
+        Path | None,
+        _option("Folder for the tables in Markdown and JSON, the figures and the results.", show_default="OUT/pages"),
+    ] = None,
+) -> None:
+    """Show tables beside the paper's numbers, and write them and the figures to files.
+
+    Cells of what has not been run stay empty. Each difference has a 95 % interval from the deviations of both sides
+    over runs and from the choice of test images.
+
+    Examples:
+        smoothed paper show --out runs/paper
+        smoothed paper show table-1 figure-1 --out runs/paper --pages docs/results/paper
+    """
+    from smoothed.paper.catalog import DECLARATIONS
+    from smoothed.paper.declaration import TableSpec
+    from smoothed.paper.folder import existing_folder
+    from smoothed.paper.pages import appendix_values, write_pages
+    from smoothed.paper.show import HOW, appendix_tables, gain_lines, terminal_table
+    from smoothed.paper.shown import comparisons, shown_rows
+    from smoothed.utils.checks import check_choice
+
+    chosen = [check_choice(name, DECLARATIONS, "names") for name in declarations or DECLARATIONS]
+    folder = existing_folder(out)
+    for name in chosen:
+        spec = DECLARATIONS[name]
+        if isinstance(spec, TableSpec):
+            rows = shown_rows(spec, folder)
+            show(terminal_table(spec, rows, folder))
+            for sentence in gain_lines(comparisons(rows)):
+                show(sentence)
+        elif name == "appendix-a" and (values := appendix_values(folder)) is not None:
+            for part in appendix_tables(values):
+                show(part)
+    show(HOW)
+    page = write_pages(chosen, folder, pages or out / "pages")
+    note(f"tables, figures and results written to {page.parent}")
+
+
+class _Shown:
+    """Bars in a terminal, from the first step on, and lines elsewhere."""
+
+    def __init__(self, bar: "Progress") -> None:
+        self.bar = bar
+        self.steps = bar.add_task("steps", total=None)
+        self.present = bar.add_task("", total=None, visible=False)
+        self.name, self.logged = "", 0.0
+
+    def begin(self, step: "PaperStep", number: int, total: int) -> None:
+        """See `RunObserver.begin`."""
+        self.name, self.logged = step.name, time.monotonic()
+        if self.bar.console.is_terminal:
+            self.bar.start()
+        self.bar.update(self.steps, completed=number - 1, total=total)
+        self.bar.reset(self.present, description=step.name, total=None, visible=True)
+        if not self.bar.console.is_terminal:
+            note(f"{number}/{total} {step.name}")
+
+    def progress(self, done: int, total: int) -> None:
+        """See `RunObserver.progress`."""
+        self.bar.update(self.present, completed=done, total=total)
+        if not self.bar.console.is_terminal and time.monotonic() - self.logged > LOGGED_EVERY:
+            self.logged = time.monotonic()
+            note(f"{self.name}: {done}/{total}")
+
+    def note(self, text: str) -> None:
+        """See `RunObserver.note`."""
+        note(text)
+
+    def close(self) -> None:
+        """Take the bars down."""
+        if self.bar.live.is_started:
+            self.bar.stop()

@@ -1,0 +1,1 @@
+"""The paper's tables and figures: declarations of each, and the code that runs and shows them."""

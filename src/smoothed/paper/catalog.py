@@ -1,0 +1,81 @@
+"""All declarations by name, and what the evaluations that they share must hold."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from smoothed.errors import ArgumentError
+from smoothed.paper.declaration import AnySource, AnySpec, AppendixSpec, Measurement, TableSpec, sources_of
+from smoothed.paper.figures import FIGURES
+from smoothed.paper.schedules import PaperSchedule
+from smoothed.paper.tables import TABLES
+
+APPENDIX_A = AppendixSpec("appendix-a", "A support vector machine under attack, with and without noise on its input")
+
+
+def _by_name(specs: tuple[AnySpec, ...]) -> dict[str, AnySpec]:
+    declared: dict[str, AnySpec] = {}
+    for spec in specs:
+        if spec.name in declared:
+            raise ArgumentError("declarations", "unique names", f"two declarations named {spec.name}")
+        declared[spec.name] = spec
+    return declared
+
+
+DECLARATIONS: dict[str, AnySpec] = _by_name((*TABLES, *FIGURES, APPENDIX_A))
+"""All tables, figures and the appendix by name."""
+
+USUAL_COUNTS = (1, 8, 64)
+"""Ms that every vote reports besides those of its rows, where they are smaller."""
+
+
+@dataclass(frozen=True)
+class ReadOff:
+    """The votes and Ms that are read from one evaluation.
+
+    Attributes:
+        votes: names of the votes; none for single draws.
+        num_samples: numbers of draws M, ascending; none for single draws.
+    """
+
+    votes: tuple[str, ...]
+    num_samples: tuple[int, ...]
+
+
+def read_off(measurement: Measurement, schedule: PaperSchedule) -> ReadOff:
+    """What all declarations together read from an evaluation, so that its result serves each of them."""
+    wanted = _wanted(schedule)[measurement]
+    votes = tuple(dict.fromkeys(vote for vote, _ in wanted))
+    largest = max((count for _, count in wanted), default=0)
+    usual = {count for count in USUAL_COUNTS if count <= largest and measurement.attack != "nattack"}
+    return ReadOff(votes, tuple(sorted({count for _, count in wanted} | usual)))
+
+
+def is_of_a_table(measurement: Measurement, schedule: PaperSchedule) -> bool:
+    """Whether a row of a table is read from an evaluation, and not only points of figures."""
+    return measurement in _of_tables(schedule)
+
+
+@lru_cache
+def _of_tables(schedule: PaperSchedule) -> frozenset[AnySource]:
+    tables = [spec for spec in DECLARATIONS.values() if isinstance(spec, TableSpec)]
+    return frozenset(source for table in tables for source in sources_of(table, schedule.name))
+
+
+@lru_cache
+def _wanted(schedule: PaperSchedule) -> dict[AnySource, list[tuple[str, int]]]:
+    """The votes with their Ms that declarations read from each evaluation."""
+    wanted: dict[AnySource, list[tuple[str, int]]] = {}
+    for spec in DECLARATIONS.values():
+        for source in sources_of(spec, schedule.name):
+            wanted.setdefault(source, [])
+        if isinstance(spec, TableSpec):
+            pairs = [(row.measurement, row.vote, row.num_samples) for row in spec.rows_in(schedule.name)]
+        elif isinstance(spec, AppendixSpec):
+            pairs = []
+        else:
+            curves = [curve for panel in spec.panels for curve in panel.curves]
+            pairs = [(source, curve.vote, curve.num_samples) for curve in curves for source in curve.sources]
+        for source, vote, count in pairs:
+            if source is not None and vote is not None and count is not None:
+                wanted[source].append((vote, schedule.samples(count)))
+    return wanted
