@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from smoothed import Gaussian, Smoothed
-from smoothed.smoothing.certification import ABSTAIN, certificate_from_counts, certify, predict_from_counts
+from smoothed.smoothing.certification import ABSTAIN, certificate_from_counts, certify_inputs, predict_from_counts
 
 certification = pytest.importorskip("art.estimators.certification.randomized_smoothing")
 
@@ -84,7 +84,7 @@ def test_certify_on_draws_of_ones_own(peer, model):
     pytest.importorskip("statsmodels")
     images = torch.rand(6, 3, 2, 2, generator=torch.Generator().manual_seed(3))
     smoothed = Smoothed(model, Gaussian(SIGMA), chunk_size=4096, seed=0)
-    ours = certify(smoothed, images, num_samples=2000)
+    ours = certify_inputs(smoothed, images, num_samples=2000)
     np.random.seed(0)  # what the peer draws from
     classes, radius = peer(0.001, None).certify(images.numpy(), n=2000)
     assert ours.classes.tolist() == classes.tolist()

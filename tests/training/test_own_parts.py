@@ -1,6 +1,5 @@
-"""Networks and attacks of one's own: what is refused before the first step, and how attacks are called."""
+"""Networks of one's own: what is refused before the first step."""
 
-from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -8,10 +7,9 @@ import torch
 from torch import nn
 
 from refusing import check_refusals
-from smoothed.attacks import nfgsm, pgd
 from smoothed.errors import ArgumentError
 from smoothed.injection import PNI, inject
-from smoothed.training.own_parts import check_own_network, own_attack
+from smoothed.training.own_parts import check_own_network
 
 FLAT = 3 * 8 * 8
 
@@ -60,56 +58,6 @@ def test_a_network_is_left_as_it_was(image_set, network):
     assert [module.training for module in network.modules()] == modes
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in network.state_dict().items())
     assert torch.equal(torch.random.get_rng_state(), state)
-
-
-def three(model, inputs, labels):
-    del model, labels
-    return 1 - inputs
-
-
-def four(model, inputs, labels, random):
-    return three(model, inputs, labels) + (0 if random is None else torch.rand(1, generator=random))
-
-
-def by_name(model, inputs, labels, *, generator=None, shift=0.0):
-    return four(model, inputs, labels, generator) + shift
-
-
-@pytest.mark.parametrize(
-    ("attack", "expected"), [(three, 0), (four, 1), (by_name, 1), (partial(by_name, shift=0.5), 1.5)]
-)
-def test_attacks_of_any_signature(attack, expected, images, labels, generator):
-    state = generator.get_state()
-    drawn = torch.rand(1, generator=generator) if expected else torch.zeros(1)
-    generator.set_state(state)
-    found = own_attack(attack)(None, images, labels, generator)
-    assert torch.equal(found, 1 - images + (drawn + (expected - 1) if expected else 0))
-
-
-def test_the_packages_attacks_are_attacks_of_ones_own(network, images, labels, generator):
-    for attack in (partial(pgd, eps=0.1, steps=2), partial(nfgsm, eps=0.1)):
-        state = generator.get_state()
-        found = own_attack(attack)(network, images, labels, generator)
-        assert torch.equal(found, attack(network, images, labels, generator=generator.set_state(state)))
-
-
-def nothing(model, inputs, labels):
-    del model, inputs, labels
-
-
-def first(model, inputs, labels):
-    return three(model, inputs, labels)[:1]
-
-
-def test_what_is_no_attack(network, images, labels):
-    refused = [
-        ({"attack": "pgd"}, "attack: expected a function .*, got 'pgd'"),
-        ({"attack": nn.Flatten}, "attack: expected a function .*, got <class"),
-        ({"attack": lambda model: model}, r"attack: expected a function .*, got <lambda>\(model\)"),
-        ({"attack": nothing}, "images of shape .* from nothing, got an object of type NoneType"),
-        ({"attack": first}, r"images of shape .* from first, got shape \(1, 3, 8, 8\)"),
-    ]
-    check_refusals(lambda attack: own_attack(attack)(network, images, labels), refused)
 
 
 def test_an_attack_goes_with_a_recipe_that_attacks(image_set, network, make_run):

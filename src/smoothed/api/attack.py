@@ -8,8 +8,9 @@ from typing import Any
 from torch import nn
 
 from smoothed.acceleration.fast import Fast
+from smoothed.api.arguments import check_arguments, check_writable, optional
 from smoothed.api.subject import AnyClassifier, Subject, as_progress, called
-from smoothed.attacks import ATTACKS, Attack
+from smoothed.attacks import EVALUATION_ATTACKS, Attack
 from smoothed.errors import ArgumentError
 from smoothed.evaluation.correctness import OnProgress
 from smoothed.evaluation.paper_protocol.evaluate import PaperProtocol
@@ -19,7 +20,6 @@ from smoothed.evaluation.resume import ResumeFolder, fingerprint, fingerprints
 from smoothed.evaluation.saved_examples.attack import attack_dataset, pixel_fingerprint, save_examples
 from smoothed.smoothing.config import SmoothingConfig
 from smoothed.utils.devices import resolve_precision
-from smoothed.utils.files import require_writable
 
 
 def attack(
@@ -89,12 +89,11 @@ def attack(
         >>> result.tensors["adversarial"].shape
         torch.Size([4, 3, 32, 32])
     """
+    check_arguments(locals(), examples=optional(check_writable))
     start = time.monotonic()
     given = {"attack": attack, "eps": eps, "norm": norm, "steps": steps, "images": images, "seed": seed}
     if attack == NO_ATTACK:
-        raise ArgumentError("attack", f"an attack, one of {', '.join(ATTACKS)}", attack)
-    if examples is not None:
-        require_writable(examples)
+        raise ArgumentError("attack", f"an attack, one of {', '.join(EVALUATION_ATTACKS)}", attack)
     subject = Subject.of(classifier, data, split=split, images=images, keys=keys, name=name)
     network, sources = subject.network, sources or {}
     protocol = PaperProtocol(

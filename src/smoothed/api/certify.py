@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from smoothed.api.subject import AnyClassifier, Subject, as_progress, as_tuple, called
+from smoothed.api.arguments import as_tuple, check_arguments
+from smoothed.api.subject import AnyClassifier, Subject, as_progress, called
 from smoothed.evaluation.certified import RADII, CertificationProtocol, evaluate_certified
 from smoothed.evaluation.correctness import OnProgress
 from smoothed.evaluation.results import Result
@@ -81,6 +82,7 @@ def certify(
         >>> result.tensors["radius"].shape
         torch.Size([1, 4])
     """
+    check_arguments(locals())
     start = time.monotonic()
     given = {"radii": as_tuple(radii), "alpha": alpha, "num_samples": num_samples, "images": images, "seed": seed}
     subject = Subject.of(classifier, data, split=split, images=images, keys=keys, name=name)

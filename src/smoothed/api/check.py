@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from smoothed.acceleration.fast import Fast
+from smoothed.api.arguments import check_arguments
 from smoothed.api.evaluate import KEEP_IMAGES
 from smoothed.api.subject import AnyClassifier, Subject, as_progress, called
 from smoothed.attacks.radius import settled_radius
@@ -72,6 +73,7 @@ def check(
 
     Source: Athalye et al., 2018; Carlini et al., 2019.
     """
+    check_arguments(locals())
     start = time.monotonic()
     given = {"eps": eps, "steps": steps, "eot_samples": eot_samples, "images": images, "seed": seed}
     settings = CheckSettings(

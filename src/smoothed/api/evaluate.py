@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from smoothed.api.subject import AnyClassifier, Subject, as_progress, as_tuple, called, paired_gain_of
+from smoothed.api.arguments import as_tuple, check_arguments
+from smoothed.api.subject import AnyClassifier, Subject, as_progress, called, paired_gain_of
 from smoothed.attacks import Attack
 from smoothed.errors import ArgumentError
 from smoothed.evaluation.correctness import OnProgress
@@ -67,7 +68,7 @@ def evaluate(
         data: images and labels: a name, a folder, a `DataLoader`, a `Dataset`, or a pair (images, labels) of tensors or
             arrays, uint8 or float in [0, 1]. They are read batch by batch and never written to.
         attack: name of an attack (`attacks.EVALUATION_ATTACKS`), `none` for clean images only, or a function
-            (model, inputs, labels, generator) -> adversarial inputs. Attacks and `eps` of your own are not checked.
+            (model, inputs, labels, generator) -> adversarial inputs. The radius of your own attack is not checked.
         eps: radius in pixel units of [0, 1], for an L0 attack a number of pixels; None for 8/255 (L-inf) or 0.5 (L2).
         norm: norm of the radius, `linf` or `l2`; attacks with a norm of their own ignore it.
         steps: gradient steps of the attack (k).
@@ -115,6 +116,7 @@ def evaluate(
 
     Source: the paper, section 4; PGD by Madry et al., 2018; EOT by Athalye et al., 2018.
     """
+    check_arguments(locals())
     start = time.monotonic()
     given = {"attack": attack, "eps": eps, "norm": norm, "steps": steps, "images": images, "runs": runs, "seed": seed}
     subject = Subject.of(classifier, data, split=split, images=images, keys=keys, name=name)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from smoothed.api.arguments import check_arguments
 from smoothed.api.evaluate import KEEP_IMAGES
 from smoothed.api.subject import AnyClassifier, Subject, as_progress, called
 from smoothed.errors import ArgumentError
@@ -19,6 +20,7 @@ from smoothed.evaluation.saved_examples.load import SavedExamples
 from smoothed.smoothing.config import SmoothingConfig
 from smoothed.utils.checks import check_classes
 from smoothed.utils.devices import resolve_precision
+from smoothed.utils.files import check_path
 
 
 def evaluate_examples(
@@ -85,6 +87,7 @@ def evaluate_examples(
         >>> [row["num_samples"] for row in result.rows]
         [1, 4]
     """
+    check_arguments(locals(), examples=check_path)
     start = time.monotonic()
     given = {"examples": str(examples), "votes_per_image": votes_per_image, "images": images, "seed": seed}
     check_examples_file(examples)

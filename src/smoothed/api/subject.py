@@ -1,7 +1,7 @@
 """What a public function works on: any classifier and any images, checked and put on one device."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -166,9 +166,9 @@ class Subject:
         }
         provenance = result_provenance(self.device, command, seed, seconds)
         # As a file gives them back: no tuples, and names of fields as strings.
-        rows, setting, summary = json.loads(json.dumps([rows, setting, summary or {}]))
+        rows, setting, findings = json.loads(json.dumps([rows, setting, summary or {}]))
         tensors = {"labels": self.images.labels.cpu(), **(tensors or {})}
-        return Result(kind, rows, setting, model, data, provenance, summary, comparisons or [], tensors)
+        return Result(kind, rows, setting, model, data, provenance, findings, comparisons or [], tensors)
 
     @property
     def classes_checked(self) -> str:
@@ -179,12 +179,6 @@ class Subject:
 def paired_gain_of(name: str, images: str, before: torch.Tensor, after: torch.Tensor) -> PairedGain:
     """Compare two rows by whether each image was right in each run, (runs, N)."""
     return PairedGain.of(name, images, before.double().mean(0), after.double().mean(0))
-
-
-def as_tuple(values: Any) -> tuple[Any, ...]:  # noqa: ANN401 - numbers, names or functions
-    """Several values as a tuple, or a single one: a number, a name or a function."""
-    single = isinstance(values, str) or callable(values) or not isinstance(values, Iterable)
-    return (values,) if single else tuple(values)
 
 
 def as_progress(on_progress: OnProgress | None) -> OnProgress:
@@ -253,9 +247,9 @@ def _probed_classes(network: nn.Module, images: Images) -> int:
     with eval_mode(network):
         try:
             outputs = output_logits(network(inputs))
-        except (RuntimeError, TypeError, ValueError, IndexError) as error:
-            if isinstance(error, SmoothedError):
-                raise
+        except SmoothedError:
+            raise
+        except Exception as error:  # the user's code may raise any error
             expected = f"a network for images of shape {tuple(inputs.shape[1:])}"
             raise ArgumentError("model", expected, f"one that raises {summary(error)}") from error
     logits = check_logits(outputs, len(inputs))

@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from smoothed.api.subject import AnyClassifier, Subject, as_progress, as_tuple, called
+from smoothed.api.arguments import as_tuple, check_arguments
+from smoothed.api.subject import AnyClassifier, Subject, as_progress, called
 from smoothed.attacks import Attack
-from smoothed.errors import ArgumentError
+from smoothed.errors import ArgumentError, SmoothedError
 from smoothed.evaluation.correctness import OnProgress
 from smoothed.evaluation.paper_protocol.evaluate import PaperProtocol
 from smoothed.evaluation.results import Result
@@ -21,6 +22,8 @@ from smoothed.smoothing.votes import VOTES, Vote
 from smoothed.utils.checks import check_choice, check_not_negative
 from smoothed.utils.devices import resolve_precision
 from smoothed.utils.distributed import SINGLE_PROCESS, Processes
+from smoothed.utils.imports import summary
+from smoothed.utils.names import name_of
 
 NoiseFactory = Callable[[float], Noise]
 """A function from a standard deviation in pixel units to noise, such as `smoothed.Gaussian`."""
@@ -113,6 +116,7 @@ def sweep(
 
     Source: the paper, figures 2 to 4.
     """
+    check_arguments(locals())
     start = time.monotonic()
     given = {"sigmas": sigmas, "sigmas_normalized": sigmas_normalized, "attack": attack, "images": images, "seed": seed}
     noises = sweep_noises(sigmas, sigmas_normalized, noise)
@@ -175,11 +179,29 @@ def sweep_noises(
         raise ArgumentError("sigmas", "exactly one of sigmas and sigmas_normalized", got)
     name = "sigmas_normalized" if sigmas is None else "sigmas"
     values = [check_not_negative(sigma, name) for sigma in as_tuple(sigmas_normalized if sigmas is None else sigmas)]
-    if not isinstance(noise, str):
+    if sigmas is not None and any(sigma > 1 for sigma in values):
+        hint = "it is in pixel units of [0, 1]; sigmas_normalized takes the paper's unit"
+        raise ArgumentError(name, "standard deviations of at most 1", f"{max(values):g}", hint)
+    if not values or len(set(values)) != len(values):
+        raise ArgumentError(name, "at least one value and no repeated ones", values)
+    if not isinstance(noise, str) and callable(noise):
         if sigmas is None:
             raise ArgumentError("sigmas_normalized", "the name of a distribution beside it", "a function")
-        return [NoiseConfig(sigma=sigma, custom=noise(sigma)) for sigma in values]
+        return [NoiseConfig(sigma=sigma, custom=_made_noise(noise, sigma)) for sigma in values]
     check_choice(noise, NOISES, "noise")
     if sigmas is None:
         return [NoiseConfig(sigma_normalized=sigma, law=noise) for sigma in values]
     return [NoiseConfig(sigma=sigma, law=noise) for sigma in values]
+
+
+def _made_noise(factory: NoiseFactory, sigma: float) -> Noise:
+    expected = "a function of a deviation that returns the noise"
+    try:
+        made = factory(sigma)
+    except SmoothedError:
+        raise
+    except Exception as error:  # the user's code may raise any error
+        raise ArgumentError("noise", expected, f"{name_of(factory)}, which raises {summary(error)}") from error
+    if not callable(made):
+        raise ArgumentError("noise", expected, f"one that returns an object of type {type(made).__name__}")
+    return made

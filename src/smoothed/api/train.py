@@ -24,6 +24,7 @@ from smoothed.errors import ArgumentError
 from smoothed.evaluation.results import Result
 from smoothed.injection import injected_noise
 from smoothed.models import ARCHITECTURES
+from smoothed.smoothing.classifier import Smoothed
 from smoothed.training.card import CARD
 from smoothed.training.config import TrainingConfig
 from smoothed.training.configured import AnyRecipe, configured
@@ -202,6 +203,8 @@ def training_result(folder: Path, outcome: TrainingResult, config: TrainingConfi
 
 def _network_settings(network: object) -> tuple[nn.Module | None, dict[str, Any]]:
     """The user's own network, copied, if it is one, and the settings that the network stands for."""
+    if isinstance(network, Smoothed):
+        raise ArgumentError("network", "a network", "a Smoothed classifier", "pass the network inside it, its .model")
     if isinstance(network, nn.Module):
         own = copy.deepcopy(network)
         own.zero_grad(set_to_none=True)

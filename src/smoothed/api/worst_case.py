@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
+from smoothed.api.arguments import as_tuple, check_arguments, several
 from smoothed.api.evaluate import KEEP_IMAGES
-from smoothed.api.subject import AnyClassifier, Subject, as_progress, as_tuple, called, paired_gain_of
+from smoothed.api.subject import AnyClassifier, Subject, as_progress, called, paired_gain_of
 from smoothed.attacks.radius import settled_radius
 from smoothed.evaluation.correctness import OnProgress
 from smoothed.evaluation.results import PairedGain, Result
@@ -17,6 +18,7 @@ from smoothed.evaluation.worst_case.evaluate import evaluate_worst_case
 from smoothed.evaluation.worst_case.protocol import WorstCaseProtocol
 from smoothed.evaluation.worst_case.rows import MEAN, WORST
 from smoothed.smoothing.config import SmoothingConfig
+from smoothed.utils.checks import check_positive
 from smoothed.utils.devices import resolve_precision
 from smoothed.utils.distributed import SINGLE_PROCESS, Processes
 
@@ -104,6 +106,7 @@ def worst_case(
 
     Source: Athalye et al., 2018; Tramer et al., 2020; Croce and Hein, 2020 (the attacks of the suite).
     """
+    check_arguments({**locals(), **more}, eot_samples=several(check_positive), resubmissions=several(check_positive))
     start = time.monotonic()
     given = {"eps": eps, "steps": steps, "restarts": restarts, "images": images, "runs": runs, "seed": seed}
     subject = Subject.of(classifier, data, split=split, images=images, keys=keys, name=name)

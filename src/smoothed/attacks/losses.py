@@ -81,5 +81,5 @@ def _logit_of(logits: Tensor, classes: Tensor) -> Tensor:
 
 def _require_classes(logits: Tensor, count: int) -> None:
     if logits.shape[1] < count:
-        hint = "use the margin or the cross-entropy"
+        hint = "use the margin or the cross-entropy: of the named attacks, multi-targeted or apgd-ce"
         raise ArgumentError("loss", f"at least {count} classes for the DLR loss", logits.shape[1], hint)

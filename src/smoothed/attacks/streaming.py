@@ -26,7 +26,9 @@ def differentiate(value: Tensor, inputs: Tensor) -> Tensor:
         ArgumentError: `value` is not differentiable with respect to the inputs.
     """
     if not value.requires_grad:
-        raise ArgumentError("model", "logits differentiable with respect to the inputs", "logits without a gradient")
+        expected = "logits differentiable with respect to the inputs"
+        hint = 'votes for classes have none: use vote="soft", or attack single draws, classifier.noisy_classifier'
+        raise ArgumentError("model", expected, "logits without a gradient", hint)
     (gradient,) = torch.autograd.grad(value.sum(), inputs, allow_unused=True)
     if gradient is None:  # the value depends differentiably on the weights, but not on the inputs
         expected = "logits differentiable with respect to the inputs"

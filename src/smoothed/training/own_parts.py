@@ -1,21 +1,14 @@
-"""Networks and attacks of the user's own: checks before the first step, and calls in the form that training uses."""
-
-import inspect
-from collections.abc import Callable
-from typing import Any
+"""Networks of the user's own: checks before the first step."""
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from smoothed.attacks import Attack
 from smoothed.data.images import Images
 from smoothed.errors import ArgumentError
 from smoothed.injection import noiseless
 from smoothed.models.adapt import check_not_probabilities, float_dtype
-from smoothed.rng.rows import Randomness
 from smoothed.utils.checks import check_logits, explaining_channel_errors
-from smoothed.utils.modes import Classifier, eval_mode
-from smoothed.utils.names import name_of
+from smoothed.utils.modes import eval_mode
 
 # Number of images that show what a network returns.
 PROBED_IMAGES = 16
@@ -52,58 +45,3 @@ def check_own_network(network: nn.Module, images: Images) -> None:
     if logits.shape[1] < len(images.classes):
         expected = f"at least {len(images.classes)} outputs, one for each class of {images.name}"
         raise ArgumentError("network", expected, logits.shape[1], "give the network a last layer of that size")
-
-
-def own_attack(attack: Callable[..., Tensor]) -> Attack:
-    """Return an attack of the user's own as training calls it.
-
-    Args:
-        attack: function of (model, inputs, labels) and, if it has a parameter of that name or a fourth positional one,
-            of `generator`.
-
-    Returns:
-        The same as a function of (model, inputs, labels, generator).
-
-    Raises:
-        ArgumentError: `attack` cannot be called with three or four arguments; in a call, it returns something else than
-            images of the shape of the inputs.
-    """
-    pass_generator = _way_to_pass_generator(attack)
-    name = name_of(attack)
-
-    def checked(model: Classifier, inputs: Tensor, labels: Tensor, generator: Randomness = None) -> Tensor:
-        adversarial: Any = pass_generator(attack, (model, inputs, labels), generator)
-        if not isinstance(adversarial, Tensor) or adversarial.shape != inputs.shape:
-            is_tensor = isinstance(adversarial, Tensor)
-            got = (
-                f"shape {tuple(adversarial.shape)}" if is_tensor else f"an object of type {type(adversarial).__name__}"
-            )
-            raise ArgumentError("attack", f"images of shape {tuple(inputs.shape)} from {name}", got)
-        return adversarial.detach()
-
-    return checked
-
-
-Call = Callable[[Callable[..., Tensor], tuple[Any, ...], Randomness], Tensor]
-
-
-def _way_to_pass_generator(attack: Callable[..., Tensor]) -> Call:
-    if isinstance(attack, type) or not callable(attack):
-        raise ArgumentError("attack", "a function (model, inputs, labels, generator) -> images", repr(attack))
-    calls: list[tuple[Call, tuple[object, ...], dict[str, object]]] = [
-        (lambda f, three, generator: f(*three, generator=generator), (0, 0, 0), {"generator": 0}),
-        (lambda f, three, generator: f(*three, generator), (0, 0, 0, 0), {}),
-        (lambda f, three, generator: f(*three), (0, 0, 0), {}),  # noqa: ARG005
-    ]
-    try:
-        signature = inspect.signature(attack)
-    except (TypeError, ValueError):  # some functions written in C have none
-        return calls[0][0]
-    for call, positional, by_name in calls:
-        try:
-            signature.bind(*positional, **by_name)
-        except TypeError:
-            continue
-        return call
-    expected = "a function (model, inputs, labels, generator) -> images"
-    raise ArgumentError("attack", expected, f"{name_of(attack)}{signature}")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from smoothed.acceleration.fusing import Fused, fuse_or_keep
 from smoothed.attacks import Attack
+from smoothed.attacks.own import own_attack
 from smoothed.checkpoint import CUSTOM
 from smoothed.data.images import Images
 from smoothed.errors import ArgumentError, CheckpointError
@@ -21,7 +22,6 @@ from smoothed.training.config import TrainingConfig
 from smoothed.training.examples import AttackedExamples, Examples, make_examples
 from smoothed.training.initial import initial_network
 from smoothed.training.losses import LOSSES
-from smoothed.training.own_parts import own_attack
 from smoothed.training.weight_perturbation import weights_to_perturb
 from smoothed.utils.modes import eval_mode
 

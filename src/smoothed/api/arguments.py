@@ -1,0 +1,167 @@
+"""Checks of the arguments of the public functions by name, before any work."""
+
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Integral
+from typing import Any
+
+from torch import nn
+
+from smoothed.attacks import EVALUATION_ATTACKS
+from smoothed.attacks.ball import BALLS
+from smoothed.attacks.query_based.queries import SEES
+from smoothed.data.split import SPLITS
+from smoothed.errors import ArgumentError
+from smoothed.evaluation.paper_protocol.rows import NO_ATTACK
+from smoothed.smoothing.config import NoiseConfig
+from smoothed.smoothing.votes import VOTES
+from smoothed.utils.checks import check_choice, check_flag, check_not_negative, check_positive, check_seed
+from smoothed.utils.devices import PRECISIONS
+from smoothed.utils.distributed import Processes
+from smoothed.utils.files import check_path, require_writable
+
+Check = Callable[[Any, str], object]
+"""A function of the value and the name of an argument, which raises `ArgumentError` for a wrong value."""
+
+
+def check_arguments(given: Mapping[str, Any], **other: Check) -> None:
+    """Check the arguments of a public function, each by its name.
+
+    Args:
+        given: values by name. Names without a check here are left to what uses them.
+        other: checks in place of those of this module, by name.
+
+    Raises:
+        ArgumentError: an argument has a wrong type or is out of range.
+        OutputError: a file can't be written.
+    """
+    for name, value in given.items():
+        if check := other.get(name) or CHECKS.get(name):
+            check(value, name)
+
+
+def optional(check: Check) -> Check:
+    """The same check, which lets None pass."""
+    return lambda value, name: None if value is None else check(value, name)
+
+
+def several(check: Check) -> Check:
+    """A check of one value or of several, of which there is at least one."""
+
+    def check_each(values: Any, name: str) -> None:  # noqa: ANN401
+        values = as_tuple(values)
+        if not values:
+            raise ArgumentError(name, "at least one value", "none")
+        for value in values:
+            check(value, name)
+
+    return check_each
+
+
+def one_of(*choices: str) -> Check:
+    """A check that a value is one of `choices`."""
+    return lambda value, name: check_choice(value, choices, name)
+
+
+def as_tuple(values: Any) -> tuple[Any, ...]:  # noqa: ANN401 - numbers, names or functions
+    """Several values as a tuple, or a single one: a number, a name or a function."""
+    single = isinstance(values, str) or callable(values) or not isinstance(values, Iterable)
+    return (values,) if single else tuple(values)
+
+
+def check_vote(value: object, name: str) -> None:
+    """Raise `ArgumentError` unless `value` is the name of a vote or a callable."""
+    if not callable(value):
+        check_choice(value, VOTES, name)  # pyright: ignore[reportArgumentType] - any value may be tried
+
+
+def check_writable(value: object, name: str) -> None:
+    """Raise an error unless `value` is the path of a file that can be written."""
+    require_writable(check_path(value, name))
+
+
+def _attack(value: object, name: str) -> None:
+    if not callable(value):
+        check_choice(value, (*EVALUATION_ATTACKS, NO_ATTACK), name)  # pyright: ignore[reportArgumentType]
+
+
+def _not_negative_integer(value: object, name: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:  # pyright: ignore[reportOperatorIssue]
+        raise ArgumentError(name, "an integer of at least 0", repr(value))
+
+
+def _folder(value: object, name: str) -> None:
+    path = check_path(value, name)
+    if path.exists() and not path.is_dir():
+        raise ArgumentError(name, "a folder", f"the file {path}")
+    require_writable(path / "file")
+
+
+def _name(value: object, name: str) -> None:
+    if not isinstance(value, str):
+        raise ArgumentError(name, "a str", repr(value))
+
+
+def _keys(value: object, name: str) -> None:
+    if not isinstance(value, tuple | list) or len(value) != 2 or not all(isinstance(key, str | int) for key in value):
+        raise ArgumentError(name, "a pair (key of the image, key of the label) of names or positions", repr(value))
+
+
+def _sources(value: object, name: str) -> None:
+    expected = "a dict of networks (torch.nn.Module) by their names"
+    if not isinstance(value, Mapping):
+        raise ArgumentError(name, expected, repr(value))
+    for key, network in value.items():
+        if not isinstance(key, str) or not isinstance(network, nn.Module):
+            got = f"{key!r}: an object of type {type(network).__name__}"
+            raise ArgumentError(name, expected, got, "smoothed.load makes a network of any callable")
+
+
+def _noises(value: object, name: str) -> None:
+    expected = "a list of noises, such as [smoothed.Gaussian(0.06)]"
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ArgumentError(name, expected, repr(value))
+    for noise in value:
+        if noise is not None and not isinstance(noise, NoiseConfig) and not callable(noise):
+            raise ArgumentError(name, expected, f"{noise!r} in it")
+
+
+def _processes(value: object, name: str) -> None:
+    if not isinstance(value, Processes):
+        raise ArgumentError(name, "a smoothed.Processes", repr(value))
+
+
+def _function(value: object, name: str) -> None:
+    if not callable(value):
+        raise ArgumentError(name, "a function", repr(value))
+
+
+CHECKS: dict[str, Check] = {
+    "attack": _attack,
+    "eps": optional(check_not_negative),
+    "norm": one_of(*BALLS),
+    "steps": check_positive,
+    "eot_samples": check_positive,
+    "max_queries": check_positive,
+    "sees": one_of(*SEES),
+    "sources": optional(_sources),
+    "noises": optional(_noises),
+    "votes": optional(several(check_vote)),
+    "num_samples": optional(several(check_positive)),
+    "base": check_flag,
+    "certified": check_flag,
+    "compiled": check_flag,
+    "votes_per_image": check_positive,
+    "split": one_of(*SPLITS),
+    "images": optional(check_positive),
+    "keys": optional(_keys),
+    "name": optional(_name),
+    "runs": check_positive,
+    "seed": check_seed,
+    "precision": one_of(*PRECISIONS),
+    "chunk_size": check_positive,
+    "keep_images": _not_negative_integer,
+    "out": optional(_folder),
+    "processes": _processes,
+    "on_progress": optional(_function),
+    "command": optional(_name),
+}
