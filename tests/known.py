@@ -15,7 +15,7 @@ from torch import nn
 
 from smoothed.data.imageset import ImageSet
 from smoothed.evaluation.correctness import ignore_progress
-from smoothed.evaluation.paper_protocol.evaluate import PaperProtocol, evaluate
+from smoothed.evaluation.paper_protocol.evaluate import PaperProtocol, evaluate_paper_protocol
 from smoothed.evaluation.worst_case.evaluate import evaluate_worst_case
 from smoothed.evaluation.worst_case.protocol import WorstCaseProtocol
 from smoothed.smoothing.config import NoiseConfig, SmoothingConfig
@@ -59,7 +59,8 @@ def measure(protocol, out=None, on_progress=ignore_progress):
     options = {"name": "threshold", "out": out, "on_progress": on_progress}
     if protocol == "worst-case":
         return evaluate_worst_case(Threshold(), data, QUICK, **options).to_json()
-    return [row.to_json() for row in evaluate(Threshold(), data, PAPER, noises=[UNIFORM], **options)]
+    result = evaluate_paper_protocol(Threshold(), data, PAPER, noises=[UNIFORM], **options)
+    return [row.to_json() for row in result.rows]
 
 
 if __name__ == "__main__":

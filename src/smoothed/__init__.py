@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from smoothed import attacks
     from smoothed.acceleration.fast import Fast
-    from smoothed.checkpoint import bundled, load, load_into, read_header, save
+    from smoothed.api.attack import attack
+    from smoothed.api.certify import certify
+    from smoothed.api.check import check
+    from smoothed.api.evaluate import evaluate
+    from smoothed.api.evaluate_examples import evaluate_examples
+    from smoothed.api.load import load
+    from smoothed.api.sweep import sweep
+    from smoothed.api.train import TrainedModel, train
+    from smoothed.api.worst_case import worst_case
+    from smoothed.checkpoint import bundled, load_into, read_header, save
     from smoothed.errors import (
         ArgumentError,
         CheckpointError,
@@ -16,15 +25,30 @@ if TYPE_CHECKING:
         ProcessError,
         SmoothedError,
     )
-    from smoothed.injection import CNI, PNI, Additive, Injection, frozen, inject, noise_from, noiseless
-    from smoothed.models import build
+    from smoothed.evaluation.results import Result
+    from smoothed.injection import (
+        CNI,
+        PNI,
+        Additive,
+        Calibration,
+        Injection,
+        NoiseStrengthWarning,
+        calibrate_noise,
+        frozen,
+        inject,
+        noise_from,
+        noiseless,
+    )
+    from smoothed.models import ModelAdapter, Normalize, build
     from smoothed.smoothing import input_noise as noise
     from smoothed.smoothing import stopping, votes
-    from smoothed.smoothing.certification import Certificate, TooFewSamplesWarning, certify, predict_or_abstain
-    from smoothed.smoothing.classifier import LogProbs, Smoothed
+    from smoothed.smoothing.certification import Certificate, TooFewSamplesWarning, certify_inputs, predict_or_abstain
+    from smoothed.smoothing.classifier import LogProbs, SigmaWarning, Smoothed
     from smoothed.smoothing.input_noise import Gaussian, Laplace, Uniform
     from smoothed.smoothing.noisy_classifier import NoisyClassifier
     from smoothed.smoothing.tally import Tally
+    from smoothed.training.config import TrainingConfig
+    from smoothed.training.recipes import Recipe
     from smoothed.utils.distributed import Processes
     from smoothed.utils.memory import keep_memory
 
@@ -39,8 +63,18 @@ _MODULES = {
 # The module of each public name, imported on first access: importing torch takes seconds, during which the command
 # line must already react to Ctrl-C.
 _HOMES = {
-    "smoothed.smoothing.certification": ("Certificate", "TooFewSamplesWarning", "certify", "predict_or_abstain"),
-    "smoothed.checkpoint": ("bundled", "load", "load_into", "read_header", "save"),
+    "smoothed.smoothing.certification": ("Certificate", "TooFewSamplesWarning", "certify_inputs", "predict_or_abstain"),
+    "smoothed.api.attack": ("attack",),
+    "smoothed.api.certify": ("certify",),
+    "smoothed.api.check": ("check",),
+    "smoothed.api.evaluate": ("evaluate",),
+    "smoothed.api.evaluate_examples": ("evaluate_examples",),
+    "smoothed.api.load": ("load",),
+    "smoothed.api.sweep": ("sweep",),
+    "smoothed.api.train": ("TrainedModel", "train"),
+    "smoothed.api.worst_case": ("worst_case",),
+    "smoothed.checkpoint": ("bundled", "load_into", "read_header", "save"),
+    "smoothed.evaluation.results": ("Result",),
     "smoothed.errors": (
         "ArgumentError",
         "CheckpointError",
@@ -51,13 +85,27 @@ _HOMES = {
         "SmoothedError",
     ),
     "smoothed.acceleration.fast": ("Fast",),
-    "smoothed.injection": ("CNI", "PNI", "Additive", "Injection", "noise_from", "frozen", "inject", "noiseless"),
+    "smoothed.injection": (
+        "CNI",
+        "PNI",
+        "Additive",
+        "Calibration",
+        "Injection",
+        "NoiseStrengthWarning",
+        "calibrate_noise",
+        "frozen",
+        "inject",
+        "noise_from",
+        "noiseless",
+    ),
     "smoothed.utils.memory": ("keep_memory",),
-    "smoothed.models": ("build",),
+    "smoothed.models": ("ModelAdapter", "Normalize", "build"),
     "smoothed.smoothing.input_noise": ("Gaussian", "Laplace", "Uniform"),
     "smoothed.smoothing.noisy_classifier": ("NoisyClassifier",),
+    "smoothed.training.config": ("TrainingConfig",),
+    "smoothed.training.recipes": ("Recipe",),
     "smoothed.utils.distributed": ("Processes",),
-    "smoothed.smoothing.classifier": ("LogProbs", "Smoothed"),
+    "smoothed.smoothing.classifier": ("LogProbs", "SigmaWarning", "Smoothed"),
     "smoothed.smoothing.tally": ("Tally",),
 }
 
@@ -66,6 +114,7 @@ __all__ = [
     "PNI",
     "Additive",
     "ArgumentError",
+    "Calibration",
     "Certificate",
     "CheckpointError",
     "DataError",
@@ -75,19 +124,33 @@ __all__ = [
     "Injection",
     "Laplace",
     "LogProbs",
+    "ModelAdapter",
+    "NoiseStrengthWarning",
     "NoisyClassifier",
+    "Normalize",
     "OutputError",
     "ProcessError",
     "Processes",
+    "Recipe",
+    "Result",
+    "SigmaWarning",
     "Smoothed",
     "SmoothedError",
     "Tally",
     "TooFewSamplesWarning",
+    "TrainedModel",
+    "TrainingConfig",
     "Uniform",
+    "attack",
     "attacks",
     "build",
     "bundled",
+    "calibrate_noise",
     "certify",
+    "certify_inputs",
+    "check",
+    "evaluate",
+    "evaluate_examples",
     "frozen",
     "inject",
     "keep_memory",
@@ -100,12 +163,19 @@ __all__ = [
     "read_header",
     "save",
     "stopping",
+    "sweep",
+    "train",
     "votes",
+    "worst_case",
 ]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public name
-    if name in _MODULES:
+    if name == "__version__":
+        from smoothed.checkpoint import package_version  # noqa: PLC0415 - imports torch
+
+        value = package_version()
+    elif name in _MODULES:
         value = import_module(_MODULES[name])
     else:
         home = next((home for home, names in _HOMES.items() if name in names), None)
@@ -117,4 +187,4 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public name
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})

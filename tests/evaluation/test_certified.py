@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from scipy.stats import norm
 from torch import nn
 
 from launching import Started, run_script
 from refusing import check_refusals
-from smoothed import Gaussian, Smoothed, inject, noiseless
+from smoothed import Gaussian, Normalize, Smoothed, inject, noiseless
 from smoothed.data.imageset import ImageSet
 from smoothed.errors import ArgumentError, CheckpointError
 from smoothed.evaluation import certified
@@ -52,7 +53,9 @@ def distances(data):
 
 def measure(data, model=None, sigmas=(0.25,), **options):
     noises = [NoiseConfig(sigma) for sigma in sigmas]
-    return evaluate_certified(model or Brightness(), data, CertificationProtocol(**options), noises=noises, name="b")
+    return evaluate_certified(
+        model or Brightness(), data, CertificationProtocol(**options), noises=noises, name="b"
+    ).rows
 
 
 def test_certified_accuracy_is_close_to_the_true_one_and_below_it():
@@ -100,7 +103,7 @@ def test_rows_are_the_naive_count(network, monkeypatch):
     data = ImageSet("random", images, labels, ("a", "b", "c", "d"))
     options = {"alpha": 0.05, "selection_samples": 2, "num_samples": DRAWS_PER_STEP + 3}
     seen = []
-    rows = evaluate_certified(
+    result = evaluate_certified(
         network,
         data,
         CertificationProtocol(radii=(0.0, 0.01), seed=7, **options),
@@ -109,12 +112,13 @@ def test_rows_are_the_naive_count(network, monkeypatch):
         chunk_size=9,
         on_progress=lambda done, total: seen.append((done, total)),
     )
+    rows = result.rows
     assert [(row.sigma, row.radius) for row in rows] == [(0.02, 0.0), (0.02, 0.01), (0.05, 0.0), (0.05, 0.01)]
     assert seen[:4] == [(2, 120), (27, 120), (30, 120), (32, 120)]
     assert seen[-1] == (120, 120)
     for row in rows:
         right = abstained = clean = 0
-        radii = []
+        radii, outcomes = [], []
         model = Smoothed(network, Gaussian(row.sigma))
         for number, (inputs, own) in enumerate(data.batches(20)):
 
@@ -128,16 +132,54 @@ def test_rows_are_the_naive_count(network, monkeypatch):
                     selected[None], estimated[None], sigma=row.sigma, alpha=options["alpha"]
                 )
                 found, radius = certificate.classes.item(), certificate.radius.item()
+                predicted = predict_from_counts(estimated[None], options["alpha"]).item()
+                outcomes.append((predicted, found, radius, estimated.tolist()))
                 right += int(found == label and radius >= row.radius)
                 abstained += int(found == -1)
-                clean += int(predict_from_counts(estimated[None], options["alpha"]).item() == label)
+                clean += int(predicted == label)
                 radii.append(radius if found == label else 0.0)
         assert row.certified == right / len(data)
         assert row.abstained == abstained / len(data)
         assert row.clean == clean / len(data)
         assert row.mean_radius == pytest.approx(math.fsum(radii) / len(data))
+        sigma = [0.02, 0.05].index(row.sigma)
+        names = ("predicted", "certified_class", "radius", "counts")
+        assert [list(values) for values in zip(*outcomes, strict=True)] == [
+            result.tensors[name][sigma].tolist() for name in names
+        ]
+        certified_here = (result.tensors["certified_class"][sigma] == result.tensors["labels"]) & (
+            result.tensors["radius"][sigma] >= row.radius
+        )
+        assert row.certified == certified_here.double().mean().item()
+    assert torch.equal(result.tensors["labels"], data.labels)
+    assert {name: tuple(tensor.shape) for name, tensor in result.tensors.items()} == {
+        "labels": (24,), "predicted": (2, 24), "certified_class": (2, 24), "radius": (2, 24), "counts": (2, 24, 4),
+    }  # fmt: skip
     assert 0 < rows[0].abstained < 1
     assert 0 < rows[1].certified < rows[0].certified < 1
+
+
+def test_tensors_are_those_of_a_certificate_of_the_same_draws():
+    """Up to 25 draws a group, a group is one call, so that `certify_inputs` draws the same from the same seeds."""
+    data = gray([0.2, -0.2, 0.02, 0.15], labels=torch.tensor([1, 1, 1, 1]))
+    options = {"alpha": 0.01, "selection_samples": 10, "num_samples": 25}
+    protocol = CertificationProtocol(radii=(0.0, 0.3), seed=3, **options)
+    result = evaluate_certified(Brightness(), data, protocol, noises=[NoiseConfig(0.25)], name="b")
+    ((inputs, _),) = data.batches(4)
+    selection, estimation = (
+        draw_counts(
+            Smoothed(Brightness(), Gaussian(0.25)), inputs, [draws], generator=seeded(mix(mix(mix(3, 0), group), 0))
+        )[0]
+        for group, draws in ((0, 10), (1, 25))
+    )
+    certificate = certificate_from_counts(selection, estimation, sigma=0.25, alpha=0.01)
+    assert torch.equal(result.tensors["counts"][0], certificate.counts)
+    assert torch.equal(result.tensors["certified_class"][0], certificate.classes)
+    assert torch.equal(result.tensors["radius"][0], certificate.radius)
+    assert torch.equal(result.tensors["predicted"][0], predict_from_counts(estimation, 0.01))
+    assert result.tensors["certified_class"][0, :2].tolist() == [1, 0]
+    # All 25 draws agree, so the bound is alpha^(1/25), and the radius sigma Phi^-1 of it.
+    assert result.tensors["radius"][0, 0].item() == pytest.approx(0.25 * norm.ppf(0.01 ** (1 / 25)))
 
 
 LONG = CertificationProtocol(radii=(0.0, 0.1), selection_samples=5, num_samples=60)
@@ -147,7 +189,7 @@ def measure_long(out=None, on_progress=lambda *_: None, protocol=LONG, count=600
     """Two sigmas on three batches, of 250, 250 and 100 images."""
     data = gray(torch.linspace(-0.2, 0.2, count))
     options = {"noises": [NoiseConfig(0.25), NoiseConfig(0.5)], "name": "b", "out": out, "on_progress": on_progress}
-    return evaluate_certified(Brightness(), data, protocol, **options)
+    return evaluate_certified(Brightness(), data, protocol, **options).rows
 
 
 @pytest.mark.slow
@@ -199,10 +241,9 @@ def test_rows_say_what_was_done():
 
 def test_normalized_sigma_is_measured_by_its_smallest_channel():
     model = Brightness()
-    model.normalize = nn.Module()
-    model.normalize.std = torch.tensor([0.5, 0.25, 1.0]).view(3, 1, 1)
+    model.normalize = Normalize((0.0, 0.0, 0.0), (0.5, 0.25, 1.0))
     protocol, noise = CertificationProtocol(radii=(0.0,), num_samples=50), NoiseConfig(sigma_normalized=0.4)
-    (row,) = evaluate_certified(model, gray([0.2]), protocol, noises=[noise], name="b")
+    (row,) = evaluate_certified(model, gray([0.2]), protocol, noises=[noise], name="b").rows
     assert row.sigma == pytest.approx(0.4 * (0.5 + 0.25 + 1.0) / 3)
     assert (row.sigma_normalized, row.sigma_smallest) == (0.4, 0.1)
 

@@ -1,26 +1,28 @@
-"""Outcomes of several batches and runs, in their places."""
+"""Outcomes of several batches and runs: their places, direct tallies with the same seeds, and known probabilities."""
 
+import pytest
 import torch
 
 import known
 from smoothed.attacks import pgd
+from smoothed.evaluation import correctness
 from smoothed.evaluation.correctness import BATCH, Setting, attack_noisy_classifier, measure_outcomes
 from smoothed.evaluation.resume import ResumeFolder
 from smoothed.evaluation.streams import BatchStream
 from smoothed.rng.seeds import mix, seeded
 from smoothed.smoothing.classifier import Smoothed
-from smoothed.smoothing.input_noise import Gaussian
+from smoothed.smoothing.input_noise import Gaussian, Uniform
 
 
 def attack(model, inputs, labels, generator):
-    return pgd(model, inputs, labels, eps=0.11, steps=7, generator=generator)
+    return pgd(model, inputs, labels, eps=0.11, steps=8, generator=generator)
 
 
 def test_batches_and_runs_are_in_their_places():
     values = torch.arange(2 * BATCH + 1) % 256
     data, seen = known.pixels(*values.tolist()), []
     settings = [Setting(Gaussian(sigma), {"mine": "soft"}, (1, 3)) for sigma in (0.0, 0.3)]
-    noiseless, noisy = measure_outcomes(
+    measured = measure_outcomes(
         known.Threshold(),
         data,
         settings,
@@ -31,7 +33,8 @@ def test_batches_and_runs_are_in_their_places():
         resume=ResumeFolder(None, {}),
         on_progress=lambda done, total: seen.append((done, total)),
     )
-    assert noiseless.shape == noisy.shape == (2, 1, 2, 2, 2 * BATCH + 1)
+    assert all(outcomes.right.shape == (2, 1, 2, 2, 2 * BATCH + 1) for outcomes in measured)
+    noiseless, noisy = (outcomes.right for outcomes in measured)
     assert seen == [(done, 12) for done in range(1, 13)]
     for count in range(2):
         for run in range(2):
@@ -46,3 +49,110 @@ def test_batches_and_runs_are_in_their_places():
     alone = Smoothed(known.Threshold(), Gaussian(0.3), vote="soft", num_samples=3)
     right = alone.predict(attacked, seeded(mix(key, BatchStream.ATTACKED_VOTES))) == labels
     assert torch.equal(noisy[1, 0, 1, 1, 2 * BATCH :], right)
+
+
+VALUES = torch.linspace(26, 229, 30).round().int().tolist()
+X = torch.tensor(VALUES) / 255
+EPS = 0.11
+NOISE = Uniform(known.SIGMA)
+VOTES, COUNTS = {"prediction": "prediction", "mine": lambda logits: logits.softmax(1)}, (3, 100)
+
+
+def outcomes(keep_images=0, runs=2, resume=None, attacked=True, counts=COUNTS, on_progress=lambda *_: None):
+    """Those of 30 pixels, in batches of 20 if the test says so."""
+    (found,) = measure_outcomes(
+        known.Threshold(), known.pixels(*VALUES), [Setting(NOISE, VOTES, counts)], attack if attacked else None,
+        runs=runs, seed=5, precision="float32", resume=resume or ResumeFolder(None, {}), keep_images=keep_images,
+        on_progress=on_progress,
+    )  # fmt: skip
+    return found
+
+
+@pytest.fixture
+def small_batches(monkeypatch):
+    monkeypatch.setattr(correctness, "BATCH", 20)
+
+
+@pytest.mark.parametrize("keep_images", [0, 25])
+@pytest.mark.usefixtures("small_batches")
+def test_outcomes_are_those_of_a_direct_tally_with_the_same_seeds(keep_images):
+    """Of 25 kept images 5 lie in the second batch. Batches with kept images take all draws, in the first run."""
+    found = outcomes(keep_images)
+    assert found.right.shape == found.margin.shape == found.draws.shape == (2, 2, 2, 2, 30)
+    assert found.shares.shape == (2, 2, 2, keep_images, 2)
+    for run in range(2):
+        for number, rows in enumerate((slice(20), slice(20, 30))):
+            inputs, labels = X[rows].view(-1, 1, 1, 1), torch.zeros(len(X[rows]), dtype=torch.int64)
+            key = mix(5, run, number)
+            seed = mix(key, BatchStream.ATTACK)
+            adversarial = attack_noisy_classifier(known.Threshold(), NOISE, attack, inputs, labels, seed=seed)
+            streams = [(BatchStream.CLEAN_VOTES, inputs), (BatchStream.ATTACKED_VOTES, adversarial)]
+            kept = keep_images > 0 and run == 0
+            for kind, (stream, images) in enumerate(streams):
+                smoothed = Smoothed(known.Threshold(), NOISE)
+                options = {"votes": VOTES, "generator": seeded(mix(key, stream))}
+                tallies = smoothed.tally(images, COUNTS, stop=None if kept else "exact", **options)
+                for i, vote in enumerate(VOTES):
+                    for j, count in enumerate(COUNTS):
+                        tally = tallies[vote][count]
+                        share = tally.scores[:, 0] / tally.scores.sum(1)
+                        place = (kind, i, j, run, rows)
+                        assert torch.equal(found.right[place], share >= 0.5)  # a tie goes to class 0
+                        torch.testing.assert_close(found.margin[place], 2 * share - 1, atol=1e-6, rtol=0)
+                        assert torch.equal(found.draws[place], tally.num_samples.int())
+                        if kept:
+                            assert (found.draws[place] == count).all()
+                            of_kept = found.shares[kind, i, j, rows]
+                            torch.testing.assert_close(of_kept[:, 0], share[: len(of_kept)], atol=1e-6, rtol=0)
+    if not keep_images:
+        assert (found.draws < torch.tensor(COUNTS)[:, None, None]).any()
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_shares_are_the_known_probabilities_and_examples_lie_on_the_sphere():
+    """A draw on a pixel x is right with probability x, and with x - eps after the attack."""
+    found = outcomes(keep_images=25, runs=1)
+    assert torch.equal(found.images.flatten(), X[:25])
+    torch.testing.assert_close(found.adversarial, (found.images - EPS).clamp(min=0), atol=1e-6, rtol=0)
+    for kind, expected in enumerate((X[:25], (X[:25] - EPS).clamp(min=0))):
+        shares = found.shares[kind, 0, -1]
+        torch.testing.assert_close(shares.sum(1), torch.ones(25))
+        assert (shares[:, 0] - expected).abs().max() < 5 * (0.25 / 100) ** 0.5
+        assert abs(float((shares[:, 0] - expected).mean())) < 5 * (0.25 / 100 / 25) ** 0.5
+        margin = found.margin[kind, 0, -1, 0, :25]
+        torch.testing.assert_close(margin, 2 * shares[:, 0] - 1, atol=1e-6, rtol=0)
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_kept_images_change_no_outcome():
+    few, many = outcomes(keep_images=3), outcomes()
+    assert torch.equal(few.right, many.right)
+    assert torch.equal(few.draws[..., 20:], many.draws[..., 20:])
+    assert torch.equal(few.draws[..., 1, :], many.draws[..., 1, :])  # nothing is kept of the second run
+    assert not torch.equal(few.draws, many.draws)
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_without_an_attack_there_is_one_kind_of_images():
+    found, attacked = outcomes(keep_images=4, attacked=False), outcomes(keep_images=4)
+    assert found.right.shape == (1, 2, 2, 2, 30)
+    assert torch.equal(found.right, attacked.right[:1])
+    assert torch.equal(found.shares, attacked.shares[:1])
+    assert torch.equal(found.adversarial, found.images)
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_resumed_outcomes_are_those_of_an_uninterrupted_run(tmp_path):
+    def interrupt(done, total):
+        assert total == 4
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        outcomes(7, resume=ResumeFolder(tmp_path, {}), on_progress=interrupt)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")}
+    resumed, whole = outcomes(7, resume=ResumeFolder(tmp_path, {})), outcomes(7)
+    for name, tensor in vars(whole).items():
+        assert torch.equal(getattr(resumed, name), tensor), name
+    assert len(before) == 3
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())

@@ -41,7 +41,7 @@ def test_the_grid_shows_the_best_vote_and_marks_the_peaks(report):
     assert ["0.2", "48.0°", "62.0*", "52.2-70.9", "100.0"] in shown
     assert ["0.3", "30.0", "61.0", "51.2-70.0", "100.0"] in shown
     title = text(sweep_grid(report)).splitlines()[0]
-    assert title.strip() == "toy, 100 images, prediction vote: accuracy in %, PGD-7 at eps 8/255"
+    assert title.strip() == "toy, 100 images, prediction vote: accuracy in %, PGD-7, L-inf 8/255"
 
 
 def test_a_large_grid_is_thinned_and_fits_a_screen():

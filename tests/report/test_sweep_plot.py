@@ -4,12 +4,10 @@ from dataclasses import replace
 
 import pytest
 from matplotlib.collections import QuadMesh
-from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from smoothed.report import sweep_plot
 from smoothed.report.sweep import SweepReport
-from smoothed.report.sweep_plot import plot_sweep
+from smoothed.report.sweep_plot import plot_sweep, sweep_figure
 from sweeps import ROBUST, SETTING, made
 
 
@@ -30,29 +28,16 @@ def test_one_cell_without_an_attack_has_a_picture_too(tmp_path):
     assert imread(plot_sweep(SweepReport.of(clean), tmp_path / "plot.png")).std() > 0.05
 
 
-@pytest.fixture
-def drawn(monkeypatch, tmp_path):
-    """A function from sigmas and numbers of draws to the figure that is drawn of such a sweep."""
-    figures = []
-
-    class Kept(Figure):
-        def __init__(self, **options):
-            super().__init__(**options)
-            figures.append(self)
-
-    def drawn(sigmas, counts):
-        robust = [[[50 + place for place in range(len(counts))]]] * len(sigmas)
-        monkeypatch.setattr(sweep_plot, "Figure", Kept)
-        plot_sweep(SweepReport.of(made(robust, sigmas, counts, ("soft",))), tmp_path / "plot.png")
-        return figures.pop()
-
-    return drawn
+def drawn(sigmas, counts):
+    """The figure of a sweep over these sigmas and numbers of draws."""
+    robust = [[[50 + place for place in range(len(counts))]]] * len(sigmas)
+    return sweep_figure(SweepReport.of(made(robust, sigmas, counts, ("soft",))))
 
 
 @pytest.mark.parametrize(
     ("sigmas", "edges"), [((0.0, 0.1, 0.3), [-0.05, 0.05, 0.2, 0.4]), ((0.2,), [-0.3, 0.7])], ids=["several", "one"]
 )
-def test_cells_lie_around_their_sigma(drawn, sigmas, edges):
+def test_cells_lie_around_their_sigma(sigmas, edges):
     mesh = next(each for axis in drawn(sigmas, (1, 8)).axes for each in axis.collections if isinstance(each, QuadMesh))
     assert mesh.get_coordinates()[0, :, 0].tolist() == pytest.approx(edges)
 
@@ -62,6 +47,6 @@ def test_cells_lie_around_their_sigma(drawn, sigmas, edges):
     [((1, 8, 64), [1, 8, 64]), (tuple(2**power for power in range(10)), [1, 4, 16, 128, 512])],
     ids=["all", "some"],
 )
-def test_few_lines_with_both_ends(drawn, counts, lines):
+def test_few_lines_with_both_ends(counts, lines):
     (legend,) = drawn((0.1, 0.2), counts).legends
     assert [text.get_text() for text in legend.get_texts()] == [f"M = {count}" for count in lines]

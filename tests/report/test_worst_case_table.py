@@ -33,7 +33,7 @@ def text(table, width=100):
 def test_it_shows_each_attack_under_its_network():
     rows = [row("none", [10, 10], 10, "mean network"), row("pgd-ce", [5, 4], 5), row("worst case", [9, 5], 10)]
     shown = text(worst_case_table(rows)).splitlines()
-    assert shown[0].startswith("toy, 2 images, eps 8/255, prediction vote of M = 1, sigma 0.2887")
+    assert shown[0].startswith("toy, 2 images, L-inf 8/255, prediction vote of M = 1, sigma 0.2887")
     names = [line.split("  ")[1].strip() for line in shown if line.startswith("  ")]
     assert [name for name in names if name] == ["attack", "mean network", "none", "smoothed", "pgd-ce", "worst case"]
     (pgd,) = (line.split() for line in shown if "pgd-ce" in line)

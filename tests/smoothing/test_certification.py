@@ -17,7 +17,7 @@ from smoothed.smoothing.certification import (
     TooFewSamplesWarning,
     certificate_from_counts,
     certified_radius,
-    certify,
+    certify_inputs,
     draw_counts,
     fewest_to_certify,
     fewest_to_predict,
@@ -163,7 +163,7 @@ class TestHalfspace:
         """300 images at one distance, each with noise of its own: binomial(300, at most 0.1), four deviations."""
         distance, alpha = 0.3, 0.1
         images = at_distance(torch.full((300,), distance))
-        certificate = certify(smoothed(seed=1), images, alpha=alpha, selection_samples=15, num_samples=60)
+        certificate = certify_inputs(smoothed(seed=1), images, alpha=alpha, selection_samples=15, num_samples=60)
         assert (certificate.classes == 1).all()
         false = (certificate.radius > distance).sum().item()
         assert 300 * alpha / 4 < false < 300 * alpha + 4 * math.sqrt(300 * alpha * (1 - alpha))
@@ -173,20 +173,20 @@ class TestHalfspace:
         distances = torch.linspace(0.2, 0.4, 5)
         previous = torch.zeros(5, dtype=torch.float64)
         for draws in (200, 1000, 4000):
-            certificate = certify(smoothed(seed=0), at_distance(distances), alpha=1e-9, num_samples=draws)
+            certificate = certify_inputs(smoothed(seed=0), at_distance(distances), alpha=1e-9, num_samples=draws)
             assert (certificate.radius > previous).all()
             assert (certificate.radius < distances).all()
             previous = certificate.radius
         assert (previous > 0.78 * distances).all()
 
     def test_both_classes(self):
-        assert certify(smoothed(seed=0), at_distance([-0.4, 0.4])).classes.tolist() == [0, 1]
+        assert certify_inputs(smoothed(seed=0), at_distance([-0.4, 0.4])).classes.tolist() == [0, 1]
 
     def test_the_boundary_is_abstained_on(self):
         """Both classes have probability 1/2: 100 images, a claim on each with probability 0.05 at most."""
         images = at_distance(torch.zeros(100))
         for classes in (
-            certify(smoothed(seed=0), images, alpha=0.05, selection_samples=5, num_samples=60).classes,
+            certify_inputs(smoothed(seed=0), images, alpha=0.05, selection_samples=5, num_samples=60).classes,
             predict_or_abstain(smoothed(seed=0), images, alpha=0.05, num_samples=60),
         ):
             assert (classes != ABSTAIN).sum() < 100 * 0.05 + 4 * math.sqrt(100 * 0.05 * 0.95)
@@ -205,7 +205,7 @@ class TestHalfspace:
         sigma = (0.1, 0.3, 0.2)
         distances = torch.tensor([0.2, 0.3, 0.4])
         deviation = (torch.tensor(sigma) * Halfspace.weight).norm()
-        certificate = certify(smoothed(noise=Gaussian(sigma), seed=0), at_distance(distances), alpha=1e-9)
+        certificate = certify_inputs(smoothed(noise=Gaussian(sigma), seed=0), at_distance(distances), alpha=1e-9)
         assert certificate.sigma == 0.1
         share = certificate.counts[:, 1] / certificate.num_samples
         known = torch.tensor(norm.cdf(distances / deviation), dtype=torch.float32)
@@ -242,7 +242,9 @@ class TestNoiseInside:
     def test_the_certificate_is_of_both_noises(self, noisy):
         pixels = torch.linspace(0.1, 0.95, 8)
         model = Smoothed(noisy, Gaussian(SIGMA), seed=0)
-        certificate = certify(model, pixels.view(-1, 1, 1, 1), alpha=self.ALPHA, selection_samples=20, num_samples=500)
+        certificate = certify_inputs(
+            model, pixels.view(-1, 1, 1, 1), alpha=self.ALPHA, selection_samples=20, num_samples=500
+        )
         known = np.array([self.probability(pixel) for pixel in pixels.tolist()])
         share = certificate.counts[:, 1].numpy() / 500
         assert (np.abs(share - known) < 4.5 * np.sqrt(known * (1 - known) / 500)).all()
@@ -281,36 +283,38 @@ class TestDraws:
     def test_the_generator_decides(self, network, images):
         model = Smoothed(inject_into(network), Gaussian(0.2))
         options = {"alpha": 0.05, "selection_samples": 3, "num_samples": 20}
-        first, second, other = (certify(model, images, generator=seeded(seed), **options).counts for seed in (1, 1, 2))
+        first, second, other = (
+            certify_inputs(model, images, generator=seeded(seed), **options).counts for seed in (1, 1, 2)
+        )
         assert torch.equal(first, second)
         assert not torch.equal(first, other)
 
     def test_parts_of_a_set_are_certified_as_the_whole(self, network, images):
         model = Smoothed(network, Gaussian(0.2))
         options = {"alpha": 0.05, "selection_samples": 3, "num_samples": 20}
-        whole = certify(model, images, generator=seeded(1), **options)
-        part = certify(model, images[6:], generator=seeded(1), first_image=6, **options)
+        whole = certify_inputs(model, images, generator=seeded(1), **options)
+        part = certify_inputs(model, images[6:], generator=seeded(1), first_image=6, **options)
         assert_close(part.radius, whole.radius[6:])
         assert torch.equal(part.counts, whole.counts[6:])
 
     def test_the_vote_of_the_classifier_does_not_matter(self, network, images):
         options = {"alpha": 0.05, "selection_samples": 3, "num_samples": 20}
         hard, soft = (
-            certify(Smoothed(network, Gaussian(0.2), vote=vote, num_samples=samples, seed=0), images, **options)
+            certify_inputs(Smoothed(network, Gaussian(0.2), vote=vote, num_samples=samples, seed=0), images, **options)
             for vote, samples in (("prediction", 4), ("soft", 9))
         )
         assert torch.equal(hard.counts, soft.counts)
 
     def test_the_model_is_left_as_it_was_found(self, network, images):
         network.train()
-        certify(Smoothed(network, Gaussian(0.2)), images, alpha=0.05, selection_samples=2, num_samples=10)
+        certify_inputs(Smoothed(network, Gaussian(0.2)), images, alpha=0.05, selection_samples=2, num_samples=10)
         assert all(module.training for module in network.modules())
         assert all(parameter.grad is None for parameter in network.parameters())
 
     def test_memory_is_bounded_by_the_chunk(self, network, images):
         rows = []
         network.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
-        certify(
+        certify_inputs(
             Smoothed(network, Gaussian(0.1), chunk_size=10), images, alpha=0.05, selection_samples=2, num_samples=10
         )
         assert max(rows) <= 10
@@ -321,9 +325,9 @@ class TestWarnings:
     def test_certify_warns_where_alpha_is_out_of_reach(self):
         image = at_distance([0.5])
         with pytest.warns(TooFewSamplesWarning, match=r"num_samples: 9 draws abstain on every image at alpha 0.001"):
-            certificate = certify(smoothed(seed=0), image, num_samples=9)
+            certificate = certify_inputs(smoothed(seed=0), image, num_samples=9)
         assert certificate.abstained.all()
-        assert certify(smoothed(noise=Gaussian(0.01)), image, num_samples=10).radius > 0
+        assert certify_inputs(smoothed(noise=Gaussian(0.01)), image, num_samples=10).radius > 0
 
     def test_predict_warns_where_alpha_is_out_of_reach(self):
         image = at_distance([0.5])
@@ -349,32 +353,32 @@ class TestErrors:
     )
     def test_noise(self, noise, match):
         with pytest.raises(ArgumentError, match=match):
-            certify(smoothed(noise=noise), at_distance([0.1]))
+            certify_inputs(smoothed(noise=noise), at_distance([0.1]))
 
     def test_no_noise(self):
         with pytest.raises(ArgumentError, match=r"noise: expected Gaussian noise on the input, got None"):
-            certify(Smoothed(Halfspace()), at_distance([0.1]))
+            certify_inputs(Smoothed(Halfspace()), at_distance([0.1]))
 
     def test_noise_at_a_hidden_layer(self, network, images):
         with pytest.raises(ArgumentError, match=r"layer: expected None \(noise on the input\), got noise at layer '4'"):
-            certify(Smoothed(network, Gaussian(0.1), layer="4"), images)
+            certify_inputs(Smoothed(network, Gaussian(0.1), layer="4"), images)
 
     @pytest.mark.parametrize("alpha", [0.0, 0.5, 1e-13, -0.1, float("nan"), 1, "0.1"])
     def test_alpha(self, alpha):
-        for call in (certify, predict_or_abstain):
+        for call in (certify_inputs, predict_or_abstain):
             with pytest.raises(ArgumentError, match=r"alpha: expected a number in \[1e-12, 0.5\)"):
                 call(smoothed(), at_distance([0.1]), alpha=alpha)
 
     @pytest.mark.parametrize("option", ["selection_samples", "num_samples"])
     def test_draws(self, option):
         with pytest.raises(ArgumentError, match="num_samples: expected an integer of at least 1, got 0"):
-            certify(smoothed(), at_distance([0.1]), **{option: 0})
+            certify_inputs(smoothed(), at_distance([0.1]), **{option: 0})
         with pytest.raises(ArgumentError, match="num_samples: expected at most 16777216 draws in total, got 1677"):
-            certify(smoothed(), at_distance([0.1]), **{option: 2**24 + 1})
+            certify_inputs(smoothed(), at_distance([0.1]), **{option: 2**24 + 1})
 
     def test_images(self):
         with pytest.raises(ArgumentError, match="inputs: expected images in"):
-            certify(smoothed(), 2 + at_distance([0.1]))
+            certify_inputs(smoothed(), 2 + at_distance([0.1]))
 
     def test_counts(self):
         good = counts([3, 4])

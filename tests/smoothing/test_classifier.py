@@ -12,12 +12,27 @@ from scipy.stats import norm
 from torch import nn
 from torch.testing import assert_close
 
-from smoothed import CNI, PNI, Gaussian, NoisyClassifier, Smoothed, attacks, inject, noiseless, votes
+from smoothed import (
+    CNI,
+    PNI,
+    Gaussian,
+    Laplace,
+    NoisyClassifier,
+    Normalize,
+    Smoothed,
+    Uniform,
+    attacks,
+    inject,
+    noiseless,
+    votes,
+)
 from smoothed.errors import ArgumentError
 from smoothed.injection import noise_from
 from smoothed.injection.additive import AdditiveLayer
 from smoothed.rng.seeds import seed_from
 from smoothed.rng.sources import Keyed
+from smoothed.smoothing.classifier import SigmaWarning
+from smoothed.smoothing.votes import by_rank
 
 
 class Halfspace(nn.Module):
@@ -474,3 +489,55 @@ def test_noise_at_a_layer_needs_the_batch_first(images):
         match="layer: expected a layer whose input has the batch of 16 rows as its first dimension, got 64",
     ):
         Smoothed(Sequence(), Gaussian(0.5), layer="layer", num_samples=1).predict(images)
+
+
+class TestUnits:
+    """Deviations that are likely to be in another unit."""
+
+    def model(self, network, **header):
+        network.normalize = Normalize((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+        network.checkpoint_header = header
+        return network
+
+    @pytest.mark.parametrize("noise", [Gaussian(0.6), Uniform(1.0), Gaussian((0.1, 0.1, 0.7))])
+    def test_more_than_half_of_the_range_is_warned_of(self, network, noise):
+        with pytest.warns(
+            SigmaWarning, match=r"sigma: \S+ is more than half of the range of a pixel; sigma is in pixel"
+        ):
+            Smoothed(network, noise)
+
+    @pytest.mark.parametrize("noise", [Gaussian(1.01), Laplace((0.1, 0.1, 8.0))])
+    def test_more_than_the_whole_range_is_refused(self, network, noise):
+        with pytest.raises(
+            ArgumentError, match=r"sigma: expected a standard deviation of at most 1, got (1.01|8); sigma"
+        ):
+            Smoothed(network, noise)
+
+    def test_the_number_of_the_checkpoint_in_the_other_unit_is_warned_of(self, network):
+        model = self.model(network, smoothing={"sigma": 0.06, "sigma_normalized": 0.24})
+        with pytest.warns(SigmaWarning, match=r"0.24 in pixel units is the number .* which is 0.06 in pixel units"):
+            Smoothed(model, Gaussian(0.24))
+
+    @pytest.mark.parametrize(
+        ("noise", "options"),
+        [
+            (None, {}),
+            (Gaussian(0.0), {}),
+            (Gaussian(0.5), {}),
+            (Gaussian(0.06), {}),  # the same deviation, in the right unit
+            (Gaussian.normalized(0.24, (0.25, 0.25, 0.25)), {}),
+            (Gaussian(3.0), {"layer": "0"}),  # features have no range
+            (lambda inputs: 5 + inputs, {}),
+        ],
+    )
+    def test_what_is_fine(self, network, noise, options):
+        model = self.model(network, smoothing={"sigma": 0.06, "sigma_normalized": 0.24})
+        Smoothed(model, noise, **options)  # warnings are errors
+
+    def test_both_units_are_shown(self, network):
+        assert "sigma=0.06), sigma_normalized=0.24, vote=soft" in repr(
+            Smoothed(self.model(network), Gaussian(0.06), vote="soft")
+        )
+        shown = repr(Smoothed(nn.Flatten(), Gaussian(0.06), vote=by_rank([1, 0.5])))
+        assert "normalized" not in shown
+        assert "vote=by_rank(1, 0.5)" in shown

@@ -1,5 +1,6 @@
 """Settings of noise and of smoothed classifiers: both units, checkpoint headers, and what is refused."""
 
+import json
 import re
 from dataclasses import asdict
 
@@ -8,8 +9,10 @@ import torch
 from torch import nn
 
 from refusing import check_refusals
-from smoothed.errors import CheckpointError
+from smoothed.errors import ArgumentError, CheckpointError
 from smoothed.models import Normalize
+from smoothed.rng.seeds import seeded
+from smoothed.smoothing.classifier import Smoothed
 from smoothed.smoothing.config import NoiseConfig, SmoothingConfig
 from smoothed.smoothing.input_noise import Gaussian, Laplace, Uniform
 
@@ -131,6 +134,91 @@ def test_a_voter_computes_the_draws_and_the_model_tells_the_unit(normalized, ima
     expected = normalized(images).argmax(1)
     assert torch.equal(config.smooth(normalized, seed=0).predict(images), expected)
     assert torch.equal(config.smooth(normalized, voter=Voter(), seed=0).predict(images), 3 - expected)
+
+
+def salt(inputs):
+    return (torch.rand_like(inputs) < 0.1).float()
+
+
+@pytest.mark.parametrize(
+    ("noise", "config", "shown"),
+    [
+        (None, NoiseConfig(0.0), ("gaussian", 0.0)),
+        (Gaussian(0.1), NoiseConfig(0.1), ("gaussian", 0.1)),
+        (Laplace(0.1), NoiseConfig(0.1, law="laplace"), ("laplace", 0.1)),
+        (Uniform((0.1, 0.2, 0.3)), NoiseConfig(custom=Uniform((0.1, 0.2, 0.3))), ("uniform", 0.2)),
+        (salt, NoiseConfig(custom=salt), ("salt", None)),
+    ],
+)
+def test_the_noise_of_a_smoothed_classifier_is_described(noise, config, shown, network, normalized):
+    described = NoiseConfig.of(noise)
+    assert described == config
+    assert described.name == shown[0]
+    assert described.to_json(network) == {"noise": shown[0], "sigma": pytest.approx(shown[1]), "sigma_normalized": None}
+    made = described.for_model(network)
+    assert made == (Gaussian(0.0) if noise is None else noise)
+    if shown[1] and isinstance(noise.sigma, tuple):
+        expected = sum(sigma / std for sigma, std in zip(noise.sigma, STD, strict=True)) / 3
+        assert described.to_json(normalized)["sigma_normalized"] == pytest.approx(expected)
+
+
+def test_noise_of_a_subclass_is_kept_as_it_is(network):
+    class Mine(Gaussian):
+        """A noise that is no `Gaussian` to the name."""
+
+    config = NoiseConfig.of(Mine(0.1))
+    assert config.for_model(network) == Mine(0.1)
+    assert config.to_json(network) == {"noise": "Mine", "sigma": 0.1, "sigma_normalized": None}
+
+
+def test_own_noise_beside_a_stated_deviation(network):
+    config = NoiseConfig(sigma=0.05, custom=salt)
+    assert config.for_model(network) is salt
+    assert config.to_json(network) == {"noise": "salt", "sigma": 0.05, "sigma_normalized": None}
+    assert json.loads(json.dumps(config.settings()))["custom"] == "salt"
+    with pytest.raises(ArgumentError, match="sigma_normalized: expected a law of this package, got the noise salt"):
+        NoiseConfig(sigma_normalized=0.1, custom=salt)
+
+
+def test_settings_tell_noises_apart():
+    """Steps on disk are found again by these settings."""
+    noises = [
+        None,
+        Gaussian(0.1),
+        Gaussian(0.2),
+        Laplace(0.1),
+        Gaussian((0.1, 0.2, 0.3)),
+        Gaussian((0.1, 0.2, 0.4)),
+        salt,
+    ]
+    described = [json.dumps(NoiseConfig.of(noise).settings()) for noise in noises]
+    assert len(set(described)) == len(noises)
+    assert described == [json.dumps(NoiseConfig.of(noise).settings()) for noise in noises]
+
+
+def test_a_smoothed_classifier_is_described_and_made_again(normalized, images):
+    def own_vote(logits):
+        return logits.softmax(-1) ** 2
+
+    first = Smoothed(
+        normalized, salt, vote=own_vote, num_samples=6, layer="network", pack_draws=False, chunk_size=5, seed=2
+    )
+    config = SmoothingConfig.of(first)
+    assert (config.vote, config.vote_name, config.num_samples) == (own_vote, "own_vote", 6)
+    assert (config.layer, config.pack_draws) == ("network", False)
+    assert config.to_json(normalized) == {
+        "noise": "salt", "sigma": None, "sigma_normalized": None, "vote": "own_vote", "num_samples": 6,
+        "layer": "network",
+    }  # fmt: skip
+    assert json.loads(json.dumps(config.settings()))["layer"] == "network"
+    again = config.smooth(normalized, voter=nn.Identity(), seed=2)  # the voter does not have the layer
+    assert torch.equal(first.eval()(images, seeded(3)), again.eval()(images, seeded(3)))
+
+
+def test_rows_of_a_plain_function_are_not_packed_afterwards(network):
+    """A function may share randomness between rows, also when a network is made of it."""
+    assert SmoothingConfig.of(Smoothed(lambda inputs: network(inputs))).pack_draws is False  # noqa: PLW0108
+    assert SmoothingConfig.of(Smoothed(network)).pack_draws is None
 
 
 def test_what_smoothing_is_refused():

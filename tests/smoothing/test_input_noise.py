@@ -1,6 +1,7 @@
 """The input noises against scipy's laws, from generators and from keys."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from smoothed.errors import ArgumentError
 from smoothed.models import CIFAR10_STD
 from smoothed.rng.seeds import mix, seeded
 from smoothed.rng.sources import Keyed
-from smoothed.smoothing.input_noise import NOISES, Gaussian, Laplace, ScaledNoise, Uniform
+from smoothed.smoothing.input_noise import NOISES, Gaussian, Laplace, ScaledNoise, Uniform, draw_noise, takes_generator
 
 NOISE_LAWS = {
     Gaussian: lambda sigma: stats.norm(scale=sigma),
@@ -258,3 +259,93 @@ def test_a_law_of_a_mixin_is_also_that_of_keyed_rows():
     like = torch.empty(3, 2, 4, 4)
     assert Mixed(1.0).unit_rows(Keyed(0), 0, like).abs().max() == 0
     assert Uniform(1.0).unit_rows(Keyed(0), 0, like).abs().max() > 0
+
+
+class TestOwnNoise:
+    """Functions of the images and a generator, or of the images alone."""
+
+    @pytest.mark.parametrize(
+        ("noise", "takes"),
+        [
+            (Gaussian(0.1), True),
+            (lambda x, generator: (x, generator), True),
+            (lambda x, g: (x, g), True),
+            (lambda x, generator=None: (x, generator), True),
+            (lambda *args: args[0], True),
+            (torch.rand_like, False),  # written in C, without a signature
+            (lambda x: x, False),
+            (lambda x, strength=0.1: strength * x, False),
+            (lambda x, *, strength=0.1: strength * x, False),
+            (partial(Gaussian(0.1), generator=None), False),
+        ],
+    )
+    def test_who_gets_a_generator(self, noise, takes):
+        assert takes_generator(noise) == takes
+
+    def test_a_function_of_the_images_alone_is_seeded_by_the_generator(self, images):
+        def noise(inputs):
+            return torch.randn_like(inputs)
+
+        def of_rows(inputs, strength=0.5):
+            return strength * torch.rand(inputs.shape)
+
+        for each in (noise, of_rows):
+            before = torch.get_rng_state()
+            first, again, other = (draw_noise(each, images, seeded(seed)) for seed in (1, 1, 2))
+            assert torch.equal(first, again)
+            assert not torch.equal(first, other)
+            assert torch.equal(torch.get_rng_state(), before)
+            generator = seeded(1)
+            assert torch.equal(draw_noise(each, images, generator), first)
+            assert not torch.equal(draw_noise(each, images, generator), first)  # the generator has advanced
+        assert abs(float(draw_noise(noise, images.expand(3, *images.shape).flatten(0, 1), seeded(0)).std()) - 1) < 0.03
+
+    def test_without_a_generator_it_is_the_default_one(self, images):
+        with torch.random.fork_rng():
+            torch.manual_seed(4)
+            expected = torch.rand_like(images)
+            torch.manual_seed(4)
+            assert torch.equal(draw_noise(torch.rand_like, images, None), expected)
+
+    def test_the_state_is_restored_after_an_error(self, images):
+        def broken(inputs):
+            torch.rand_like(inputs)
+            raise RuntimeError("broken")
+
+        before = torch.get_rng_state()
+        with pytest.raises(RuntimeError, match="broken"):
+            draw_noise(broken, images, seeded(0))
+        assert torch.equal(torch.get_rng_state(), before)
+
+    @pytest.mark.parametrize(
+        ("noise", "got"),
+        [
+            (lambda x: x[:1], r"shape \(1, 3, 8, 8\)"),
+            (lambda x, _: x.sum(), r"shape \(\)"),
+            (lambda _: 0.1, "float"),
+            (lambda _: None, "NoneType"),
+        ],
+    )
+    def test_other_shapes_are_refused(self, noise, got, images):
+        with pytest.raises(ArgumentError, match=rf"noise: expected noise of shape \(16, 3, 8, 8\), got {got}"):
+            draw_noise(noise, images, seeded(0))
+
+    def test_each_image_of_a_vote_has_noise_of_its_own(self, images):
+        """Rows draw one by one, so that votes do not depend on the chunk size."""
+
+        def noise(inputs):
+            return 0.2 * torch.randn_like(inputs)
+
+        def brightness(inputs):
+            mean = inputs.mean((1, 2, 3)) - 0.55
+            return torch.stack([mean, -mean], 1)
+
+        tallies = [
+            Smoothed(brightness, noise, chunk_size=size, seed=1).tally(images, [9], votes=["soft"])["soft"][9].scores
+            for size in (1, 7, 1000)
+        ]
+        assert_close(tallies[0], tallies[1])
+        assert_close(tallies[0], tallies[2])
+        same = images[:1].expand(4, -1, -1, -1)
+        scores = Smoothed(brightness, noise, num_samples=1, seed=1).tally(same, [1], votes=["soft"])["soft"][1].scores
+        assert len({float(score) for score in scores[:, 0]}) == 4

@@ -42,7 +42,7 @@ def linear(inputs):
 
 
 def tally(images, processes=None, stop=None, num_samples=(1, 5, 40)):
-    smoothed = Smoothed(linear, Gaussian(0.6), chunk_size=4)
+    smoothed = Smoothed(linear, Gaussian(0.5), chunk_size=4)
     shared = {} if processes is None else {"processes": processes}
     return smoothed.tally(
         images, num_samples, stop=stop, generator=torch.Generator().manual_seed(3), first_image=7, **shared

@@ -14,6 +14,7 @@ from smoothed.errors import ArgumentError
 from smoothed.injection import noise_from
 from smoothed.rng.counter_based import compile_numbers
 from smoothed.rng.sources import Keyed, Source
+from smoothed.utils.checks import output_logits
 from smoothed.utils.devices import Precision, autocast, resolve_precision
 
 # Largest number of images whose draws share a pass: with more images, one draw fills a pass.
@@ -76,7 +77,7 @@ class Fast(nn.Module):
             if self._to_compile:
                 self._to_compile = False
                 self._compile_for(inputs)
-            logits = self.network(inputs)
+            logits = output_logits(self.network(inputs))
         return logits.float() if logits.dtype in {torch.bfloat16, torch.float16} else logits
 
     def stacked(self, inputs: Float[Tensor, "d n c h w"], sources: Sequence[Source]) -> Float[Tensor, "d n k"]:

@@ -10,6 +10,8 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage] - base class of all batch norms
 
+from smoothed.utils.checks import output_logits
+
 LAYER_FUNCTIONS: dict[type[nn.Module], Callable[..., Tensor]] = {
     nn.Conv1d: functional.conv1d,
     nn.Conv2d: functional.conv2d,
@@ -28,7 +30,7 @@ class CalledModel(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """See `torch.nn.Module.forward`."""
-        return self.model(inputs)
+        return output_logits(self.model(inputs))
 
 
 class _Tracer(fx.Tracer):

@@ -1,11 +1,11 @@
 """Certified accuracy: the share of images whose correct class is certified within an L2 radius (Cohen et al., 2019)."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -143,6 +143,26 @@ class CertifiedRow:
         """The row as JSON values."""
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Read the JSON values of a row."""
+        return cls(**values)
+
+
+@dataclass(frozen=True, eq=False)
+class CertifiedResult:
+    """Rows of a certification, and the certificate of each image.
+
+    Attributes:
+        rows: one row for each sigma and radius.
+        tensors: by the names of docs/results-format.md: `labels` (N,), and for each sigma `predicted` (the class of
+            PREDICT, -1 for an abstention), `certified_class` (that of CERTIFY), `radius` (L2, in pixel units), all
+            (sigmas, N), and `counts` (sigmas, N, K), how many draws of the estimation predicted each class.
+    """
+
+    rows: list[CertifiedRow]
+    tensors: dict[str, Tensor]
+
 
 def evaluate_certified(
     model: nn.Module,
@@ -151,11 +171,13 @@ def evaluate_certified(
     *,
     noises: Sequence[NoiseConfig],
     name: str,
+    layer: str | None = None,
+    pack_draws: bool | None = None,
     out: Path | None = None,
     chunk_size: int = 250,
     processes: Processes = SINGLE_PROCESS,
     on_progress: OnProgress = ignore_progress,
-) -> list[CertifiedRow]:
+) -> CertifiedResult:
     """Apply PREDICT and CERTIFY to every image and report the shares of correct, certified and abstained images.
 
     Args:
@@ -165,6 +187,8 @@ def evaluate_certified(
         protocol: settings of the certification.
         noises: configurations of Gaussian input noise, one per sigma.
         name: name of the model in the rows.
+        layer: name of a submodule whose input receives the noise instead of the image, which can't be certified.
+        pack_draws: whether one pass may hold several draws of an image (`Smoothed`).
         out: folder that stores the counts of finished batches. An interrupted evaluation continues from it, and an
             evaluation with other radii or another alpha reuses them. None stores nothing.
         chunk_size: rows of one forward pass.
@@ -173,7 +197,7 @@ def evaluate_certified(
             whole batch at one sigma.
 
     Returns:
-        One row for each noise and radius, in the order given.
+        One row for each noise and radius, in the order given, and the certificate of each image.
 
     Raises:
         ArgumentError: the noise can't be certified, such as a sigma of 0.
@@ -185,7 +209,16 @@ def evaluate_certified(
         TooFewSamplesWarning: too few draws to certify any image.
     """
     voter = Fast(model, protocol.precision)
-    classifiers = [Smoothed(voter, noise.for_model(model), chunk_size=chunk_size) for noise in noises]
+    classifiers = [
+        Smoothed(
+            voter if layer is None else model,
+            noise.for_model(model),
+            layer=layer,
+            pack_draws=pack_draws,
+            chunk_size=chunk_size,
+        )
+        for noise in noises
+    ]
     for smoothed in classifiers:
         certifiable_sigma(smoothed)  # raises on noise that can't be certified before any work
     warn_if_too_few(protocol.num_samples, fewest_to_certify(protocol.alpha), protocol.alpha)
@@ -193,7 +226,7 @@ def evaluate_certified(
         "protocol": "certified",
         "model": name,
         **protocol.draw_settings(),
-        "noises": list(map(asdict, noises)),
+        "noises": [noise.settings() for noise in noises],
     }
     resume = open_resume_folder(processes, out, configuration, model, data)
     starts = range(0, len(data), BATCH)
@@ -218,6 +251,8 @@ def evaluate_certified(
     batches = processes.divide([partial(count, *piece) for piece in work])
     dimensions = math.prod(next(iter(data.first(1).batches(1)))[0].shape[1:])
     rows: list[CertifiedRow] = []
+    of_sigmas: dict[str, list[Tensor]] = {"predicted": [], "certified_class": [], "radius": [], "counts": []}
+    labels = torch.zeros(0)
     for sigma_index, (noise, smoothed) in enumerate(zip(noises, classifiers, strict=True)):
         sigma = certifiable_sigma(smoothed)
         batches_at_sigma = batches[sigma_index * len(starts) : (sigma_index + 1) * len(starts)]
@@ -226,10 +261,15 @@ def evaluate_certified(
             for counts, labels in batches_at_sigma
         ]
         outcome = _Outcome(*(torch.cat(parts) for parts in zip(*outcomes, strict=True)))
+        labels = outcome.labels
+        counts = torch.cat([counts["estimation"] for counts, _ in batches_at_sigma])
+        kept = (outcome.predicted, outcome.classes, outcome.radius, counts)
+        for tensors, tensor in zip(of_sigmas.values(), kept, strict=True):
+            tensors.append(tensor)
         sigmas = {key: value for key, value in noise.to_json(model).items() if key != "noise"}
         settings = {"model": name, **sigmas, "sigma_smallest": sigma, "dimensions": dimensions}
         rows += _rows(outcome, protocol, settings)
-    return rows
+    return CertifiedResult(rows, {"labels": labels, **{name: torch.stack(t) for name, t in of_sigmas.items()}})
 
 
 class _Outcome(NamedTuple):

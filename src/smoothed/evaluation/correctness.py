@@ -7,9 +7,10 @@ sigma use the same noise, scaled, so their outcomes can be compared image by ima
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Self
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from smoothed.acceleration.fast import Fast
@@ -22,9 +23,10 @@ from smoothed.injection import noise_from
 from smoothed.rng.seeds import mix, seeded
 from smoothed.rng.sources import Fresh
 from smoothed.smoothing.classifier import Smoothed
-from smoothed.smoothing.input_noise import Noise, ScaledNoise
+from smoothed.smoothing.input_noise import Noise
 from smoothed.smoothing.noisy_classifier import NoisyClassifier
-from smoothed.utils.checks import check_logits
+from smoothed.smoothing.votes import Vote
+from smoothed.utils.checks import check_classes, check_labels, check_logits
 from smoothed.utils.devices import Precision
 from smoothed.utils.distributed import SINGLE_PROCESS, Processes
 from smoothed.utils.modes import Classifier, eval_mode
@@ -46,14 +48,58 @@ class Setting:
     """Input noise that is attacked and drawn once, and the votes and Ms that are read off its draws.
 
     Attributes:
-        noise: input noise.
-        votes: names of votes (values) by the names that rows give them (keys).
+        noise: input noise; None for none.
+        votes: votes, as names or functions (values), by the names that rows give them (keys).
         num_samples: numbers of draws per image (M), all read off the same draws.
+        layer: name of a submodule whose input receives the noise instead of the image; None for the image.
+        pack_draws: whether one pass may hold several draws of an image (`Smoothed`).
     """
 
-    noise: ScaledNoise
-    votes: Mapping[str, str]
+    noise: Noise | None
+    votes: Mapping[str, str | Vote]
     num_samples: tuple[int, ...]
+    layer: str | None = None
+    pack_draws: bool | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """What each vote of one setting did on each image; all tensors are on the CPU.
+
+    The first axis ("kinds") holds clean images and, with an attack, attacked images. A vote whose class cannot change
+    any more stops early, so `margin` is that of the draws taken; the votes on kept images take all draws.
+
+    Attributes:
+        right: whether each image was classified correctly.
+        margin: share of the true class minus the largest other share, in [-1, 1].
+        draws: number of draws taken, at most M.
+        shares: vote shares of the first images in the first run; no images where none are kept.
+        images: these images before the attack, (kept, C, H, W).
+        adversarial: the same after it, (kept, C, H, W); as `images` without an attack.
+    """
+
+    right: Bool[Tensor, "kinds votes ms runs images"]
+    margin: Float[Tensor, "kinds votes ms runs images"]
+    draws: Int[Tensor, "kinds votes ms runs images"]
+    shares: Float[Tensor, "kinds votes ms kept k"]
+    images: Float[Tensor, "kept c h w"]
+    adversarial: Float[Tensor, "kept c h w"]
+
+    @classmethod
+    def joined(cls, runs: Sequence[Sequence[Tensors]]) -> Self:
+        """Join the tensors of the batches of each run."""
+
+        def of_all_runs(name: str) -> Tensor:
+            return torch.stack([torch.cat([batch[name] for batch in batches], -1) for batches in runs], -2)
+
+        def of_first_run(name: str, dim: int) -> Tensor:
+            return torch.cat([batch[name] for batch in runs[0]], dim)
+
+        return cls(
+            **{name: of_all_runs(name) for name in ("right", "margin", "draws")},
+            shares=of_first_run("shares", 3),
+            **{name: of_first_run(name, 0) for name in ("images", "adversarial")},
+        )
 
 
 def measure_outcomes(
@@ -67,10 +113,11 @@ def measure_outcomes(
     precision: Precision,
     resume: ResumeFolder,
     chunk_size: int = 250,
+    keep_images: int = 0,
     processes: Processes = SINGLE_PROCESS,
     on_progress: OnProgress = ignore_progress,
-) -> list[Bool[Tensor, "kinds votes ms runs images"]]:
-    """Attack and vote once for each setting, run and batch, and record which images are classified correctly.
+) -> list[Outcomes]:
+    """Attack and vote once for each setting, run and batch, and record what the votes did on each image.
 
     Args:
         model: network from images in [0, 1] to logits (N, K), on the device of the data.
@@ -82,13 +129,14 @@ def measure_outcomes(
         precision: number format of the votes; attacks use float32.
         resume: folder that stores finished batches.
         chunk_size: rows of one forward pass of the vote.
+        keep_images: number of images, from the first on, whose vote shares and adversarial images are returned. The
+            votes on their batches take all draws.
         processes: processes that share the batches; each of them gets all outcomes. With fewer batches than processes,
             all of them attack each batch and share its vote.
         on_progress: called after each batch with the finished batches of this process and their total.
 
     Returns:
-        For each setting, whether each image was classified correctly, on the CPU. The first axis holds clean images
-        and, with an attack, attacked images.
+        The outcomes of each setting.
     """
     attacked_model, voter = Fast(model), Fast(model, precision)
     starts = range(0, len(data), BATCH)
@@ -96,69 +144,109 @@ def measure_outcomes(
     whole_batches = len(work) >= processes.count
     done, total = 0, len(work[processes.rank :: processes.count]) if whole_batches else len(work)
 
-    def measure(index: int, run: int, start: int) -> Tensor:
+    def measure(index: int, run: int, start: int) -> Tensors:
         nonlocal done
         setting, number = settings[index], start // BATCH
-        smoothed = Smoothed(voter, setting.noise, chunk_size=chunk_size)
-        (batch,) = data.subset(slice(start, start + BATCH)).batches(BATCH)
-        compute = partial(
-            _right,
-            smoothed,
-            attack,
-            setting,
-            *batch,
-            attacked_model=attacked_model,
-            key=mix(seed, run, number),
-            processes=SINGLE_PROCESS if whole_batches else processes,
+        # Names of layers are those of the model, which its faster forms do not have.
+        faster = setting.layer is None
+        smoothed = Smoothed(
+            voter if faster else model,
+            setting.noise,
+            layer=setting.layer,
+            chunk_size=chunk_size,
+            pack_draws=setting.pack_draws,
         )
-        right = resume.compute_once(f"sigma{index}-run{run}-batch{number:04d}", compute)["right"]
+
+        def compute() -> Tensors:
+            ((inputs, labels),) = data.subset(slice(start, start + BATCH)).batches(BATCH)
+            return _measure(
+                smoothed,
+                attack,
+                setting,
+                inputs,
+                labels,
+                attacked_model=attacked_model if faster else model,
+                key=mix(seed, run, number),
+                kept=min(max(keep_images - start, 0), len(labels)) if run == 0 else 0,
+                processes=SINGLE_PROCESS if whole_batches else processes,
+            )
+
+        tensors = resume.compute_once(f"sigma{index}-run{run}-batch{number:04d}", compute)
         done += 1
         on_progress(done, total)
-        return right
+        return tensors
 
     pieces = [partial(measure, *piece) for piece in work]
     batches = processes.divide(pieces) if whole_batches else [piece() for piece in pieces]
     size = len(starts)
-    runs_of_all = [torch.cat(batches[first : first + size], -1) for first in range(0, len(batches), size)]
-    return [torch.stack(runs_of_all[first : first + runs], -2) for first in range(0, len(runs_of_all), runs)]
+    of_runs = [batches[first : first + size] for first in range(0, len(batches), size)]
+    return [Outcomes.joined(of_runs[first : first + runs]) for first in range(0, len(of_runs), runs)]
 
 
-def _right(
+def _measure(
     smoothed: Smoothed,
     attack: Attack | None,
     setting: Setting,
     inputs: Tensor,
     labels: Tensor,
     *,
-    attacked_model: Fast,
+    attacked_model: Classifier,
     key: int,
+    kept: int,
     processes: Processes,
 ) -> Tensors:
-    """Whether each image of a batch is classified correctly, (kinds, votes, M, N)."""
-    streams = [(BatchStream.CLEAN_VOTES, inputs)]
+    """The outcomes of one batch: `right`, `margin` and `draws` (kinds, votes, M, N), and those of its kept images."""
+    check_labels(labels, inputs)
+    streams, adversarial = [(BatchStream.CLEAN_VOTES, inputs)], inputs
     if attack is not None:
-        noise = smoothed.noisy_classifier.noise
-        streams.append(
-            (
-                BatchStream.ATTACKED_VOTES,
-                attack_noisy_classifier(
-                    attacked_model, noise, attack, inputs, labels, seed=mix(key, BatchStream.ATTACK)
-                ),
-            )
+        adversarial = attack_noisy_classifier(
+            attacked_model,
+            setting.noise,
+            attack,
+            inputs,
+            labels,
+            seed=mix(key, BatchStream.ATTACK),
+            layer=setting.layer,
         )
-    right: list[Tensor] = []
+        streams.append((BatchStream.ATTACKED_VOTES, adversarial))
+    measured: dict[str, list[Tensor]] = {"right": [], "margin": [], "draws": [], "shares": []}
     for stream, images in streams:
-        generator = seeded(mix(key, stream), inputs.device)
-        # Only the classes are used, so a vote may stop as soon as they can't change any more.
         tallies = smoothed.tally(
-            images, setting.num_samples, votes=setting.votes, stop="exact", generator=generator, processes=processes
+            images,
+            setting.num_samples,
+            votes=setting.votes,
+            # The classes are those of all draws; only the shares of kept images need all draws.
+            stop=None if kept else "exact",
+            generator=seeded(mix(key, stream), inputs.device),
+            processes=processes,
         )
-        right += [tallies[vote][count].classes() == labels for vote in setting.votes for count in setting.num_samples]
-    return {"right": torch.stack(right).view(len(streams), len(setting.votes), len(setting.num_samples), len(labels))}
+        for tally in (tallies[vote][count] for vote in setting.votes for count in setting.num_samples):
+            check_classes(labels, tally.scores.shape[1])
+            measured["right"].append(tally.classes() == labels)
+            measured["margin"].append(_margins(tally.shares, labels))
+            measured["draws"].append(tally.num_samples.to(torch.int32))
+            measured["shares"].append(tally.shares[:kept])
+    axes = (len(streams), len(setting.votes), len(setting.num_samples))
+    tensors = {name: torch.stack(values).unflatten(0, axes) for name, values in measured.items()}
+    return {**tensors, "images": inputs[:kept], "adversarial": adversarial[:kept]}
+
+
+def _margins(shares: Float[Tensor, "n k"], labels: Tensor) -> Float[Tensor, " n"]:
+    """The share of the true class minus the largest other share."""
+    true = shares.gather(1, labels[:, None])
+    others = shares.scatter(1, labels[:, None], -1.0)
+    return (true[:, 0] - others.amax(1)).float()
 
 
 def attack_noisy_classifier(
-    model: Classifier, noise: Noise | None, attack: Attack, inputs: Tensor, labels: Tensor, *, seed: int
+    model: Classifier,
+    noise: Noise | None,
+    attack: Attack,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    seed: int,
+    layer: str | None = None,
 ) -> Tensor:
     """Attack the noisy classifier: the attacker sees one fresh draw of all noise at each forward pass.
 
@@ -169,12 +257,13 @@ def attack_noisy_classifier(
         inputs: images in [0, 1], (N, C, H, W).
         labels: true classes, (N,) int64.
         seed: seed of the noise and of the attack's own randomness.
+        layer: name of a submodule whose input receives the noise instead of the image; None for the image.
 
     Returns:
         Adversarial inputs of the shape of `inputs`.
     """
     generator = seeded(seed, inputs.device)
-    noisy_classifier = NoisyClassifier(model, noise, generator=generator)
+    noisy_classifier = NoisyClassifier(model, noise, layer=layer, generator=generator)
     with noise_from(noisy_classifier, Fresh(generator)), eval_mode(noisy_classifier):
         return attack(noisy_classifier, inputs, labels, generator=generator)
 

@@ -21,21 +21,33 @@ def format_p_value(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
-def format_sigma(sigma: float, sigma_normalized: float | None) -> str:
+def format_sigma(sigma: float | None, sigma_normalized: float | None) -> str:
     """The standard deviation of the input noise in both units: `sigma 0.06017 (0.24 normalized)`."""
+    if sigma is None:
+        return "noise without a stated sigma"
     if sigma_normalized is None or sigma == 0:
         return f"sigma {sigma:.4g}"
     return f"sigma {sigma:.4g} ({sigma_normalized:.4g} normalized)"
 
 
-def format_attack(attack: str, steps: int) -> str:
-    """The name of an attack as papers write it: `PGD-7`, `FGSM`."""
+def format_attack(attack: str, steps: int | None) -> str:
+    """The name of an attack as papers write it: `PGD-7`, `FGSM`; that of the user's own attack as it is."""
+    if steps is None:
+        return attack
     return attack.upper() if steps == 1 else f"{attack.upper()}-{steps}"
 
 
 def format_eps(eps: float, norm: str) -> str:
-    """The radius of an attack: `8/255`, or `3 pixels` in the L0 norm."""
-    return f"{eps:g} pixels" if norm == "l0" else f"{eps * 255:g}/255"
+    """The radius of an attack with its norm: `L-inf 8/255`, `L2 0.5`, or `L0 3 pixels`."""
+    if norm == "l0":
+        return f"L0 {eps:g} pixels"
+    return f"L-inf {eps * 255:g}/255" if norm == "linf" else f"L2 {eps:g}"
+
+
+def format_points(gain: float, interval: tuple[float, float]) -> str:
+    """A difference of accuracies in points with its interval: `+1.9 points (95 % interval +0.3 to +3.5)`."""
+    low, high = (f"{100 * bound:+.1f}" for bound in interval)
+    return f"{100 * gain:+.1f} points (paired 95 % interval {low} to {high})"
 
 
 def format_ranges(selected: Sequence[Any], values: Sequence[Any]) -> str:

@@ -1,16 +1,15 @@
-"""Accuracy against the number of draws, as a PNG."""
+"""Accuracy against the number of draws, as a figure."""
 
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from smoothed.evaluation.paper_protocol.rows import ONE_DRAW, Row
+from smoothed.report.figures import new_figure, write_figure
 from smoothed.report.format import format_attack, format_eps
-from smoothed.utils.files import write_atomically
 
 # The palette of Okabe and Ito, which is safe for colour-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -18,31 +17,44 @@ BASE_COLOUR = "#666666"
 
 
 def plot_accuracy(rows: Sequence[Row], path: Path | str) -> Path:
-    """Plot clean and robust accuracy against M: one line per vote with 95 % intervals, and the base network.
+    """Write `accuracy_figure` to a file, in the format of its suffix.
 
     Args:
-        rows: rows of one model and one sigma, from `evaluate`.
-        path: path of the PNG file, which is replaced atomically.
+        rows: rows of one model and one sigma.
+        path: path of the file, which is replaced atomically.
 
     Returns:
         The path of the file.
 
     Raises:
+        ArgumentError: the suffix is no format of plots.
         OutputError: the file can't be written.
     """
-    figure = Figure(figsize=(9.5, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, 2)
+    return write_figure(accuracy_figure(rows), path)
+
+
+def accuracy_figure(rows: Sequence[Row]) -> Figure:
+    """Clean and robust accuracy against M: one line for each vote with 95 % intervals, and the base network.
+
+    Both panels have the same scale, so that the loss of accuracy to the attack can be read off.
+
+    Args:
+        rows: rows of one model and one sigma.
+    """
     first = rows[0]
-    attack = format_attack(first.attack, first.steps)
-    titles = {"clean": "Clean images", "robust": f"{attack}, eps {format_eps(first.eps, first.norm)}"}
+    titles = {"clean": "clean images"}
+    if first.robust is not None and first.eps is not None and first.norm is not None:
+        titles["robust"] = f"{format_attack(first.attack, first.steps)}, {format_eps(first.eps, first.norm)}"
+    figure = new_figure(1.5 + 4 * len(titles), 4)
+    axes = figure.subplots(1, len(titles), sharey=True, squeeze=False)[0]
     for axis, (name, title) in zip(axes, titles.items(), strict=True):
         _draw(axis, rows, name)
         axis.set_title(title, loc="left", fontweight="bold")
     axes[0].set_ylabel("accuracy, %")
-    axes[1].legend(frameon=False, loc="best")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", frameon=False, title="vote (bars: 95 % interval)")
     figure.suptitle(f"{first.model}: accuracy against the number of draws ({first.images} images)", x=0.01, ha="left")
-    return write_atomically(path, lambda partial: figure.savefig(partial, format="png", dpi=150))
+    return figure
 
 
 def _draw(axis: Axes, rows: Sequence[Row], name: str) -> None:

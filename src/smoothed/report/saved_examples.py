@@ -5,15 +5,14 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from smoothed.evaluation.saved_examples.evaluate import SavedExamplesRow
-from smoothed.report.format import format_interval
+from smoothed.report.format import format_eps, format_interval
 
 
 def saved_examples_table(rows: Sequence[SavedExamplesRow]) -> Table:
     """A table with one line for single draws and one for the vote: accuracies in percent with their 95 % intervals."""
     first, last = rows[0], rows[-1]
-    radius = f"{first.eps * 255:g}/255" if first.norm == "linf" else f"{first.eps:g} {first.norm}"
     table = Table(
-        title=f"{first.model}, {first.images} images, {first.attack} at eps {radius}, "
+        title=f"{first.model}, {first.images} images, {first.attack}, {format_eps(first.eps, first.norm)}, "
         f"votes per image: {last.votes_per_image}",
         title_justify="left",
     )
@@ -24,7 +23,7 @@ def saved_examples_table(rows: Sequence[SavedExamplesRow]) -> Table:
         table.add_row(
             "one draw" if row is first else row.vote,
             str(row.num_samples),
-            f"{row.sigma:.4g}",
+            "-" if row.sigma is None else f"{row.sigma:.4g}",
             f"{100 * row.clean:.2f}",
             format_interval(row.clean_interval),
             f"{100 * row.robust:.2f}",
@@ -39,7 +38,8 @@ def origin_sentence(row: SavedExamplesRow) -> str:
         return (
             "The examples were made on this model with this noise; these votes use draws that the attack has not seen."
         )
+    sigma = "" if row.attacked_sigma is None else f" at sigma {row.attacked_sigma:.4g}"
     return (
-        f"The examples were made on {row.attacked_model} at sigma {row.attacked_sigma:.4g}, "
+        f"The examples were made on {row.attacked_model}{sigma}, "
         "not on this model with this noise: this is accuracy under transfer, and a direct attack may be stronger."
     )

@@ -83,9 +83,9 @@ class SweepReport:
 
 
 def attack_with_eps(setting: Mapping[str, Any]) -> str:
-    """The attack of a sweep's setting with its radius: `PGD-7 at eps 8/255`."""
+    """The attack of a sweep's setting with its radius: `PGD-7, L-inf 8/255`."""
     radius = format_eps(setting["eps"], setting["norm"])
-    return f"{format_attack(setting['attack'], setting['steps'])} at eps {radius}"
+    return f"{format_attack(setting['attack'], setting['steps'])}, {radius}"
 
 
 def sweep_grid(report: SweepReport) -> Table:

@@ -1,4 +1,4 @@
-"""A sweep as a PNG: for each vote, accuracy against sigma for several Ms, and a heat map over sigma and M."""
+"""A sweep as a figure: for each vote, accuracy against sigma for several Ms, and a heat map over sigma and M."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,15 +6,14 @@ from pathlib import Path
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from smoothed.evaluation.results import Accuracy
 from smoothed.evaluation.sweep.sweep import Cell
+from smoothed.report.figures import new_figure, write_figure
 from smoothed.report.sweep import SweepReport, attack_with_eps
-from smoothed.utils.files import write_atomically
 
 # Largest number of lines that stay distinguishable.
 MOST_LINES = 5
@@ -33,25 +32,30 @@ KEY = (
 
 
 def plot_sweep(report: SweepReport, path: Path | str) -> Path:
-    """Plot one column for each vote: clean and robust accuracy against sigma, and a heat map over sigma and M.
+    """Write `sweep_figure` to a file, in the format of its suffix.
 
     Args:
         report: report on a sweep.
-        path: path of the PNG file, which is replaced atomically.
+        path: path of the file, which is replaced atomically.
 
     Returns:
         The path of the file.
 
     Raises:
+        ArgumentError: the suffix is no format of plots.
         OutputError: the file can't be written.
     """
+    return write_figure(sweep_figure(report), path)
+
+
+def sweep_figure(report: SweepReport) -> Figure:
+    """One column for each vote: clean and robust accuracy against sigma, and a heat map over sigma and M."""
     sweep = report.sweep
     kinds = {"clean": "clean images"}
     if sweep.attacked:
         kinds["robust"] = attack_with_eps(sweep.setting)
     rows, columns = len(kinds) + 1, len(sweep.votes)
-    figure = Figure(figsize=(max(6.5, 3.5 * columns + 1.3), 2.7 * rows + 0.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(max(6.5, 3.5 * columns + 1.3), 2.7 * rows + 0.6)
     axes = figure.subplots(rows, columns, sharex=True, sharey="row", squeeze=False)
     for row, (name, title) in enumerate(kinds.items()):
         for column, vote in enumerate(sweep.votes):
@@ -64,7 +68,7 @@ def plot_sweep(report: SweepReport, path: Path | str) -> Path:
     lines, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(lines, labels, loc="outside upper right", ncols=len(lines), frameon=False)
     figure.supxlabel(KEY, x=0.01, ha="left", fontsize="small", color="#555555")
-    return write_atomically(path, lambda partial: figure.savefig(partial, format="png", dpi=150))
+    return figure
 
 
 def _draw_lines(axis: Axes, report: SweepReport, vote: str, name: str) -> None:

@@ -15,13 +15,16 @@ from smoothed.report.format import format_attack, format_eps, format_interval, f
 def rows_table(rows: Sequence[Row]) -> Table:
     """A table with one line for each row: percentages with 95 % intervals, and deviations over several runs."""
     first = rows[0]
-    attack = format_attack(first.attack, first.steps)
-    eps = format_eps(first.eps, first.norm)
-    table = Table(title=f"{first.model}, {first.images} images, {attack} at eps {eps}", title_justify="left")
+    title, columns = f"{first.model}, {first.images} images", ["clean %", "95 % interval"]
+    if first.robust is not None and first.eps is not None and first.norm is not None:
+        attack = format_attack(first.attack, first.steps)
+        title += f", {attack}, {format_eps(first.eps, first.norm)}"
+        columns += [f"{attack} %", "95 % interval"]
+    table = Table(title=title, title_justify="left")
     table.add_column("vote")
     table.add_column("M", justify="right")
     table.add_column("sigma", justify="right")
-    for name in ("clean %", "95 % interval", f"{attack} %", "95 % interval"):
+    for name in columns:
         table.add_column(name, justify="right")
     previous = None
     for row in rows:
@@ -30,16 +33,15 @@ def rows_table(rows: Sequence[Row]) -> Table:
             table.add_section()
         previous = group
         vote = "one draw" if row.vote == ONE_DRAW else row.vote
-        table.add_row(
-            vote,
-            str(row.num_samples),
-            f"{row.sigma:.4g}",
-            _percent(row.clean, row.clean_std, row.runs),
-            format_interval(row.clean_interval),
-            _percent(row.robust, row.robust_std, row.runs),
-            format_interval(row.robust_interval),
-        )
+        cells = [_percent(row.clean, row.clean_std, row.runs), format_interval(row.clean_interval)]
+        if row.robust is not None and row.robust_std is not None and row.robust_interval is not None:
+            cells += [_percent(row.robust, row.robust_std, row.runs), format_interval(row.robust_interval)]
+        table.add_row(vote, str(row.num_samples), _sigma(row.sigma), *cells)
     return table
+
+
+def _sigma(sigma: float | None) -> str:
+    return "-" if sigma is None else f"{sigma:.4g}"
 
 
 def worst_case_table(rows: Sequence[WorstCaseRow]) -> Table:
@@ -58,7 +60,7 @@ def worst_case_table(rows: Sequence[WorstCaseRow]) -> Table:
         columns["abstained"] = lambda row: f"{100 * row.abstained:.1f}"
     classifier = f", {last.vote} vote of M = {last.num_samples}, {format_sigma(last.sigma, last.sigma_normalized)}"
     table = Table(
-        title=f"{last.model}, {last.images} images, eps {last.eps * 255:g}/255"
+        title=f"{last.model}, {last.images} images, {format_eps(last.eps, 'linf')}"
         + (classifier if last.network == SMOOTHED else ""),
         caption="attacked: images that no earlier attack broke; other columns: % of images. robust: right in one vote; "
         "N = n: right in all of n votes; M = 1: right in a single draw",
@@ -94,42 +96,6 @@ def eot_sweep_sentence(rows: Sequence[EOTSweepRow]) -> str:
         f"Robust accuracy by draws per gradient, on {rows[0].images} images: {accuracies}; {conclusion}. "
         f"The attacks average {chosen} draw{'s' if chosen > 1 else ''}."
     )
-
-
-def gain_sentence(rows: Sequence[Row], vote: str = "prediction") -> str:
-    """The gain of `vote` at its largest M over a single draw of the base network, in points of accuracy.
-
-    The sentence says where the 95 % intervals overlap. The vote is given beforehand, because selecting it by its result
-    would bias the gain.
-    """
-    base = next(row for row in rows if row.vote == ONE_DRAW)
-    smoothed = max((row for row in rows if row.vote == vote), key=lambda row: row.num_samples)
-    sigma = format_sigma(smoothed.sigma, smoothed.sigma_normalized)
-    attacked = f"under {format_attack(base.attack, base.steps)}"
-    sentence = (
-        f"Smoothing ({vote} vote, {smoothed.num_samples} draws, {sigma}) "
-        f"{_change(base.robust, smoothed.robust)} {attacked} "
-        f"and {_change(base.clean, smoothed.clean)} on clean images."
-    )
-    intervals = {
-        attacked: (base.robust_interval, smoothed.robust_interval),
-        "on clean images": (base.clean_interval, smoothed.clean_interval),
-    }
-    uncertain = [place for place, (first, second) in intervals.items() if _overlap(first, second)]
-    if uncertain:
-        changes = "this change" if len(uncertain) == 1 else "these changes"
-        sentence += f" The 95 % intervals overlap {' and '.join(uncertain)}: {changes} may be due to chance."
-    return sentence
-
-
-def _change(before: float, after: float) -> str:
-    points = 100 * (after - before)
-    verb = "gained" if points >= 0 else "lost"
-    return f"{verb} {abs(points):.1f} points of accuracy ({before:.1%} -> {after:.1%})"
-
-
-def _overlap(first: tuple[float, float], second: tuple[float, float]) -> bool:
-    return first[0] <= second[1] and second[0] <= first[1]
 
 
 def _one_draw_column(resubmissions: int) -> str:

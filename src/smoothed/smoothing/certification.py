@@ -75,7 +75,7 @@ class Certificate:
         return self.classes == ABSTAIN
 
 
-def certify(
+def certify_inputs(
     smoothed: Smoothed,
     inputs: Tensor,
     *,
@@ -116,7 +116,7 @@ def certify(
         >>> from smoothed import Gaussian, Smoothed
         >>> model = lambda inputs: torch.stack([inputs.mean((1, 2, 3)), inputs.new_full((len(inputs),), 0.5)], 1)
         >>> smoothed = Smoothed(model, Gaussian(0.25), pack_draws=True, seed=0)
-        >>> certificate = certify(smoothed, torch.full((1, 1, 2, 2), 0.9))
+        >>> certificate = certify_inputs(smoothed, torch.full((1, 1, 2, 2), 0.9))
         >>> certificate.classes, certificate.radius < 0.8  # distance to the decision boundary: 0.4 * sqrt(4)
         (tensor([0]), tensor([True]))
     """

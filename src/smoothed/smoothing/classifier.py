@@ -5,9 +5,12 @@ therefore give equal votes at any chunk size, except where rounding of sums deci
 No two votes of an image share a draw.
 """
 
+import math
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
+from statistics import fmean
 from typing import Literal
 
 import torch
@@ -15,10 +18,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from smoothed.acceleration.chunk_size import LARGEST_CHUNK_SIZE, find_chunk_size
+from smoothed.errors import ArgumentError
 from smoothed.injection import noise_layers
+from smoothed.models.normalize import normalization_std
 from smoothed.rng.seeds import mix, seed_from
 from smoothed.rng.sources import Keyed
-from smoothed.smoothing.input_noise import Noise
+from smoothed.smoothing.input_noise import Noise, ScaledNoise
 from smoothed.smoothing.noisy_classifier import NoisyClassifier
 from smoothed.smoothing.sampling import Sampler, VoteRequest
 from smoothed.smoothing.sharding import count_votes_sharded
@@ -28,10 +33,19 @@ from smoothed.smoothing.votes import VOTES, Vote, resolve
 from smoothed.utils.checks import check_inputs, check_positive
 from smoothed.utils.distributed import SINGLE_PROCESS, Processes
 from smoothed.utils.modes import Classifier, eval_mode
+from smoothed.utils.names import name_of
 
 CHUNK_SIZE = 256
 # Larger passes are no faster on a CPU, and their memory goes back to the system after each pass.
 _CHUNK_SIZE_ON_CPU = 128
+
+
+# A deviation of noise on images above this is more likely to be in another unit.
+LARGEST_USUAL_SIGMA = 0.5
+
+
+class SigmaWarning(UserWarning):
+    """A standard deviation may have been given in the wrong unit."""
 
 
 class Smoothed(nn.Module):
@@ -57,6 +71,12 @@ class Smoothed(nn.Module):
             the class, so the prediction is that of all draws. Other rules are in `smoothed.stopping`, with the
             guarantee of each. None makes all draws. Vote shares always use all draws.
         seed: integer seed of all draws; None takes a random seed from the operating system.
+
+    Raises:
+        ArgumentError: an argument is out of range, or the noise on images has a deviation above 1.
+
+    Warns:
+        SigmaWarning: the deviation is above 0.5, or is that of the model's checkpoint in the paper's unit.
 
     Each call uses new noise, determined by the seed and the number of previous calls. Pass `generator` to make a single
     call reproducible.
@@ -84,6 +104,8 @@ class Smoothed(nn.Module):
         seed: int | None = None,
     ) -> None:
         super().__init__()
+        if layer is None:
+            check_sigma(noise, model)
         self.noisy_classifier = NoisyClassifier(model, noise, layer=layer)
         self.vote = vote
         self.num_samples = check_positive(num_samples, "num_samples")
@@ -223,9 +245,43 @@ class Smoothed(nn.Module):
         return mix(self.seed, self._calls)
 
     def extra_repr(self) -> str:
-        """The options shown by `print`."""
-        vote = self.vote if isinstance(self.vote, str) else getattr(self.vote, "__name__", "own")
-        return f"noise={self.noisy_classifier.noise}, vote={vote}, num_samples={self.num_samples}"
+        """The options shown by `print`, with the deviation in both units where the model has a `normalize` layer."""
+        noise, std = self.noisy_classifier.noise, normalization_std(self.model)
+        parts = [f"noise={noise}"]
+        if isinstance(noise, ScaledNoise) and not isinstance(noise.sigma, tuple) and std is not None:
+            parts.append(f"sigma_normalized={fmean(noise.sigma / channel for channel in std):.4g}")
+        return ", ".join([*parts, f"vote={name_of(self.vote)}", f"num_samples={self.num_samples}"])
+
+
+def check_sigma(noise: Noise | None, model: object) -> None:
+    """Check that the deviation of noise on images makes sense in pixel units of [0, 1].
+
+    Raises:
+        ArgumentError: a deviation is above 1.
+
+    Warns:
+        SigmaWarning: a deviation is above 0.5, or it is the deviation that the model's checkpoint states in the paper's
+            unit.
+    """
+    if not isinstance(noise, ScaledNoise):
+        return
+    largest = max(noise.sigma) if isinstance(noise.sigma, tuple) else noise.sigma
+    units = "sigma is in pixel units of [0, 1]; for the paper's unit use `Gaussian.normalized(sigma, std)`"
+    if largest > 1:
+        raise ArgumentError("sigma", "a standard deviation of at most 1", f"{largest:g}", units)
+    if largest > LARGEST_USUAL_SIGMA:
+        message = f"sigma: {largest:g} is more than half of the range of a pixel; {units}"
+        warnings.warn(message, SigmaWarning, stacklevel=3)
+    header = getattr(model, "checkpoint_header", None) or {}
+    smoothing = header.get("smoothing") or {}
+    normalized, std = smoothing.get("sigma_normalized"), normalization_std(model)
+    if normalized and std and not isinstance(noise.sigma, tuple) and math.isclose(noise.sigma, normalized):
+        pixels = fmean(normalized * channel for channel in std)
+        message = (
+            f"sigma: {noise.sigma:g} in pixel units is the number that the checkpoint states in the paper's unit, "
+            f"which is {pixels:.4g} in pixel units; {units}"
+        )
+        warnings.warn(message, SigmaWarning, stacklevel=3)
 
 
 class LogProbs(nn.Module):

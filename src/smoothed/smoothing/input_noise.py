@@ -5,6 +5,7 @@ paper's unit, where noise is added after division by the data set's standard dev
 can serve as noise. Noisy inputs are not clipped.
 """
 
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -19,10 +20,59 @@ from smoothed.rng.counter_based import Law, laplace, normal, uniform
 from smoothed.rng.sources import Keyed
 from smoothed.utils.checks import check_not_negative
 
-Noise = Callable[[Tensor, torch.Generator | None], Tensor]
-"""A function from inputs (N, C, H, W) and a generator on their device (or None) to noise (N, C, H, W)."""
+Noise = Callable[..., Tensor]
+"""A function from inputs (N, C, H, W) and a generator on their device (or None) to noise (N, C, H, W).
+
+A function of the inputs alone serves, too: torch's default generators are seeded before each call of it, and restored
+afterwards (`draw_noise`).
+"""
 
 Scale = float | tuple[float, ...]
+
+
+def takes_generator(noise: Noise) -> bool:
+    """Whether `noise` takes a generator as its second argument.
+
+    An optional second argument of another name than `generator`, such as a strength, is not taken for one. Functions
+    without a signature, such as `torch.randn_like`, take none.
+    """
+    try:
+        signature = inspect.signature(noise)
+        signature.bind(None, None)
+    except (TypeError, ValueError):  # no second argument, or a function without a signature, written in C
+        return False
+    second = [*signature.parameters.values()][:2][-1]
+    return second.default is inspect.Parameter.empty or second.name == "generator"
+
+
+def draw_noise(noise: Noise, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draw noise of the shape of `inputs` (N, C, H, W).
+
+    Args:
+        noise: function of the inputs and a generator, or of the inputs alone.
+        inputs: the inputs to which the noise will be added.
+        generator: generator on their device; None for torch's default generator. A function of the inputs alone draws
+            from torch's default generators, which are seeded from this generator for the call.
+
+    Raises:
+        ArgumentError: the noise has another shape than the inputs.
+    """
+    if takes_generator(noise):
+        drawn = noise(inputs, generator)
+    elif generator is None:
+        drawn = noise(inputs)
+    else:
+        devices = [inputs.device] if inputs.device.type == "cuda" else []
+        seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+        with torch.random.fork_rng(devices=devices):
+            torch.default_generator.manual_seed(seed)
+            if devices:
+                torch.cuda.manual_seed(seed)
+            drawn = noise(inputs)
+    if not isinstance(drawn, Tensor) or drawn.shape != inputs.shape:
+        got = f"shape {tuple(drawn.shape)}" if isinstance(drawn, Tensor) else type(drawn).__name__
+        raise ArgumentError("noise", f"noise of shape {tuple(inputs.shape)}", got)
+    return drawn
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from smoothed.acceleration.passes import passes_of
 from smoothed.errors import ArgumentError
 from smoothed.injection import noise_from
 from smoothed.rng.sources import Keyed
-from smoothed.smoothing.input_noise import Noise, ScaledNoise
+from smoothed.smoothing.input_noise import Noise, ScaledNoise, draw_noise
+from smoothed.utils.checks import output_logits
 from smoothed.utils.modes import Classifier
 
 INPUT = 0
@@ -92,11 +93,11 @@ class NoisyClassifier(nn.Module):
     def _run(self, inputs: Tensor, with_noise: Callable[[Noise, Tensor], Tensor]) -> Tensor:
         noise = self.noise
         if noise is None or self.has_no_noise:
-            return self.model(inputs)
+            return output_logits(self.model(inputs))
         if self.layer is None:
-            return self.model(with_noise(noise, inputs))
+            return output_logits(self.model(with_noise(noise, inputs)))
         with self._noisy_layer(partial(with_noise, noise)):
-            return self.model(inputs)
+            return output_logits(self.model(inputs))
 
     def _find_layer(self, layer: str) -> nn.Module:
         modules = dict(self.model.named_modules()) if isinstance(self.model, nn.Module) else {}
@@ -120,7 +121,7 @@ class NoisyClassifier(nn.Module):
 
 
 def _with_noise(generator: torch.Generator | None, noise: Noise, features: Tensor) -> Tensor:
-    drawn = _check_noise(noise(features, generator), features)
+    drawn = draw_noise(noise, features, generator)
     # A user's callable may keep its tensor, so only noise of this package is overwritten.
     return drawn.add_(features) if isinstance(noise, ScaledNoise) and not torch.is_grad_enabled() else features + drawn
 
@@ -135,11 +136,5 @@ def _with_rows(key: Keyed, layer: int, noise: Noise, features: Tensor) -> Tensor
             return noise.noisy_rows(key, layer, features)
         return features + noise.scale_(noise.unit_rows(key, layer, features))
     generators = key.generators(layer, len(features), features.device)
-    rows = [noise(row, generator) for row, generator in zip(features.split(1), generators, strict=True)]
-    return features + _check_noise(torch.cat(rows), features)
-
-
-def _check_noise(noise: Tensor, features: Tensor) -> Tensor:
-    if noise.shape != features.shape:
-        raise ArgumentError("noise", f"noise of shape {tuple(features.shape)}", f"shape {tuple(noise.shape)}")
-    return noise
+    rows = [draw_noise(noise, row, generator) for row, generator in zip(features.split(1), generators, strict=True)]
+    return features + torch.cat(rows)

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from smoothed.errors import ArgumentError
 from smoothed.utils.checks import check_choice, check_not_negative
+from smoothed.utils.names import name_of
 
 Vote = Callable[[Tensor], Tensor]
 """A function from logits (R, K) to scores (R, K); a larger score counts more."""
@@ -67,6 +68,7 @@ def by_rank(weights: Sequence[float]) -> Vote:
         is_one_hot = sorted(scores) == [0] * (classes - 1) + [1]
         return VoteBound(max(scores) - min(scores), max(scores), is_one_hot=is_one_hot, sums_to_one=is_one_hot)
 
+    vote.__name__ = f"by_rank({', '.join(f'{weight:g}' for weight in weights)})"
     return BoundedVote(vote, bound)
 
 
@@ -114,6 +116,10 @@ class BoundedVote:
 
     function: Vote
     bound: Callable[[int], VoteBound]
+
+    @property
+    def __name__(self) -> str:
+        return name_of(self.function)
 
     def __call__(self, logits: Float[Tensor, "r k"]) -> Float[Tensor, "r k"]:
         """Map logits (R, K) to scores (R, K)."""

@@ -52,7 +52,7 @@ def pixels(tmp_path):
 def test_accuracies_are_the_known_ones(pixels):
     """A draw on a pixel x is right with probability x, so a vote of three with 3 x^2 - 2 x^3."""
     protocol = replace(QUICK, votes_per_image=40)
-    one_draw, vote = evaluate_examples(known.Threshold(), pixels, protocol, name="threshold")
+    one_draw, vote = evaluate_examples(known.Threshold(), pixels, protocol, name="threshold").rows
     clean = torch.arange(64, 192).double() / 255
     for values, single, voted in (
         (clean, one_draw.clean, vote.clean),
@@ -79,7 +79,7 @@ def test_accuracies_are_a_literal_count_of_the_same_draws(network, tmp_path, mon
     noise = Uniform(0.2)
     made = given(tmp_path / "made.safetensors", network, data, noise)
     protocol = replace(QUICK, smoothing=SmoothingConfig(NoiseConfig(0.2, law="uniform"), "soft", 3), votes_per_image=2)
-    one_draw, vote = evaluate_examples(network, made, protocol, name="n", chunk_size=7)
+    one_draw, vote = evaluate_examples(network, made, protocol, name="n", chunk_size=7).rows
     smoothed = Smoothed(network, noise, vote="soft", num_samples=3)
     for key, versions, single, voted in (
         (10, images / 255, one_draw.clean, vote.clean),
@@ -124,15 +124,15 @@ def test_no_attack_and_no_vote_of_the_record_had_these_draws(tmp_path, monkeypat
 
 def test_it_says_whose_images_they_are(pixels, network):
     del network
-    row = evaluate_examples(known.Threshold(), pixels, QUICK, name="threshold")[1]
+    row = evaluate_examples(known.Threshold(), pixels, QUICK, name="threshold").rows[1]
     assert (row.same_classifier, row.attacked_model, row.attacked_sigma) == (True, "attacked", known.SIGMA)
     assert (row.model, row.attack, row.eps, row.norm, row.seed) == ("threshold", "darker", EPS, "linf", 4)
     for noise in (NoiseConfig(0.1, law="uniform"), NoiseConfig(known.SIGMA)):
         quieter = replace(QUICK, smoothing=replace(QUICK.smoothing, noise=noise))
-        assert not evaluate_examples(known.Threshold(), pixels, quieter, name="threshold")[1].same_classifier
+        assert not evaluate_examples(known.Threshold(), pixels, quieter, name="threshold").rows[1].same_classifier
     other = known.Threshold()
     other.register_buffer("more", torch.ones(1))
-    assert not evaluate_examples(other, pixels, QUICK, name="other")[1].same_classifier
+    assert not evaluate_examples(other, pixels, QUICK, name="other").rows[1].same_classifier
     assert json.loads(json.dumps(row.to_json()))["robust_interval"] == list(row.robust_interval)
 
 
@@ -151,9 +151,9 @@ def test_an_interrupted_evaluation_goes_on(pixels, tmp_path, monkeypatch):
     monkeypatch.setattr(
         evaluating, "take_votes", lambda *args, **kw: taken.append(len(args[1])) or take_votes(*args, **kw)
     )
-    rows = evaluate_examples(known.Threshold(), pixels, QUICK, **options)
+    rows = evaluate_examples(known.Threshold(), pixels, QUICK, **options).rows
     assert taken == [28, 28]
-    assert rows == evaluate_examples(known.Threshold(), pixels, QUICK, name="threshold")
+    assert rows == evaluate_examples(known.Threshold(), pixels, QUICK, name="threshold").rows
     other = replace(QUICK, smoothing=replace(QUICK.smoothing, num_samples=5))
     with pytest.raises(CheckpointError, match=r"out: expected an evaluation with smoothing = .*'num_samples': 5"):
         evaluate_examples(known.Threshold(), pixels, other, **options)

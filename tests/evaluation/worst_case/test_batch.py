@@ -68,6 +68,15 @@ def test_the_worst_example_is_kept_and_voted_on_afresh():
     assert outcome.votes["weak"].count.tolist() == [40] * 50
 
 
+def test_the_attack_of_the_worst_example_is_named():
+    """Draws decide among equal votes: on certain images a weaker attack never replaces a stronger one."""
+    suite = [shifting("weak", -0.1), shifting("strong", -0.4), shifting("harmful", 0.2)]
+    outcome = run(target(selection_votes=60), suite, [0.0, 1.0, 1.0, 0.35])
+    assert outcome.worst_attack.tolist() == [-1, 1, 1, 1]  # the first was never right, so no attack was tried
+    assert outcome.worst.flatten().tolist() == [0.0, pytest.approx(0.6), pytest.approx(0.6), 0.0]
+    assert outcome.worst.shape == (4, 1, 1, 1)
+
+
 def test_among_equal_votes_single_draws_decide():
     """Votes of 21 draws are all right at 0.95 and at 0.85; only the draws tell them apart."""
     outcome = run(target(num_samples=21), [shifting("nearer", -0.1), shifting("no nearer", 0.0)], [0.95] * 10)

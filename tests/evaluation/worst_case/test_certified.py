@@ -51,7 +51,7 @@ def test_certified_accuracy_is_at_most_what_an_l2_attack_leaves(noisy):
     radii = (0.1, 0.2, 0.4)
     certification = certification_protocol(network, data, PROTOCOL, selection_samples=10, num_samples=300)
     certification = replace(certification, radii=radii)
-    rows = certify_worst_case(network, data, PROTOCOL, certification, name="linear")
+    rows = certify_worst_case(network, data, PROTOCOL, certification, name="linear").rows
     certified = {row.radius: row.certified for row in rows}
     ((inputs, labels),) = data.batches(len(data))
     smoothed = Smoothed(network, Gaussian(SIGMA), num_samples=200, pack_draws=not noisy, seed=3)
@@ -76,7 +76,7 @@ def test_what_is_certified_at_the_covering_radius_withstands_the_protocol(tmp_pa
     model, data = known.Threshold(), known.pixels(*values)
     protocol = known.quick(NoiseConfig(SIGMA), num_samples=8, eps=0.15, eot_samples=(1,), selection_votes=2)
     certification = certification_protocol(model, data, protocol, selection_samples=10, num_samples=300)
-    rows = certify_worst_case(model, data, protocol, certification, name="t", out=tmp_path)
+    rows = certify_worst_case(model, data, protocol, certification, name="t", out=tmp_path).rows
     distance = torch.tensor(values) / 255 - 0.5
     for row in rows:
         least = (distance >= 1.4 * row.radius + 0.08).double().mean()
@@ -87,7 +87,7 @@ def test_what_is_certified_at_the_covering_radius_withstands_the_protocol(tmp_pa
     assert 0 < covering.certified < worst.robust.mean
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
     assert sum(path.parent.name == "certified" for path in before) == 1
-    assert certify_worst_case(model, data, protocol, certification, name="t", out=tmp_path) == rows
+    assert certify_worst_case(model, data, protocol, certification, name="t", out=tmp_path).rows == rows
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == before
     with pytest.raises(CheckpointError, match="out: expected an evaluation with num_samples = 50, got one with 300"):
         certify_worst_case(model, data, protocol, replace(certification, num_samples=50), name="t", out=tmp_path)

@@ -24,7 +24,9 @@ EPS = known.QUICK.eps
 def result():
     """The rows of three repetitions of 40 images, which are a batch and a part of one, in two runs."""
     protocol = replace(known.QUICK, steps=9, queries=20, selection_votes=5, runs=2, resubmissions=(1, 2, 20))
-    return evaluate_worst_case(known.Threshold(), known.pixels(*VALUES * 3), protocol, name="threshold")
+    return evaluate_worst_case(
+        known.Threshold(), known.pixels(*VALUES * 3), protocol, name="threshold", keep_images=110
+    )
 
 
 def near(measured, expected, trials=120 * 20):
@@ -87,6 +89,64 @@ def test_the_sweep_is_reported_and_taken(result):
     assert all(row.images == 40 for row in result.sweep)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("network", "prefix"), [("mean network", "mean"), ("smoothed", "smoothed")])
+def test_tensors_are_those_of_the_rows(result, network, prefix):
+    """Two batches, of 100 and 20 images; the kept images end within the second."""
+    rows = [row for row in result.rows if row.network == network]
+    right, worst_attack = result.tensors[f"{prefix}.right"], result.tensors[f"{prefix}.worst_attack"]
+    assert right.shape == (len(rows), 2, 120)
+    for row, of_row in zip(rows, right, strict=True):
+        assert row.robust.mean == pytest.approx(of_row.double().mean().item(), abs=1e-6)
+        assert torch.equal((of_row * 20).round() / 20, of_row)  # shares of 20 votes, or of 5
+    assert worst_attack.shape == (2, 120)
+    assert worst_attack.dtype == torch.int64
+    assert -1 <= worst_attack.min() <= worst_attack.max() < len(rows) - 2
+    assert (worst_attack[right[0] == 0] == -1).all()  # nobody attacks what is never right
+    x = torch.tensor(VALUES * 3) / 255
+    adversarial = result.tensors[f"{prefix}.adversarial"]
+    assert adversarial.shape == (110, 1, 1, 1)
+    moved = adversarial.flatten() - x[:110]
+    assert moved.abs().max() <= EPS + 1e-6
+    assert torch.equal(moved == 0, worst_attack[0, :110] == -1)
+    if network == "mean network":  # all votes of an image are equal; what is within reach is broken by some attack
+        assert torch.equal(right[0], (x > 0.5).float().expand(2, -1))
+        assert torch.equal(right[-1], (x - EPS > 0.5).float().expand(2, -1))
+        assert torch.equal(worst_attack >= 0, right[0] != right[-1])
+    else:
+        assert abs(float((right[-1, 0, :110] - adversarial.flatten()).mean())) < 5 * math.sqrt(0.25 / 110 / 20)
+
+
+def test_no_images_are_kept_unless_asked_for():
+    protocol = replace(known.QUICK, eot_samples=(1,), steps=1, queries=2)
+    result = evaluate_worst_case(known.Threshold(), known.pixels(200, 60), protocol, name="t")
+    assert set(result.tensors) == {
+        f"{prefix}.{name}" for prefix in ("mean", "smoothed") for name in ("right", "worst_attack")
+    }
+
+
+def test_resumed_tensors_are_those_of_an_uninterrupted_evaluation(tmp_path):
+    protocol = replace(known.QUICK, eot_samples=(1,), steps=2, queries=4)
+    data, steps = known.pixels(*VALUES), []
+
+    def interrupt(*_):
+        steps.append(1)
+        if len(steps) == 12:
+            raise KeyboardInterrupt
+
+    options = {"name": "t", "keep_images": 9}
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_worst_case(known.Threshold(), data, protocol, **options, out=tmp_path, on_progress=interrupt)
+    stored = len(list(tmp_path.glob("*.safetensors")))
+    resumed, whole = (
+        evaluate_worst_case(known.Threshold(), data, protocol, **options, out=out) for out in (tmp_path, None)
+    )
+    assert 0 < stored < len(list(tmp_path.glob("*.safetensors")))
+    assert resumed.to_json() == whole.to_json()
+    assert resumed.tensors.keys() == whole.tensors.keys()
+    assert all(torch.equal(tensor, resumed.tensors[name]) for name, tensor in whole.tensors.items())
+
+
 def test_more_draws_a_vote_and_abstentions():
     protocol = known.quick(num_samples=10, alpha=0.05, eot_samples=(1,), eps=0.0, queries=2, steps=1)
     result = evaluate_worst_case(known.Threshold(), known.pixels(*[204] * 40), protocol, name="threshold")
@@ -122,8 +182,10 @@ def test_same_seed_same_rows_whatever_the_chunk_and_the_network_is_left_as_it_wa
         evaluate_worst_case(network, data, protocol, name="n", chunk_size=size, on_progress=lambda *of: seen.append(of))
         for size in (250, 4)
     )
-    assert first == again
-    assert first != evaluate_worst_case(network, data, replace(protocol, seed=1), name="n")
+    assert first.to_json() == again.to_json()
+    assert first.tensors.keys() == again.tensors.keys()
+    assert all(torch.equal(tensor, again.tensors[name]) for name, tensor in first.tensors.items())
+    assert first.to_json() != evaluate_worst_case(network, data, replace(protocol, seed=1), name="n").to_json()
     assert network.training
     assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())

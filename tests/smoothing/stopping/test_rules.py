@@ -32,7 +32,7 @@ def test_rules_in_the_engine(images, rule, chunk_size):
     """An image takes the draws that its rule asks for, whatever the passes hold, and the tally says how many."""
 
     def tally(stop):
-        smoothed = Smoothed(linear, Gaussian(0.6), chunk_size=chunk_size)
+        smoothed = Smoothed(linear, Gaussian(0.5), chunk_size=chunk_size)
         at, generator = (30, 90), torch.Generator().manual_seed(3)
         return smoothed.tally(images, at, votes=["prediction", "soft"], stop=stop, generator=generator)
 

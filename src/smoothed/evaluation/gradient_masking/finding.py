@@ -95,12 +95,16 @@ class Finding:
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
         """The finding from the tensors of `to_tensors`."""
-        fields = json.loads(bytes(tensors["json"].tolist()))
+        return cls.from_json(json.loads(bytes(tensors["json"].tolist())))
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Read the JSON values of a finding."""
         figures = [
             Figure(**{**figure, "interval": figure["interval"] and tuple(figure["interval"])})
-            for figure in fields["figures"]
+            for figure in values["figures"]
         ]
-        return cls(**{**fields, "figures": tuple(figures)})
+        return cls(**{**values, "figures": tuple(figures)})
 
 
 def estimate(flaws: Float[Tensor, " n"], confidence: float = CONFIDENCE) -> Estimate:

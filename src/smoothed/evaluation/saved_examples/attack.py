@@ -94,8 +94,10 @@ def _attack_batch(
     smoothed: Smoothed, attack: Attack, inputs: Tensor, labels: Tensor, *, key: int, precision: Precision
 ) -> Tensors:
     """Adversarial images, their labels, and the counts of one vote on clean and on adversarial images."""
+    noisy = smoothed.noisy_classifier
+    seed = mix(key, BatchStream.ATTACK)
     adversarial = attack_noisy_classifier(
-        smoothed.model, smoothed.noisy_classifier.noise, attack, inputs, labels, seed=mix(key, BatchStream.ATTACK)
+        smoothed.model, noisy.noise, attack, inputs, labels, seed=seed, layer=noisy.layer
     )
     tensors = {"images": adversarial.float(), "labels": labels}
     for (name, stream), images in zip(STREAMS.items(), (inputs, adversarial), strict=True):

@@ -55,7 +55,8 @@ class SavedExamplesRow:
         model: name or path of the evaluated checkpoint.
         vote: name of the vote.
         num_samples: draws of a vote (M); a `prediction` vote of M = 1 is a single draw.
-        sigma: standard deviation of the input noise in pixel units of [0, 1], the mean over channels.
+        sigma: standard deviation of the input noise in pixel units of [0, 1], the mean over channels; None for a noise
+            of your own that states none.
         sigma_normalized: the same deviation divided by the data set's deviation (the paper's unit); None if the model
             has no `normalize` layer.
         noise: distribution of the input noise.
@@ -80,14 +81,14 @@ class SavedExamplesRow:
     model: str
     vote: str
     num_samples: int
-    sigma: float
+    sigma: float | None
     sigma_normalized: float | None
     noise: str
     attack: str
     eps: float
     norm: str
     attacked_model: str
-    attacked_sigma: float
+    attacked_sigma: float | None
     same_classifier: bool
     clean: float
     clean_interval: tuple[float, float]
@@ -104,6 +105,19 @@ class SavedExamplesRow:
         return asdict(self)
 
 
+@dataclass(frozen=True, eq=False)
+class SavedExamplesResult:
+    """Rows of an evaluation on saved examples, and the votes on each image.
+
+    Attributes:
+        rows: the row of single draws and the row of the vote.
+        votes: counts of the votes on the `clean` and on the `robust` images, (N,) each.
+    """
+
+    rows: list[SavedExamplesRow]
+    votes: dict[str, VoteCounts]
+
+
 def evaluate_examples(
     model: nn.Module,
     examples: SavedExamples,
@@ -113,7 +127,7 @@ def evaluate_examples(
     out: Path | None = None,
     chunk_size: int = 250,
     on_progress: OnProgress = ignore_progress,
-) -> list[SavedExamplesRow]:
+) -> SavedExamplesResult:
     """Evaluate a model with fresh votes on saved adversarial images and on the clean images they come from.
 
     Args:
@@ -126,7 +140,7 @@ def evaluate_examples(
         on_progress: called after each batch, including batches loaded from `out`.
 
     Returns:
-        Two rows: accuracy of single draws (over all draws of the votes), and accuracy of the vote.
+        Two rows: accuracy of single draws (over all draws of the votes), and accuracy of the vote; and the votes.
 
     Raises:
         ArgumentError: sigma is given in normalized units, but the model has no `normalize` layer.
@@ -142,6 +156,7 @@ def evaluate_examples(
         "protocol": "saved-examples",
         "model": name,
         **asdict(protocol),
+        "smoothing": protocol.smoothing.settings(),
         **prints,
         "adversarial": fingerprint({"images": examples.adversarial}),
     }
@@ -163,7 +178,8 @@ def evaluate_examples(
     same_classifier = examples.record["weights"] == prints["weights"] and all(
         examples.record[key] == value for key, value in noise.items()
     )
-    return _rows(votes, examples, protocol, noise, model=name, same_classifier=same_classifier)
+    rows = _rows(votes, examples, protocol, noise, model=name, same_classifier=same_classifier)
+    return SavedExamplesResult(rows, votes)
 
 
 def _vote_on_batch(
@@ -207,7 +223,7 @@ def _rows(
         "images": len(examples.clean),
     }
     smoothing, repeats = protocol.smoothing, protocol.votes_per_image
-    vote = {"vote": smoothing.vote, "num_samples": smoothing.num_samples, "votes_per_image": repeats}
+    vote = {"vote": smoothing.vote_name, "num_samples": smoothing.num_samples, "votes_per_image": repeats}
     single_draw = {"vote": "prediction", "num_samples": 1, "votes_per_image": repeats * smoothing.num_samples}
     draw_shares = {stream: counts.right_draws.double() / counts.draws for stream, counts in votes.items()}
     vote_shares = {stream: counts.shares for stream, counts in votes.items()}

@@ -4,9 +4,9 @@ Outcomes are kept for each image, so that `peaks.py` can compare settings on the
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from jaxtyping import Bool
@@ -20,9 +20,6 @@ from smoothed.evaluation.results import Accuracy
 from smoothed.evaluation.resume import open_resume_folder
 from smoothed.smoothing.config import NoiseConfig
 from smoothed.utils.distributed import SINGLE_PROCESS, Processes
-
-NO_ATTACK = "none"
-"""Attack name of a protocol that evaluates clean images only."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +104,20 @@ class Sweep:
         """Convert one of `sigmas` to the paper's unit; None if the model has no `normalize` layer."""
         return None if self.sigmas_normalized is None else self.sigmas_normalized[self.sigmas.index(sigma)]
 
+    def to_setting(self) -> dict[str, Any]:
+        """The settings of all cells as JSON values; with the tensor `right` they are the whole sweep."""
+        axes = ("sigmas", "sigmas_normalized", "votes", "num_samples")
+        return {**self.setting, **{name: getattr(self, name) for name in axes}}
+
+    @classmethod
+    def from_setting(cls, model: str, data: str, setting: Mapping[str, Any], right: Tensor) -> Self:
+        """Read the values of `to_setting`."""
+        shared = dict(setting)
+        axes = {name: shared.pop(name) for name in ("sigmas", "sigmas_normalized", "votes", "num_samples")}
+        return cls(
+            model, data, shared, **{name: values and tuple(values) for name, values in axes.items()}, right=right
+        )
+
     def _accuracy(self, kind: int, sigma: int, vote: int, count: int) -> Accuracy:
         return Accuracy.of_shares(list(self.right[kind, sigma, vote, count]))
 
@@ -134,6 +145,8 @@ def sweep(
     *,
     noises: Sequence[NoiseConfig],
     name: str,
+    layer: str | None = None,
+    pack_draws: bool | None = None,
     sources: Mapping[str, nn.Module] | None = None,
     out: Path | None = None,
     chunk_size: int = 250,
@@ -151,6 +164,8 @@ def sweep(
         protocol: attack, votes, Ms and runs; the attack may also be `none`.
         noises: input noises of one distribution, with distinct deviations.
         name: name of the model in the result.
+        layer: name of a submodule whose input receives the noise instead of the image; None for the image.
+        pack_draws: whether one pass may hold several draws of an image (`Smoothed`).
         sources: source networks of a transfer attack by name, on the device of the data.
         out: folder that stores finished batches, from which an interrupted sweep continues; None stores nothing.
         chunk_size: rows of one forward pass of the vote.
@@ -170,12 +185,17 @@ def sweep(
     if len(laws) > 1:
         raise ArgumentError("noise", "one distribution for all values of sigma", ", ".join(laws))
     sources = sources or {}
-    attack = None if protocol.attack == NO_ATTACK else protocol.build_attack(tuple(sources.values()))
+    attack = protocol.build_attack(tuple(sources.values()))
     ascending = sorted(((noise.to_json(model), noise) for noise in noises), key=lambda pair: pair[0]["sigma"])
     noises, counts = [noise for _, noise in ascending], tuple(sorted(protocol.num_samples))
-    votes = {vote: vote for vote in protocol.votes}
-    settings = [Setting(noise.for_model(model), votes, counts) for noise in noises]
-    options = {**asdict(protocol), "num_samples": counts, "noises": list(map(asdict, noises))}
+    votes = protocol.named_votes
+    settings = [Setting(noise.for_model(model), votes, counts, layer, pack_draws) for noise in noises]
+    options = {
+        **protocol.configuration(),
+        "num_samples": counts,
+        "noises": [noise.settings() for noise in noises],
+        "layer": layer,
+    }
     configuration = {"protocol": "sweep", "model": name, **options}
     resume = open_resume_folder(processes, out, configuration, model, data, sources=sources)
     outcomes = measure_outcomes(
@@ -191,7 +211,7 @@ def sweep(
         processes=processes,
         on_progress=on_progress,
     )
-    setting = {"noise": noises[0].law, **_setting(protocol), "sources": tuple(sources)}
+    setting = {"noise": noises[0].name, **protocol.setting(), "sources": tuple(sources)}
     sigmas = tuple(fields["sigma"] for fields, _ in ascending)
     normalized = tuple(fields["sigma_normalized"] for fields, _ in ascending)
     return Sweep(
@@ -200,16 +220,7 @@ def sweep(
         setting,
         sigmas,
         None if None in normalized else normalized,
-        protocol.votes,
+        tuple(votes),
         counts,
-        torch.stack(outcomes, 1),
+        torch.stack([outcome.right for outcome in outcomes], 1),
     )
-
-
-def _setting(protocol: PaperProtocol) -> dict[str, Any]:
-    """The settings that all cells share; without an attack, the attack's settings are None."""
-    if protocol.attack != NO_ATTACK:
-        return protocol.setting()
-    common = replace(protocol, attack="pgd").setting()
-    attack_fields = ("steps", "eot_samples", "eps", "norm", "max_queries", "sees")
-    return {**common, **dict.fromkeys(attack_fields), "attack": NO_ATTACK}

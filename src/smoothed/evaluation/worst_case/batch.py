@@ -74,10 +74,13 @@ class AttackTarget:
             The adversarial examples, of the shape of `inputs`, and the votes on them.
         """
         noise_off = self.noise_off or entry.source == "mean"
-        noise = None if noise_off else self.smoothed.noisy_classifier.noise
+        noisy_classifier = self.smoothed.noisy_classifier
+        noise, layer = (None, None) if noise_off else (noisy_classifier.noise, noisy_classifier.layer)
         with noiseless(self.attacked) if noise_off else nullcontext():
             key = mix(seed, WorstCaseBatchStream.ATTACK, place)
-            candidates = attack_noisy_classifier(self.attacked, noise, entry.attack, inputs, labels, seed=key)
+            candidates = attack_noisy_classifier(
+                self.attacked, noise, entry.attack, inputs, labels, seed=key, layer=layer
+            )
         candidates = torch.where(candidates.isfinite(), candidates, inputs)
         return candidates, self.vote(
             candidates, labels, self.protocol.selection_votes, mix(seed, WorstCaseBatchStream.SELECTION_VOTES, place)
@@ -91,10 +94,14 @@ class BatchResult:
     Attributes:
         votes: votes on all images by the name of the attack, including `none` (clean images) and `worst case`.
         attacked: number of images that each attack was tried on; all images for `none` and `worst case`.
+        worst: worst example of each image, (N, C, H, W) on the CPU.
+        worst_attack: index in the suite of the attack that made it, (N,) int64; -1 for the clean image.
     """
 
     votes: dict[str, VoteCounts]
     attacked: dict[str, int]
+    worst: Tensor
+    worst_attack: Tensor
 
 
 def attack_batch(
@@ -128,6 +135,7 @@ def attack_batch(
 
     worst_votes = clean = vote("clean", inputs, WorstCaseBatchStream.CLEAN_VOTES)
     worst, results = inputs.clone(), dict[str, tuple[Tensor, VoteCounts]]()
+    worst_attack = torch.full((len(inputs),), -1)
     for place, entry in enumerate(suite):
         rows = worst_votes.right.nonzero()[:, 0]  # images that are not yet broken
         votes = worst_votes.at(rows)
@@ -136,13 +144,19 @@ def attack_batch(
             step = compute_once(entry.name, partial(_attack_and_compare, run_attack, votes))
             votes, worse = VoteCounts.from_tensors(step), step["worse"]
             worst[rows[worse]] = step["examples"].to(worst)
+            worst_attack[rows[worse]] = place
             worst_votes = worst_votes.replaced(rows[worse], votes.at(worse))
         results[entry.name] = rows, votes
         on_step(attack_cost(target.protocol, entry, random=not target.noise_off))
     final = vote("final", worst, WorstCaseBatchStream.FINAL_VOTES)
     by_attack = {name: final.replaced(rows, votes) for name, (rows, votes) in results.items()}
     attacked = {name: len(rows) for name, (rows, _) in results.items()}
-    return BatchResult({CLEAN: clean, **by_attack, WORST: final}, {CLEAN: len(inputs), **attacked, WORST: len(inputs)})
+    return BatchResult(
+        {CLEAN: clean, **by_attack, WORST: final},
+        {CLEAN: len(inputs), **attacked, WORST: len(inputs)},
+        worst.cpu(),
+        worst_attack,
+    )
 
 
 def _attack_and_compare(run_attack: Callable[[], tuple[Tensor, VoteCounts]], worst_votes: VoteCounts) -> Tensors:

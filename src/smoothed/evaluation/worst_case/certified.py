@@ -12,7 +12,7 @@ from torch import nn
 
 from smoothed.data.images import Images
 from smoothed.errors import ArgumentError
-from smoothed.evaluation.certified import CertificationProtocol, CertifiedRow, evaluate_certified
+from smoothed.evaluation.certified import CertificationProtocol, CertifiedResult, evaluate_certified
 from smoothed.evaluation.correctness import OnProgress, ignore_progress
 from smoothed.evaluation.worst_case.protocol import WorstCaseProtocol
 from smoothed.smoothing.certification import certifiable_sigma
@@ -51,7 +51,7 @@ def certification_protocol(
     """
     if protocol.smoothing.vote != "prediction":
         raise ArgumentError(
-            "vote", "prediction, the only vote that can be certified", f"the {protocol.smoothing.vote} vote"
+            "vote", "prediction, the only vote that can be certified", f"the {protocol.smoothing.vote_name} vote"
         )
     certifiable_sigma(protocol.smoothing.smooth(model))
     pixels, _ = next(iter(data.batches(1)))
@@ -78,7 +78,7 @@ def certify_worst_case(
     chunk_size: int = 250,
     processes: Processes = SINGLE_PROCESS,
     on_progress: OnProgress = ignore_progress,
-) -> list[CertifiedRow]:
+) -> CertifiedResult:
     """Certify the classifier of a worst-case evaluation.
 
     Args:
@@ -93,7 +93,7 @@ def certify_worst_case(
         on_progress: called with the finished draws of this process and their total, as in `evaluate_certified`.
 
     Returns:
-        One row for each radius.
+        One row for each radius, and the certificate of each image.
 
     Raises:
         ArgumentError: the noise can't be certified, such as a sigma of 0.

@@ -7,9 +7,9 @@ lowest accuracy (the larger one of equals). If the sweep never becomes flat, str
 draws, and the last row reports it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -44,6 +44,11 @@ class EOTSweepRow:
     def to_json(self) -> dict[str, Any]:
         """The row as JSON values."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Read the JSON values of a row."""
+        return cls(**{**values, "robust": Accuracy.from_json(values["robust"])})
 
 
 def sweep_eot_samples(measure: Callable[[int], VoteCounts], draws: Sequence[int]) -> list[EOTSweepRow]:

@@ -1,7 +1,7 @@
 """Worst-case evaluation: accuracy of a smoothed classifier under the strongest of many attacks on each image."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,10 +57,15 @@ class WorstCaseResult:
             no noise.
         rows: rows of the mean network, then of the smoothed classifier. Each group begins with clean images and ends
             with the worst case.
+        tensors: outcomes of each image by network, by the names of docs/results-format.md. PREFIX is `mean` or
+            `smoothed`. `PREFIX.right` holds the share of right votes, (rows of the network, runs, images);
+            `PREFIX.worst_attack` the index of the attack that made the worst example, (runs, images), -1 for the clean
+            image; and `PREFIX.adversarial` the worst examples of the first images in the first run.
     """
 
     sweep: list[EOTSweepRow]
     rows: list[WorstCaseRow]
+    tensors: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """The rows as JSON values."""
@@ -75,6 +80,7 @@ def evaluate_worst_case(
     name: str,
     out: Path | None = None,
     chunk_size: int = 250,
+    keep_images: int = 0,
     processes: Processes = SINGLE_PROCESS,
     on_progress: OnProgress = ignore_progress,
 ) -> WorstCaseResult:
@@ -91,6 +97,7 @@ def evaluate_worst_case(
         name: name of the model in the rows.
         out: folder that stores finished steps, from which an interrupted evaluation continues; None stores nothing.
         chunk_size: rows of one forward pass of the vote.
+        keep_images: number of images, from the first on, whose worst examples are returned.
         processes: processes that share the batches; each of them gets the result.
         on_progress: called after each step with the finished passes of this process and an upper bound of their total.
             A sweep that stops early and images that are broken early save passes.
@@ -101,14 +108,15 @@ def evaluate_worst_case(
         OutputError: `out` can't be written.
         ProcessError: another process has ended.
     """
-    evaluation = _Evaluation(model, data, protocol, name, out, chunk_size, processes, on_progress)
+    evaluation = _Evaluation(model, data, protocol, name, out, chunk_size, keep_images, processes, on_progress)
     num_classes = evaluation.num_classes
     rows = evaluation.rows(MEAN, deterministic_suite(protocol, num_classes))
     if not evaluation.is_random:
-        return WorstCaseResult([], rows)
+        return WorstCaseResult([], rows, evaluation.tensors)
     sweep = evaluation.sweep()
     draws = chosen_eot_samples(sweep) if sweep else protocol.eot_samples[0]
-    return WorstCaseResult(sweep, rows + evaluation.rows(SMOOTHED, expectation_suite(protocol, draws, num_classes)))
+    rows += evaluation.rows(SMOOTHED, expectation_suite(protocol, draws, num_classes))
+    return WorstCaseResult(sweep, rows, evaluation.tensors)
 
 
 class _Evaluation:
@@ -122,12 +130,16 @@ class _Evaluation:
         name: str,
         out: Path | None,
         chunk_size: int,
+        keep_images: int,
         processes: Processes,
         on_progress: OnProgress,
     ) -> None:
         self.data, self.protocol, self.name = data, protocol, name
-        self.processes, self.on_progress = processes, on_progress
-        voter, attacked = Fast(model, protocol.precision), Fast(model)
+        self.keep_images, self.processes, self.on_progress = keep_images, processes, on_progress
+        self.tensors: dict[str, Tensor] = {}
+        voter = Fast(model, protocol.precision)
+        # Names of layers are those of the model, which its faster form does not have.
+        attacked = Fast(model) if protocol.smoothing.layer is None else model
         mean = Smoothed(voter, num_samples=1, chunk_size=chunk_size, seed=protocol.seed)
         smoothed = protocol.smoothing.smooth(model, voter=voter, chunk_size=chunk_size, seed=protocol.seed)
         self.noises = {
@@ -143,7 +155,7 @@ class _Evaluation:
             smoothed.noisy_classifier, inputs, mix(protocol.seed, WorstCaseStream.RANDOMNESS_PROBE)
         )
         self.is_random, self.num_classes = not torch.equal(first, second), first.shape[1]
-        configuration = {"protocol": "worst-case", "model": name, **asdict(protocol), "batch": BATCH}
+        configuration = {"protocol": "worst-case", "model": name, **protocol.configuration(), "batch": BATCH}
         self.resume = open_resume_folder(processes, out, configuration, model, data)
         self.done, self.total = 0, 0
         self._set_total(protocol.eot_samples[-1], protocol.eot_samples)
@@ -170,6 +182,7 @@ class _Evaluation:
         votes = {
             name: [VoteCounts.concatenated([batch.votes[name] for batch in run]) for run in runs] for name in names
         }
+        self._keep(network, votes, runs)
         attacked = {name: sum(batch.attacked[name] for run in runs for batch in run) / len(runs) for name in names}
         draws = {entry.name: entry.eot_samples for entry in suite}
         return [
@@ -186,6 +199,18 @@ class _Evaluation:
             )
             for name in names
         ]
+
+    def _keep(self, network: str, votes: dict[str, list[VoteCounts]], runs: list[list[BatchResult]]) -> None:
+        """Keep the outcomes of each image."""
+        prefix = network.partition(" ")[0]
+        self.tensors[f"{prefix}.right"] = torch.stack(
+            [torch.stack([run.shares.float() for run in of_attack]) for of_attack in votes.values()]
+        )
+        self.tensors[f"{prefix}.worst_attack"] = torch.stack(
+            [torch.cat([batch.worst_attack for batch in run]) for run in runs]
+        )
+        if self.keep_images:
+            self.tensors[f"{prefix}.adversarial"] = torch.cat([batch.worst for batch in runs[0]])[: self.keep_images]
 
     def _attack(self, network: str, suite: list[SuiteAttack], run: int, number: int) -> BatchResult:
         """Run the suite on one batch in one run."""
@@ -243,7 +268,9 @@ def _in_forward_passes(cost: Cost) -> int:
 def _two_draws(noisy_classifier: NoisyClassifier, inputs: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """Logits (N, K) of two draws."""
     generator = seeded(seed, inputs.device)
-    seeded_classifier = NoisyClassifier(noisy_classifier.model, noisy_classifier.noise, generator=generator)
+    seeded_classifier = NoisyClassifier(
+        noisy_classifier.model, noisy_classifier.noise, layer=noisy_classifier.layer, generator=generator
+    )
     with noise_from(seeded_classifier, Fresh(generator)), eval_mode(seeded_classifier):
         first, second = seeded_classifier(inputs), seeded_classifier(inputs)
     return check_logits(first, len(inputs)), check_logits(second, len(inputs))

@@ -1,11 +1,13 @@
 """Settings of the worst-case evaluation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
+from smoothed.attacks.radius import settled_radius
 from smoothed.errors import ArgumentError
 from smoothed.smoothing.certification import check_alpha
 from smoothed.smoothing.config import SmoothingConfig
-from smoothed.utils.checks import check_not_negative, check_positive
+from smoothed.utils.checks import check_positive
 from smoothed.utils.devices import Precision
 
 
@@ -53,7 +55,7 @@ class WorstCaseProtocol:
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
-        check_not_negative(self.eps, "eps")
+        settled_radius(self.eps, "linf")
         for name in ("steps", "restarts", "sweep_images", "targets", "selection_votes", "runs"):
             check_positive(getattr(self, name), name)
         if check_positive(self.queries, "queries") < 2:
@@ -68,9 +70,14 @@ class WorstCaseProtocol:
                 raise ArgumentError(
                     "alpha",
                     "the prediction vote, because PREDICT tests its class counts",
-                    f"the {self.smoothing.vote} vote",
+                    f"the {self.smoothing.vote_name} vote",
                     "leave alpha out, or use the prediction vote",
                 )
+
+    def configuration(self) -> dict[str, Any]:
+        """All settings as JSON values, for resumable work."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**values, "smoothing": self.smoothing.settings()}
 
     @property
     def final_votes(self) -> int:

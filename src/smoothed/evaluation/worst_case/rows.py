@@ -1,6 +1,6 @@
 """Result rows of the worst-case evaluation, one for each attack."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -56,7 +56,7 @@ class WorstCaseRow:
     eot_samples: int
     vote: str
     num_samples: int
-    sigma: float
+    sigma: float | None
     sigma_normalized: float | None
     noise: str
     alpha: float | None
@@ -97,7 +97,7 @@ class WorstCaseRow:
             if all(int(votes.draws.min()) >= times for votes in runs)
         }
         return cls(
-            vote=protocol.smoothing.vote,
+            vote=protocol.smoothing.vote_name,
             num_samples=protocol.smoothing.num_samples if smoothed else 1,
             alpha=protocol.alpha if smoothed else None,
             eps=protocol.eps,
@@ -119,6 +119,16 @@ class WorstCaseRow:
     def to_json(self) -> dict[str, Any]:
         """The row as JSON values."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Read the JSON values of a row."""
+        read = {name: Accuracy.from_json(values[name]) for name in ("clean", "robust")}
+        by_count = {
+            name: {int(times): Accuracy.from_json(accuracy) for times, accuracy in values[name].items()}
+            for name in ("worst", "one_draw")
+        }
+        return cls(**{**values, **read, **by_count})
 
 
 def _vote_share(runs: Sequence[VoteCounts], name: str) -> float:
