@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from smoothed.errors import ArgumentError, CheckpointError
 from smoothed.injection import reinject
 from smoothed.models import ARCHITECTURES, Normalize, build
-from smoothed.utils.checks import check_choice
-from smoothed.utils.files import write_atomically
+from smoothed.utils.checks import check_choice, check_network
+from smoothed.utils.files import check_path, write_atomically
 
 FORMAT = "smoothed-checkpoint"
 FORMAT_VERSION = 1
@@ -78,7 +78,7 @@ def read_header(path: Path | str) -> Header:
     Raises:
         CheckpointError: the file is missing, truncated, or was written by another program or format version.
     """
-    path = Path(path)
+    path = check_path(path, "path")
     if not path.is_file():
         raise CheckpointError(f"{path}: expected a checkpoint, found no such file")
     try:
@@ -156,6 +156,14 @@ def save(path: Path | str, model: nn.Module, header: Header) -> Path:
     Raises:
         OutputError: the file cannot be written.
     """
+    check_network(model, "model")
+    if not isinstance(header, Mapping):
+        raise ArgumentError("header", "a dict of JSON values", repr(header))
+    try:
+        json.dumps(header)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError("header", "a dict of JSON values", f"one with {error}") from None
+    path = check_path(path, "path")
     return write_tensors(path, model.state_dict(), {"format_version": FORMAT_VERSION, **header})
 
 
@@ -180,8 +188,8 @@ def bundled() -> dict[str, Path]:
         return {path.stem: path for path in sorted(folder.glob("*" + SUFFIX))}
 
 
-def locate(name_or_path: Path | str) -> Path:
-    """Return the path of a checkpoint from a bundled name or a path.
+def locate(name_or_path: Path | str, argument: str = "model") -> Path:
+    """Return the path of a checkpoint from a bundled name or a path; `argument` is its name in messages.
 
     Raises:
         CheckpointError: there is neither a bundled checkpoint nor a file of that name.
@@ -192,7 +200,7 @@ def locate(name_or_path: Path | str) -> Path:
     path = Path(name_or_path).expanduser()
     if not path.is_file():
         known = ", ".join(checkpoints) or "none"
-        raise CheckpointError(f"model: expected a checkpoint file or a bundled name ({known}), got {name_or_path}")
+        raise CheckpointError(f"{argument}: expected a checkpoint file or a bundled name ({known}), got {name_or_path}")
     return path
 
 
@@ -244,6 +252,7 @@ def load_into(model: nn.Module, path: Path | str) -> Header:
     Raises:
         CheckpointError: the file is missing, truncated or of another program, or its weights do not fit `model`.
     """
+    check_network(model, "model")
     header = read_header(path)
     _inject_noise(model, header.get("injection", []), path)
     _load_weights(model, Path(path))

@@ -20,6 +20,10 @@ class ArgumentError(SmoothedError, ValueError):
         self._arguments = (argument, expected, str(got), hint)
         super().__init__(f"{argument}: expected {expected}, got {got}" + (f"; {hint}" if hint else ""))
 
+    def named(self, argument: str) -> "ArgumentError":
+        """The same error about an argument of another name, for functions that pass an argument on."""
+        return type(self)(argument, *self._arguments[1:])
+
     def __reduce__(self) -> tuple[type["ArgumentError"], tuple[str, str, str, str]]:
         """Pickle the arguments rather than the message, for errors of other processes."""
         return type(self), self._arguments

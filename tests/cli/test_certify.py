@@ -88,7 +88,7 @@ def test_too_few_draws_are_told_of_in_a_line(run, checkpoint, capsys):
         (["--radii", "0,-1"], "error: radii: expected a finite number of at least 0, got -1"),
         (["--radii", "large"], "error: radii: expected numbers separated by commas, got 'large'"),
         (["--alpha", "1"], "error: alpha: expected a number in [1e-12, 0.5), got 1"),
-        (["--num-samples", "0"], "error: num_samples: expected an integer of at least 1, got 0"),
+        (["--num-samples", "0"], "error: num-samples: expected an integer of at least 1, got 0"),
         (["--images", "0"], "error: images: expected 1 to 1000"),
     ],
 )

@@ -49,7 +49,7 @@ def test_a_folder_is_continued_from(run, checkpoint, tmp_path, capsys):
         (["--sigma", 0.06, "--sigma-normalized", 0.24], "error: sigma: expected either --sigma or --sigma-normalized"),
         (["--eps", "0"], "error: eps: expected a radius above 0"),
         (["--steps", "0"], "error: steps: expected an integer of at least 1"),
-        (["--num-samples", "0"], "error: num_samples: expected an integer of at least 1"),
+        (["--num-samples", "0"], "error: num-samples: expected an integer of at least 1"),
         (["--images", "5000"], "error: images: expected 1 to 1000"),
         (["--data", "nowhere"], "error: data: expected sample, cifar10, cifar100, or a folder"),
     ],

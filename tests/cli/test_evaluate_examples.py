@@ -88,7 +88,7 @@ def test_other_images_and_other_files_are_refused_in_one_line(run, made, untrain
     several = {
         (other,): "error: data: expected the 6 images of cifar10 sample that were attacked",
         (made, "--images", 7): "error: images: expected 1 to 6",
-        (made, "--votes-per-image", 0): "error: votes_per_image: expected an integer of at least 1, got 0",
+        (made, "--votes-per-image", 0): "error: votes-per-image: expected an integer of at least 1, got 0",
         (
             made,
             "--sigma",
@@ -139,4 +139,4 @@ def test_options_that_examples_ignore_are_refused(run, tmp_path, option, name, c
 def test_votes_per_image_need_examples(run, capsys):
     assert run("evaluate", "--votes-per-image", 2) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == "error: votes_per_image: expected --examples beside it, got none"
+    assert line == "error: votes-per-image: expected --examples beside it, got none"

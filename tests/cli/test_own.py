@@ -240,7 +240,7 @@ def test_few_images_are_taken_where_none_are_asked_for():
             ["--attack", "mine:FACTOR"],
             "error: attack: expected a function (model, inputs, labels, generator), got mine:F",
         ),
-        (["--attack", "mine:squared"], "got mine:squared, which raises TypeError: squared() got an unexpected keyword"),
+        (["--attack", "mine:squared"], "got mine:squared(logits)"),
         (
             ["--votes", "mine:attack", "--sigma", 0.1],
             "error: votes: expected functions from logits to scores, got mine:",
@@ -255,7 +255,7 @@ def test_few_images_are_taken_where_none_are_asked_for():
             "error: sigma-normalized: expected a noise of this package",
         ),
         (["--noise", "mine:scaled"], "error: noise: expected "),
-        (["--sigma-normalized", 0.1], "error: sigma_normalized: expected a model with a `normalize` layer"),
+        (["--sigma-normalized", 0.1], "error: sigma-normalized: expected a model with a `normalize` layer"),
         (
             ["--attack", "transfer", "--source", "mine:nothing"],
             "error: source: expected an attribute of mine, got mine:",

@@ -194,19 +194,19 @@ def test_an_unknown_recipe_is_told_similar_ones(fails, tmp_path):
         (["--attack", "pdg"], "got 'pdg'; did you mean pgd"),
         (
             ["--input-sigma", 0.1, "--input-sigma-normalized", 0.4],
-            "error: input_sigma: expected only one of input_sigma",
+            "error: input-sigma: expected only one of input_sigma",
         ),
         (["--norm", "l1"], "error: norm: expected one of linf, l2, got 'l1'"),
         (["--average", 2], "error: average: expected a number in [0, 1], got 2.0"),
         (["--recipe", "free", "--norm", "l2"], "error: norm: expected linf with attack free, got l2"),
-        (["--recipe", "mart", "--label-smoothing", 0.1], "error: label_smoothing: expected 0 with loss mart"),
+        (["--recipe", "mart", "--label-smoothing", 0.1], "error: label-smoothing: expected 0 with loss mart"),
         (
             ["--architecture", "custom"],
             "error: network: expected a network if, and only if, the architecture is custom",
         ),
         (["--config", "card.json", "--recipe", "at"], "config: expected --config without --recipe, got --recipe at"),
         (["--from", "nowhere.safetensors"], "expected a checkpoint file or a bundled name"),
-        (["--batch-size", 3, "--accumulation", 4], "error: batch_size: expected at least 4, one image for each part"),
+        (["--batch-size", 3, "--accumulation", 4], "error: batch-size: expected at least 4, one image for each part"),
     ],
 )
 def test_bad_options_are_one_line(fails, pictures, tmp_path, arguments, message):
@@ -447,7 +447,7 @@ def test_parts_of_ones_own_that_fail_are_one_line(fails, run, tmp_path, capsys):
             ["--attack", "no_such_module:attack"],
             "attack: expected a module that can be imported, got no_such_module:att",
         ),
-        (["--architecture", "my_own_parts:network", "--model-args", "{"], "model_args: expected"),
+        (["--architecture", "my_own_parts:network", "--model-args", "{"], "model-args: expected"),
         (["--model-args", "{}"], "model-args: expected --architecture package.module:function beside them, got none"),
         (["--data", "sample"], "data: expected"),
     ]

@@ -371,7 +371,7 @@ class TestErrors:
 
     @pytest.mark.parametrize("option", ["selection_samples", "num_samples"])
     def test_draws(self, option):
-        with pytest.raises(ArgumentError, match="num_samples: expected an integer of at least 1, got 0"):
+        with pytest.raises(ArgumentError, match=f"{option}: expected an integer of at least 1, got 0"):
             certify_inputs(smoothed(), at_distance([0.1]), **{option: 0})
         with pytest.raises(ArgumentError, match="num_samples: expected at most 16777216 draws in total, got 1677"):
             certify_inputs(smoothed(), at_distance([0.1]), **{option: 2**24 + 1})

@@ -80,7 +80,7 @@ def test_bad_choices():
             ({"augmentation": "flip"}, "augmentation: expected one of crop-flip, none"),
             ({"data": 3}, "data: expected a string, got 3"),
             ({"start": Path("a")}, "start: expected a string, got PosixPath"),
-            ({"seed": 1.5}, "seed: expected an integer, got 1.5"),
+            ({"seed": 1.5}, "seed: expected an integer of at most 64 bits, got 1.5"),
             ({"new_head": 1, "start": "a"}, "new_head: expected True or False, got 1"),
             ({"new_head": True}, "new_head: expected a checkpoint whose last layer it replaces, got none; name"),
             ({"injection": "keep"}, "injection: expected a noise for a new network, got 'keep'; name the network"),

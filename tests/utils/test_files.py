@@ -148,7 +148,7 @@ def test_a_writer_that_writes_nothing(old):
 
 def test_require_writable_says_so_before_the_work(tmp_path):
     require_writable(tmp_path / "deep" / "rows.json")
-    assert not list((tmp_path / "deep").iterdir())
+    assert not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
     for path in (tmp_path, tmp_path / "file" / "rows.json"):
         with pytest.raises(OutputError, match="could not be written"):

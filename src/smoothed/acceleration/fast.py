@@ -14,7 +14,7 @@ from smoothed.errors import ArgumentError
 from smoothed.injection import noise_from
 from smoothed.rng.counter_based import compile_numbers
 from smoothed.rng.sources import Keyed, Source
-from smoothed.utils.checks import output_logits
+from smoothed.utils.checks import check_flag, check_network, output_logits
 from smoothed.utils.devices import Precision, autocast, resolve_precision
 
 # Largest number of images whose draws share a pass: with more images, one draw fills a pass.
@@ -59,6 +59,8 @@ class Fast(nn.Module):
 
     def __init__(self, model: nn.Module, precision: str = "float32", *, compile: bool = False) -> None:  # noqa: A002 - the term of torch
         super().__init__()
+        check_network(model, "model")
+        check_flag(compile, "compile")
         first = next((tensor for group in (model.parameters(), model.buffers()) for tensor in group), torch.empty(0))
         self.precision: Precision = resolve_precision(precision, first.device)
         self.network, self.reason = fuse_or_keep(model, exact_ends=True)

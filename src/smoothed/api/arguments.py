@@ -64,8 +64,9 @@ def one_of(*choices: str) -> Check:
 
 def as_tuple(values: Any) -> tuple[Any, ...]:  # noqa: ANN401 - numbers, names or functions
     """Several values as a tuple, or a single one: a number, a name or a function."""
-    single = isinstance(values, str) or callable(values) or not isinstance(values, Iterable)
-    return (values,) if single else tuple(values)
+    if isinstance(values, Iterable) and not isinstance(values, str) and not callable(values):
+        return tuple(values)
+    return (values,)
 
 
 def check_vote(value: object, name: str) -> None:

@@ -15,6 +15,7 @@ from smoothed import checkpoint
 from smoothed.errors import ArgumentError, CheckpointError
 from smoothed.models.adapt import ModelAdapter, Outputs, Statistics, device_of, float_dtype
 from smoothed.utils.checks import check_choice
+from smoothed.utils.files import check_path
 from smoothed.utils.imports import current_folder_importable, import_object, is_object_name, summary
 from smoothed.utils.modes import Classifier
 
@@ -76,6 +77,7 @@ def load(
     network, is_users = _resolve(model, _arguments(model_args, model))
     target = _checked_device("cpu" if device is None and not is_users else device)
     if weights is not None:
+        check_path(weights, "weights")
         if not isinstance(network, nn.Module):
             raise ArgumentError("weights", "None for a callable that is no torch.nn.Module", repr(str(weights)))
         network = copy.deepcopy(network) if is_users else network

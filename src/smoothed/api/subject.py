@@ -247,8 +247,11 @@ def _probed_classes(network: nn.Module, images: Images) -> int:
     with eval_mode(network):
         try:
             outputs = output_logits(network(inputs))
-        except SmoothedError:
-            raise
+        except SmoothedError as error:
+            if getattr(error, "argument", None) != "inputs":
+                raise
+            expected = f"a network for images of shape {tuple(inputs.shape[1:])}"
+            raise ArgumentError("model", expected, f"one that raises {summary(error)}") from error
         except Exception as error:  # the user's code may raise any error
             expected = f"a network for images of shape {tuple(inputs.shape[1:])}"
             raise ArgumentError("model", expected, f"one that raises {summary(error)}") from error

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from smoothed.api.arguments import check_arguments, optional
 from smoothed.api.load import checkpoint_path
 from smoothed.api.subject import called
 from smoothed.attacks import Attack
@@ -32,6 +33,7 @@ from smoothed.training.initial import initial_network
 from smoothed.training.loop import Progress, TrainingResult
 from smoothed.training.loop import train as run
 from smoothed.training.state import load_state
+from smoothed.utils.checks import check_not_negative, check_seed
 from smoothed.utils.imports import import_object, is_object_name
 
 
@@ -143,6 +145,8 @@ def train(
         >>> trained.finished, len(trained.metrics), trained.model(images).shape
         (True, 2, torch.Size([40, 2]))
     """
+    given = {"out": out, "keys": keys, "compiled": compiled, "on_progress": on_progress, "time_limit": time_limit}
+    check_arguments({**given, "seed": seed}, seed=optional(check_seed), time_limit=optional(check_not_negative))
     command = called(train, network, data, recipe=recipe, attack=attack, seed=seed, **settings)
     own, choices = _network_settings(network)
     if overlap := [name for name in choices if name in settings]:

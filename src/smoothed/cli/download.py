@@ -24,8 +24,10 @@ def download(
         smoothed download cifar100 --to ~/data
     """
     from smoothed.data.download import download_cifar
+    from smoothed.utils.checks import check_choice
     from smoothed.utils.files import require_writable, write_json
 
+    check_choice(name, ("cifar10", "cifar100"), "name")
     if json is not None:
         require_writable(json)
 

@@ -16,11 +16,13 @@ from smoothed.cli.parsing import keys, statistics
 from smoothed.data.adapt import as_images
 from smoothed.data.images import Images
 from smoothed.data.loader import is_stream
+from smoothed.data.split import SPLITS
 from smoothed.errors import ArgumentError
 from smoothed.injection import noise_layers
 from smoothed.smoothing.classifier import LARGEST_USUAL_SIGMA, Smoothed
 from smoothed.smoothing.config import NoiseConfig, SmoothingConfig
 from smoothed.smoothing.input_noise import NOISES
+from smoothed.utils.checks import check_choice
 from smoothed.utils.devices import best_device
 from smoothed.utils.distributed import Processes
 from smoothed.utils.imports import is_object_name
@@ -157,6 +159,7 @@ def load_images(options: DataOptions, at_most: int | None = None) -> Images:
         ArgumentError: there is no such function, or it returns no data.
         DataError: the data set does not exist or is damaged, or has fewer images.
     """
+    check_choice(options.split, SPLITS, "split")
     data, count = own_data(options.data), options.images
     images = as_images(
         data,
@@ -173,8 +176,7 @@ def _load_source(name: str) -> nn.Module:
     try:
         return load(name, device=best_device())
     except ArgumentError as error:
-        _, expected, got, hint = error._arguments
-        raise ArgumentError("source", expected, got, hint) from None
+        raise error.named("source") from None
 
 
 def require_own_checkpoint(model: str) -> None:

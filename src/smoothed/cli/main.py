@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -107,15 +107,18 @@ def _print_version() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit with code 0, with 2 after an error (printed in one line), or with 130 after Ctrl-C."""
     given = sys.argv[1:] if arguments is None else arguments
+    command: Any = None
     try:
         _require_single_process(given)
         # OpenMP threads that spin while they wait double the time of a run beside one busy process.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported, which is later
         keep_memory()
+        _require_values(given)
         with invoked(given), warnings_in_a_line(), _process_group():
-            code = typer.main.get_command(build_app()).main(given, prog_name="smoothed", standalone_mode=False)
+            command = typer.main.get_command(build_app())
+            code = command.main(given, prog_name="smoothed", standalone_mode=False)
     except SmoothedError as error:
-        errors.print(f"error: {error}", style="red")
+        errors.print(f"error: {_with_option(error, command, given)}", style="red")
         code = EXIT_ERROR
     except ClickException as error:
         errors.print(f"error: {_usage(error)}", style="red")
@@ -159,6 +162,26 @@ def _require_single_process(arguments: Sequence[str]) -> None:
     command = next((word for word in words if not word.startswith("-")), None)
     if count != "1" and command is not None and command not in SHARED:
         raise ArgumentError("processes", f"one for {command}, or {', '.join(SHARED)}", f"{count} processes")
+
+
+def _require_values(arguments: Sequence[str]) -> None:
+    """Raise `ArgumentError` for an option with an empty value, which commands would take for no value."""
+    for before, word in zip(["", *arguments], arguments, strict=False):
+        name, sign, value = word.partition("=")
+        given = name if sign and not value else before if not word else ""
+        if given.startswith("--") and "=" not in given:
+            raise ArgumentError(given.removeprefix("--"), "a value", "an empty one")
+
+
+def _with_option(error: SmoothedError, command: Any, arguments: Sequence[str]) -> str:  # noqa: ANN401 - typer's type
+    """The message; an argument that it begins with has the name of its option, without the dashes."""
+    argument, sign, rest = str(error).partition(": ")
+    if not argument.isidentifier():
+        return str(error)
+    for word in arguments:
+        command = getattr(command, "commands", {}).get(word, command)
+    options = {each.name: each.opts[0] for each in getattr(command, "params", ())}
+    return options.get(argument, argument).removeprefix("--").replace("_", "-") + sign + rest
 
 
 def _usage(error: BaseException) -> str:

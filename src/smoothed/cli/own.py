@@ -64,6 +64,9 @@ def own_noises(
         if sigma > 1:
             hint = "it is in pixel units of [0, 1]; for the paper's unit use --sigma-normalized"
             raise ArgumentError("sigma", "a standard deviation of at most 1", f"{sigma:g}", hint)
+    for name, values in (("sigma", sigmas), ("sigma-normalized", sigmas_normalized)):
+        if values is not None and len(set(values)) != len(values):
+            raise ArgumentError(name, "no repeated values", ",".join(f"{value:g}" for value in values))
     if noise is not None and is_object_name(noise):
         if sigmas_normalized is not None:
             raise ArgumentError("sigma-normalized", "a noise of this package beside it", f"--noise {noise}")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -267,13 +267,14 @@ def train(
 
 def _own_attack(given: dict[str, Any]) -> "Attack | None":
     """The attack that `--attack package.module:function` names; `given` then says that it is the user's own."""
-    from smoothed.utils.imports import import_object, is_object_name
+    from smoothed.cli.own import own_attack
+    from smoothed.utils.imports import is_object_name
 
     name = given["attack"]
     if name is None or not is_object_name(name):
         return None
     given["attack"] = CUSTOM
-    return import_object(name, "attack")
+    return cast("Attack", own_attack(name))
 
 
 def _own_network(given: dict[str, Any]) -> "nn.Module | None":
@@ -282,6 +283,7 @@ def _own_network(given: dict[str, Any]) -> "nn.Module | None":
 
     from smoothed.api.load import load
     from smoothed.errors import ArgumentError
+    from smoothed.utils.checks import check_seed
     from smoothed.utils.imports import is_object_name
 
     name, arguments = given["architecture"], given["model_args"]
@@ -291,8 +293,13 @@ def _own_network(given: dict[str, Any]) -> "nn.Module | None":
         return None
     given["architecture"] = CUSTOM
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(given["seed"] or 0)  # the initial weights are a function of the seed
-        return load(name, model_args=arguments)
+        torch.default_generator.manual_seed(
+            check_seed(given["seed"] or 0)
+        )  # the initial weights are a function of the seed
+        try:
+            return load(name, model_args=arguments)
+        except ArgumentError as error:
+            raise (error.named("architecture") if error.argument == "model" else error) from None
 
 
 def _taken(data: str | None, argument: str) -> object:
@@ -305,10 +312,13 @@ def _taken(data: str | None, argument: str) -> object:
     found = import_object(data, argument)
     try:
         # A Dataset or another object with items is data already, even if it can be called.
-        return found() if callable(found) and not hasattr(found, "__getitem__") else found
+        taken = found() if callable(found) and not hasattr(found, "__getitem__") else found
     except Exception as error:  # the user's code may raise any error
         expected = "a function without arguments that returns data"
         raise ArgumentError(argument, expected, f"{data}, which raises {summary(error)}") from error
+    if taken is None:
+        raise ArgumentError(argument, "a function without arguments that returns data", f"{data}, which returns None")
+    return taken
 
 
 def _taken_data(data: str | None, whole: "TrainingConfig") -> tuple[bool, object]:

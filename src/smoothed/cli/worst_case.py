@@ -113,8 +113,14 @@ def worst_case(
     config = fixed_beforehand(inputs, smoothing)
     protocol = WorstCaseProtocol(config, **options)
     certification = certification_protocol(inputs.network, inputs.images, protocol) if certify else None
-    note(forecast(protocol, len(inputs.images), len(inputs.images.classes), certification))
-    with leaving_process_group(), progress("forward passes") as on_progress:
+    told = [forecast(protocol, len(inputs.images), len(inputs.images.classes), certification)]
+    with leaving_process_group(), progress("forward passes") as show_progress:
+
+        def on_progress(done: int, total: int) -> None:
+            while told:  # once the work begins, so that an error before it stands alone
+                note(told.pop())
+            show_progress(done, total)
+
         result = measure(
             inputs.classifier(config),
             inputs.images,

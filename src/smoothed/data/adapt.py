@@ -17,7 +17,7 @@ from smoothed.data.items import Keys, describe
 from smoothed.data.loader import copy_stream, is_stream, loader_source
 from smoothed.data.named import load_images, load_training
 from smoothed.data.split import default_validation_count, split_validation
-from smoothed.errors import ArgumentError
+from smoothed.errors import ArgumentError, DataError
 from smoothed.utils.checks import check_positive
 
 EXPECTED = (
@@ -124,7 +124,14 @@ def as_training(
             if len(train) < 2:
                 raise ArgumentError("data", "at least two images, one of them for validation", len(train))
             return found, *split_validation(train, default_validation_count(len(train)))
-    held_out = as_images(validation, "validation", keys=keys)
+    try:
+        held_out = as_images(validation, "validation", keys=keys)
+    except ArgumentError as error:
+        raise (error.named("validation") if error.argument == "data" else error) from None
+    except DataError as error:
+        if not str(error).startswith("data: "):
+            raise
+        raise DataError(str(error).replace("data", "validation", 1)) from None
     _require_same_kind(train, held_out)
     return found, train, held_out
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from smoothed.errors import ArgumentError
 from smoothed.injection.layer import NoiseLayer
 from smoothed.injection.pni import Site
-from smoothed.utils.checks import check_choice, check_not_negative
+from smoothed.utils.checks import check_choice, check_flag, check_not_negative
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Additive:
     def __post_init__(self) -> None:
         check_choice(self.site, ("input", "output"), "site")
         check_not_negative(self.initial, "initial")
+        check_flag(self.learned, "learned")
 
     def scaled(self, strength: float) -> "Additive":
         """Return the same law with the initial deviation multiplied by `strength`."""

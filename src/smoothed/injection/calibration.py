@@ -10,7 +10,15 @@ from smoothed.errors import ArgumentError
 from smoothed.injection.layer import NoiseLayer, noise_from, noise_layers, noiseless
 from smoothed.rng.seeds import mix, seeded
 from smoothed.rng.sources import Fresh
-from smoothed.utils.checks import check_classes, check_inputs, check_labels, check_logits, check_positive
+from smoothed.utils.checks import (
+    check_classes,
+    check_inputs,
+    check_labels,
+    check_logits,
+    check_network,
+    check_positive,
+    check_seed,
+)
 from smoothed.utils.modes import eval_mode
 
 
@@ -89,6 +97,8 @@ def calibrate_noise(
         >>> 0.12 < found.strength < 0.2, found.noisy_accuracy >= 0.9
         (True, True)
     """
+    check_network(model, "model")
+    check_seed(seed)
     layers = noise_layers(model)
     if not layers:
         raise ArgumentError("model", "a network with noise inside it", "none", "add noise with smoothed.inject first")

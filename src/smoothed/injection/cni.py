@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from smoothed.errors import ArgumentError
 from smoothed.injection.layer import NoiseLayer
 from smoothed.injection.pni import Site
-from smoothed.utils.checks import check_choice
+from smoothed.utils.checks import check_choice, check_not_negative
 
 # Smallest variance under the square root, whose derivative is infinite at 0; the gradient is 0 below it.
 SMALLEST_VARIANCE = 1e-12
@@ -43,8 +43,10 @@ class CNI:
 
     def __post_init__(self) -> None:
         check_choice(self.site, ("input", "output"), "site")
-        if self.rank < 0:
-            raise ArgumentError("rank", "an integer of at least 0", self.rank)
+        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 0:
+            raise ArgumentError("rank", "an integer of at least 0", repr(self.rank))
+        check_not_negative(self.initial_variance, "initial_variance")
+        check_not_negative(self.initial_factor, "initial_factor")
 
     def scaled(self, strength: float) -> "CNI":
         """Return the same law with the initial deviation multiplied by `strength`."""

@@ -16,7 +16,7 @@ from smoothed.injection.additive import Additive
 from smoothed.injection.cni import CNI
 from smoothed.injection.layer import NoiseLayer, noise_layers
 from smoothed.injection.pni import PNI
-from smoothed.utils.checks import check_not_negative
+from smoothed.utils.checks import check_network, check_not_negative
 
 NoiseLaw = PNI | CNI | Additive
 """Specification of noise inside a network; it creates the noise layers."""
@@ -135,6 +135,9 @@ def inject(
         >>> injection.undo()
     """
     check_not_negative(strength, "strength")
+    check_network(model, "model")
+    _check_laws(weights, "weights")
+    _check_laws(activations, "activations")
     injection = add_noise(
         model, weights=_scaled(weights, strength), activations=_scaled(activations, strength), layers=layers
     )
@@ -158,6 +161,8 @@ def add_noise(
         unknown = [name for name in layers if not isinstance(by_name.get(name), NOISY_TYPES)]
         if unknown:
             raise ArgumentError("layers", "names of convolutions or linear layers of the model", repr(unknown[0]))
+    elif layers is not None and not callable(layers):
+        raise ArgumentError("layers", "names of layers, or a function (name, layer) -> bool", repr(layers))
     planned: list[tuple[str, str, NoisyType, NoiseLaw]] = []
     for name, layer in by_name.items():
         chosen = layers is None or (layers(name, layer) if callable(layers) else name in layers)
@@ -231,6 +236,14 @@ def count_weight_normals(model: nn.Module) -> int:
             form = noise.linear_form(original.detach())
             count += original.numel() + (0 if form is None or form[1] is None else form[1].shape[1])
     return count
+
+
+def _check_laws(laws: object, argument: str) -> None:
+    """Raise `ArgumentError` unless `laws` are None, a law, or laws by types of layers."""
+    expected = "a noise law, such as CNI() or PNI(), or a dict of laws by types of layers"
+    for kind, law in laws.items() if isinstance(laws, Mapping) else [(nn.Module, laws)]:
+        if not isinstance(kind, type) or not (law is laws is None or hasattr(law, "scaled")) or isinstance(law, type):
+            raise ArgumentError(argument, expected, repr(laws))
 
 
 def _scaled(laws: NoiseLaw | NoiseLawByType | None, strength: float) -> NoiseLaw | NoiseLawByType | None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from smoothed.rng.sources import Fresh, Keyed, Source
+from smoothed.utils.checks import check_callable, check_seed
 from smoothed.utils.modes import Classifier
 
 
@@ -121,6 +122,7 @@ def noise_from(model: Classifier, source: Source | None) -> Iterator[None]:
 
 def noiseless(model: Classifier) -> AbstractContextManager[None]:
     """Switch the noise inside `model` off inside the block, which makes it the mean network."""
+    check_callable(model, "model")
     return noise_from(model, None)
 
 
@@ -133,4 +135,5 @@ def frozen(model: Classifier, seed: int = 0) -> AbstractContextManager[None]:
         model: network with noise layers.
         seed: seed of the draw.
     """
-    return noise_from(model, Keyed(seed))
+    check_callable(model, "model")
+    return noise_from(model, Keyed(check_seed(seed)))

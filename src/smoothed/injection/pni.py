@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from smoothed.injection.layer import NoiseLayer
-from smoothed.utils.checks import check_choice
+from smoothed.utils.checks import check_choice, check_not_negative
 
 Granularity = Literal["layer", "channel", "element"]
 Site = Literal["input", "output"]
@@ -42,6 +42,7 @@ class PNI:
     def __post_init__(self) -> None:
         check_choice(self.granularity, ("layer", "channel", "element"), "granularity")
         check_choice(self.site, ("input", "output"), "site")
+        check_not_negative(self.initial, "initial")
 
     def scaled(self, strength: float) -> "PNI":
         """Return the same law with the initial deviation multiplied by `strength`."""

@@ -6,10 +6,17 @@ from functools import partial
 from torch import nn
 
 from smoothed.models.adapt import ModelAdapter
-from smoothed.models.normalize import CIFAR10_MEAN, CIFAR10_STD, CIFAR100_MEAN, CIFAR100_STD, Normalize
+from smoothed.models.normalize import (
+    CIFAR10_MEAN,
+    CIFAR10_STD,
+    CIFAR100_MEAN,
+    CIFAR100_STD,
+    Normalize,
+    check_statistics,
+)
 from smoothed.models.resnet import ResNet
 from smoothed.models.wide_resnet import WideResNet
-from smoothed.utils.checks import check_choice
+from smoothed.utils.checks import check_choice, check_positive
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     **{f"resnet{depth}": partial(ResNet, depth) for depth in (20, 32, 44, 56, 110)},
@@ -49,4 +56,6 @@ def build(
         ArgumentError: the architecture is unknown, or `std` is not positive or not as long as `mean`.
     """
     check_choice(architecture, ARCHITECTURES, "architecture")
+    check_positive(num_classes, "num_classes")
+    check_statistics(mean, std)
     return ARCHITECTURES[architecture](num_classes=num_classes, mean=mean, std=std)

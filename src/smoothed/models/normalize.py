@@ -1,5 +1,6 @@
 """Normalisation as the first layer of a network, so that all inputs and radii are in pixel units of [0, 1]."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -11,6 +12,19 @@ CIFAR10_MEAN = (0.491, 0.482, 0.447)
 CIFAR10_STD = (0.247, 0.243, 0.262)
 CIFAR100_MEAN = (0.507, 0.487, 0.441)
 CIFAR100_STD = (0.267, 0.256, 0.276)
+
+
+def check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
+    """Raise `ArgumentError` unless `mean` and `std` are finite numbers, one per channel, and `std` is above 0."""
+    for name, values in (("mean", mean), ("std", std)):
+        try:
+            is_right = bool(len(values)) and all(math.isfinite(value) for value in values)
+        except TypeError:
+            is_right = False
+        if not is_right:
+            raise ArgumentError(name, "finite numbers, one per channel", repr(values))
+    if len(mean) != len(std) or not all(value > 0 for value in std):
+        raise ArgumentError("std", f"{len(mean)} positive numbers, one per channel", tuple(std))
 
 
 class Normalize(nn.Module):
@@ -29,8 +43,7 @@ class Normalize(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        if len(mean) != len(std) or not all(0 < value < float("inf") for value in std):
-            raise ArgumentError("std", f"{len(mean)} positive numbers, one per channel", tuple(std))
+        check_statistics(mean, std)
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
 

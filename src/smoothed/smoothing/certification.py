@@ -28,7 +28,7 @@ from torch import Tensor
 from smoothed.errors import ArgumentError
 from smoothed.smoothing.classifier import Smoothed
 from smoothed.smoothing.input_noise import Gaussian
-from smoothed.utils.checks import check_positive
+from smoothed.utils.checks import check_generator, check_positive
 from smoothed.utils.intervals import interval
 
 ABSTAIN = -1
@@ -120,6 +120,8 @@ def certify_inputs(
         >>> certificate.classes, certificate.radius < 0.8  # distance to the decision boundary: 0.4 * sqrt(4)
         (tensor([0]), tensor([True]))
     """
+    check_smoothed(smoothed)
+    check_positive(selection_samples, "selection_samples")
     sigma = certifiable_sigma(smoothed)
     check_alpha(alpha)
     warn_if_too_few(num_samples, fewest_to_certify(alpha), alpha)
@@ -159,6 +161,7 @@ def predict_or_abstain(
     Warns:
         TooFewSamplesWarning: 2^(1 - n) > alpha, so that every image abstains.
     """
+    check_smoothed(smoothed)
     check_alpha(alpha)
     warn_if_too_few(num_samples, fewest_to_predict(alpha), alpha)
     (counts,) = draw_counts(smoothed, inputs, (num_samples,), generator=generator, first_image=first_image)
@@ -258,12 +261,21 @@ def draw_counts(
     Raises:
         ArgumentError: a group without draws, more than 2^24 draws in total, or as for `Smoothed.tally`.
     """
+    check_generator(generator)
+    if isinstance(first_image, bool) or not isinstance(first_image, int) or first_image < 0:
+        raise ArgumentError("first_image", "an integer of at least 0", repr(first_image))
     ends = list(accumulate(check_positive(size, "num_samples") for size in sizes))
     if ends[-1] > MAX_DRAWS:
         raise ArgumentError("num_samples", f"at most {MAX_DRAWS} draws in total", ends[-1])
     tallies = smoothed.tally(inputs, ends, votes=["prediction"], generator=generator, first_image=first_image)
     totals = [tallies["prediction"][end].scores.long() for end in ends]
     return [totals[0], *(after - before for before, after in pairwise(totals))]
+
+
+def check_smoothed(smoothed: object) -> None:
+    """Raise `ArgumentError` unless `smoothed` is a `Smoothed` classifier."""
+    if not isinstance(smoothed, Smoothed):
+        raise ArgumentError("smoothed", "a Smoothed classifier", f"an object of type {type(smoothed).__name__}")
 
 
 def certifiable_sigma(smoothed: Smoothed) -> float:

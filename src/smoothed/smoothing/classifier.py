@@ -30,7 +30,7 @@ from smoothed.smoothing.sharding import count_votes_sharded
 from smoothed.smoothing.stopping import StoppingRule, resolve_stopping_rule
 from smoothed.smoothing.tally import Tally, log_shares
 from smoothed.smoothing.votes import VOTES, Vote, resolve
-from smoothed.utils.checks import check_inputs, check_positive
+from smoothed.utils.checks import check_inputs, check_positive, check_seed
 from smoothed.utils.distributed import SINGLE_PROCESS, Processes
 from smoothed.utils.modes import Classifier, eval_mode
 from smoothed.utils.names import name_of
@@ -114,7 +114,7 @@ class Smoothed(nn.Module):
         )
         self.pack_draws = pack_draws
         self.stop = resolve_stopping_rule(stop)
-        self.seed = int.from_bytes(os.urandom(7), "big") if seed is None else seed
+        self.seed = int.from_bytes(os.urandom(7), "big") if seed is None else check_seed(seed)
         self._calls = 0
         self._measured_chunk_sizes: dict[object, int] = {}
         resolve(vote)
@@ -296,6 +296,8 @@ class LogProbs(nn.Module):
 
     def __init__(self, smoothed: Smoothed) -> None:
         super().__init__()
+        if not isinstance(smoothed, Smoothed):
+            raise ArgumentError("smoothed", "a Smoothed classifier", f"an object of type {type(smoothed).__name__}")
         self.smoothed = smoothed
         self.training = smoothed.training
 

@@ -14,7 +14,7 @@ from smoothed.errors import ArgumentError
 from smoothed.injection import noise_from
 from smoothed.rng.sources import Keyed
 from smoothed.smoothing.input_noise import Noise, ScaledNoise, draw_noise
-from smoothed.utils.checks import output_logits
+from smoothed.utils.checks import check_callable, check_generator, output_logits
 from smoothed.utils.modes import Classifier
 
 INPUT = 0
@@ -45,6 +45,12 @@ class NoisyClassifier(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        check_callable(model, "model")
+        if noise is not None:
+            check_callable(noise, "noise")
+        if layer is not None and not isinstance(layer, str):
+            raise ArgumentError("layer", "the name of a layer", repr(layer))
+        check_generator(generator)
         self.model = model
         self.noise = noise
         self.layer = layer

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from smoothed.errors import ArgumentError
-from smoothed.utils.checks import check_choice, check_not_negative
+from smoothed.utils.checks import check_callable, check_choice, check_not_negative
 from smoothed.utils.names import name_of
 
 Vote = Callable[[Tensor], Tensor]
@@ -41,7 +41,7 @@ def soft(logits: Float[Tensor, "r k"]) -> Float[Tensor, "r k"]:
 
 def top_two(second: float) -> Vote:
     """Create the vote that scores 1 for the most probable class, C = `second` for the next, 0 for others (eq. 12)."""
-    return by_rank([1.0, second])
+    return by_rank([1.0, check_not_negative(second, "second")])
 
 
 def by_rank(weights: Sequence[float]) -> Vote:
@@ -53,8 +53,11 @@ def by_rank(weights: Sequence[float]) -> Vote:
     Raises:
         ArgumentError: there are no weights, or a weight is negative or not finite.
     """
-    weights = tuple(weights)
-    values = torch.tensor(weights, dtype=torch.float32)
+    try:
+        weights = tuple(weights)
+        values = torch.tensor(weights, dtype=torch.float32)
+    except (TypeError, ValueError):
+        raise ArgumentError("weights", "at least one finite weight of at least 0", repr(weights)) from None
     if len(values) == 0 or not bool((values.isfinite() & (values >= 0)).all()):
         raise ArgumentError("weights", "at least one finite weight of at least 0", list(weights))
 
@@ -138,6 +141,7 @@ def with_bound(function: Vote, *, spread: float, largest: float | None = None) -
     Raises:
         ArgumentError: a bound is negative or not finite.
     """
+    check_callable(function, "function")
     spread = check_not_negative(spread, "spread")
     largest = spread if largest is None else check_not_negative(largest, "largest")
     return BoundedVote(function, lambda _: VoteBound(spread, largest))

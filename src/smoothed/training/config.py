@@ -14,7 +14,7 @@ from smoothed.models import ARCHITECTURES
 from smoothed.training.examples import EXAMPLES
 from smoothed.training.losses import LOSSES
 from smoothed.training.schedules import SCHEDULES
-from smoothed.utils.checks import check_choice, check_fraction, check_not_negative, check_positive
+from smoothed.utils.checks import check_choice, check_fraction, check_not_negative, check_positive, check_seed
 from smoothed.utils.devices import PRECISIONS
 
 KEEP_CHOICES = ("best", "extremes")
@@ -165,8 +165,7 @@ def _check_kinds(config: TrainingConfig) -> None:
             raise ArgumentError(name, "a string", repr(value))
     if not isinstance(config.new_head, bool):
         raise ArgumentError("new_head", "True or False", repr(config.new_head))
-    if isinstance(config.seed, bool) or not isinstance(config.seed, int):
-        raise ArgumentError("seed", "an integer", repr(config.seed))
+    check_seed(config.seed)
     if not config.data.startswith(FOLDER_PREFIX):
         check_choice(config.data, (*NAMED_DATA, CUSTOM), "data")
     choices = {

@@ -99,7 +99,7 @@ def initial_network(config: TrainingConfig, train_set: Images, network: nn.Modul
 def _fine_tuned(config: TrainingConfig, train_set: Images, new: nn.Module, std: Sequence[float]) -> InitialNetwork:
     """The network of the checkpoint `config.start`; `new` is an untrained network of the architecture."""
     assert config.start is not None  # noqa: S101
-    path = locate(config.start)
+    path = locate(config.start, "start")
     header, model = read_header(path), load(path)
     if header.get("architecture") != config.architecture:
         with torch.random.fork_rng(devices=[]):

@@ -17,7 +17,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from smoothed.attacks import Attack
-from smoothed.checkpoint import describe, save
+from smoothed.checkpoint import describe, locate, read_header, save
 from smoothed.data.images import Images
 from smoothed.data.imageset import to_float
 from smoothed.errors import DivergedError, OutputError
@@ -141,6 +141,8 @@ def train(
         KeyboardInterrupt: Ctrl-C was pressed; the step was finished and the state saved.
     """
     start_time = time.monotonic()
+    if config.start is not None:
+        read_header(locate(config.start, "start"))  # before anything is written
     _require_folder(folder)
     accelerator = accelerator_for(config, folder)
     run = Run(config, train_set, accelerator, network=network, attack=attack)

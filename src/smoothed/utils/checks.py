@@ -8,7 +8,7 @@ from numbers import Integral, Real
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from smoothed.errors import ArgumentError
@@ -146,6 +146,38 @@ def check_not_negative(value: float, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < float("inf"):
         raise ArgumentError(name, "a finite number of at least 0", repr(value))
     return float(value)
+
+
+def check_callable(value: object, name: str) -> None:
+    """Raise `ArgumentError` unless `value` can be called."""
+    if not callable(value):
+        raise ArgumentError(name, "a function or another callable", repr(value))
+
+
+def check_network(value: object, name: str) -> None:
+    """Raise `ArgumentError` unless `value` is a `torch.nn.Module`."""
+    if not isinstance(value, nn.Module):
+        raise ArgumentError(name, "a torch.nn.Module", f"an object of type {type(value).__name__}")
+
+
+def check_generator(value: object, name: str = "generator") -> None:
+    """Raise `ArgumentError` unless `value` is None or a `torch.Generator`."""
+    if value is not None and not isinstance(value, torch.Generator):
+        raise ArgumentError(name, "None or a torch.Generator", repr(value))
+
+
+def check_flag(value: bool, name: str) -> bool:
+    """Return `value` if it is True or False, else raise `ArgumentError`."""
+    if not isinstance(value, bool):
+        raise ArgumentError(name, "True or False", repr(value))
+    return value
+
+
+def check_seed(value: int, name: str = "seed") -> int:
+    """Return `value` if it is an integer of 64 bits, which generators take, else raise `ArgumentError`."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or not -(2**63) <= value < 2**63:
+        raise ArgumentError(name, "an integer of at most 64 bits", repr(value))
+    return int(value)
 
 
 def check_fraction(value: float, name: str) -> float:

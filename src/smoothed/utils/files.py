@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from smoothed.errors import OutputError
+from smoothed.errors import ArgumentError, OutputError
 
 
 def write_atomically(path: Path | str, write: Callable[[Path], object]) -> Path:
@@ -38,14 +38,25 @@ def write_atomically(path: Path | str, write: Callable[[Path], object]) -> Path:
     return path
 
 
+def check_path(value: object, name: str) -> Path:
+    """Return `value` as a `Path` if it is the path of a file or a folder, which need not exist.
+
+    Raises:
+        ArgumentError: `value` is of another type, is empty, or holds a null character.
+    """
+    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
+        raise ArgumentError(name, "a path", repr(value))
+    return Path(value)
+
+
 def require_writable(path: Path | str) -> None:
-    """Raise `OutputError` before long work if `write_atomically` would fail; missing parent folders are created."""
+    """Raise `OutputError` before long work if `write_atomically` would fail. Nothing is written."""
     path = Path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        with tempfile.TemporaryFile(dir=path.parent):
+        existing = next(folder for folder in path.absolute().parents if folder.exists())
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         raise OutputError(f"{path}: could not be written ({error.strerror or error})") from error

@@ -12,7 +12,7 @@ from smoothed.attacks.gradient import input_gradient
 from smoothed.attacks.losses import Loss, margin
 from smoothed.attacks.objectives import ObjectiveFactory
 from smoothed.rng.rows import Randomness
-from smoothed.utils.checks import check_choice, check_inputs, check_labels, check_not_negative
+from smoothed.utils.checks import check_callable, check_choice, check_inputs, check_labels, check_not_negative
 from smoothed.utils.modes import Classifier
 
 MinimumNorm = Literal["linf", "l2", "l0"]
@@ -145,6 +145,7 @@ def within_radius(attack: Callable[..., Tensor], *, eps: float, norm: MinimumNor
     """
     check_not_negative(eps, "eps")
     check_choice(norm, NORMS, "norm")
+    check_callable(attack, "attack")
 
     def projected_attack(model: Classifier, inputs: Tensor, labels: Tensor, generator: Randomness = None) -> Tensor:
         del generator

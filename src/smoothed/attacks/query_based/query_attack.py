@@ -1,6 +1,7 @@
 """Common parts of the query attacks: limits, answers, the test for success, and the images that are still attacked."""
 
 from collections.abc import Iterator
+from numbers import Real
 
 import torch
 from jaxtyping import Float, Int
@@ -64,7 +65,10 @@ class QueryAttack:
         self.loss = loss
         self.sign = -1.0 if targeted else 1.0
         self.eot_samples = check_positive(eot_samples, "eot_samples")
-        self.confidence = confidence
+        # Infinite for attacks that use all their queries; NaN fails the comparison.
+        if isinstance(confidence, bool) or not isinstance(confidence, Real) or not confidence >= 0:
+            raise ArgumentError("confidence", "a number of at least 0", repr(confidence))
+        self.confidence = float(confidence)
         self.active: Int[Tensor, " m"] = torch.arange(len(inputs), device=inputs.device)
         self._successes = self.inputs.clone()
         self._done = torch.zeros_like(self.active, dtype=torch.bool)

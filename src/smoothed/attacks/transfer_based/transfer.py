@@ -7,13 +7,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from smoothed.attacks.attack import Attack
-from smoothed.attacks.averages import AverageName
+from smoothed.attacks.averages import AverageName, named_average
 from smoothed.attacks.losses import margin
 from smoothed.attacks.query_based.queries import Queries, as_queries
 from smoothed.attacks.transfer_based.ensemble import Ensemble
 from smoothed.errors import ArgumentError
 from smoothed.rng.rows import Randomness
-from smoothed.utils.checks import check_classes, check_inputs, check_labels
+from smoothed.utils.checks import check_callable, check_classes, check_inputs, check_labels
 from smoothed.utils.modes import Classifier
 
 
@@ -58,6 +58,8 @@ def transfer(
         ArgumentError: inputs or labels are invalid (see `check_inputs` and `check_labels`), there are no sources, the
             sources disagree on the number of classes, or the target does not return logits.
     """
+    check_callable(attack, "attack")
+    named_average(average)  # raises on an unknown one, even where there is nothing to average
     inputs = check_inputs(inputs).detach()
     check_labels(labels, inputs)
     models = tuple(sources) if isinstance(sources, Sequence) else (sources,)
