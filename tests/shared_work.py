@@ -33,7 +33,7 @@ def votes(processes):
     images = torch.rand(7, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     # Far from the boundary, then near it.
     images[:4] = 0.5 + 0.5 * torch.linspace(-1, 1, 192).view(3, 8, 8)
-    smoothed = Smoothed(linear, Gaussian(0.6), chunk_size=4, pack_draws=True)
+    smoothed = Smoothed(linear, Gaussian(0.5), chunk_size=4, pack_draws=True)
     told = {}
     for name, rows, stop in (("many", 7, None), ("stopped", 7, "exact"), ("one", 1, None)):
         generator = torch.Generator().manual_seed(3)

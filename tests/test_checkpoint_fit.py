@@ -156,7 +156,8 @@ def test_describe_names_what_it_can_not_describe(resnet8):
     resnet8.normalize = nn.Identity()
     with pytest.raises(
         ArgumentError,
-        match="model: expected a network with a Normalize layer called `normalize`, got a layer of that name and of type Identity",
+        match="model: expected a network with a Normalize layer called `normalize`, got a layer of that name and of "
+        "type Identity",
     ):
         checkpoint.describe("resnet8", resnet8, [], CLASSES)
     assert checkpoint.describe("custom", resnet8, [], CLASSES)["architecture"] == "custom"

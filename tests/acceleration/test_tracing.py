@@ -17,6 +17,9 @@ from smoothed.errors import ArgumentError
 from smoothed.injection import CNI, PNI, inject, noise_layers
 from smoothed.injection.pni import PNILayer
 
+# The networks have run in train mode, so that noise of the published strength is warned of.
+pytestmark = pytest.mark.filterwarnings("ignore:noise of the published strength")
+
 
 @pytest.fixture(autouse=True)
 def seeded_globally():
