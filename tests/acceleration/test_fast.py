@@ -68,6 +68,7 @@ def test_logits_are_those_of_the_network(model, batch):
     assert (other - expected).abs().max() > 0.01  # the noise is there
 
 
+@pytest.mark.slow
 def test_gradients_reach_the_inputs(model, batch):
     def gradient(network):
         inputs = batch.clone().requires_grad_()

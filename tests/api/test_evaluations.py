@@ -124,6 +124,7 @@ def test_own_vote_and_own_noise_without_randomness_are_exact():
     assert (own["vote"], own["num_samples"]) == ("opposite", 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "noise",
     [

@@ -14,6 +14,7 @@ from smoothed.errors import ArgumentError, OutputError
 PLOTTED = {"evaluate", "sweep"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_saved_result_is_the_same_when_it_is_read(kind, tmp_path):
     result = small_result(kind)

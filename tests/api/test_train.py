@@ -45,6 +45,7 @@ def same(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("channels", "size", "classes", "dtype"),
     [(1, 12, 2, torch.float32), (3, 8, 3, torch.uint8), (4, 9, 4, torch.float64), (1, 8, 3, torch.bfloat16)],
@@ -160,6 +161,7 @@ def test_validation_data_decide(tmp_path):
     assert json.loads((tmp_path / "card.json").read_text())["epochs"][0]["validation_clean"] * 9 % 1 < 1e-9
 
 
+@pytest.mark.slow
 def test_architectures_and_checkpoints_by_name(tmp_path):
     data = pair(size=16)
     first = train("resnet20", data, recipe="nfgsm", **QUICK, seed=3)

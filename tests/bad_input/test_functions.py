@@ -9,6 +9,8 @@ from torch import nn
 import smoothed
 from bad_input.wrong import Counting, Files, described, fault, kinds, pair, parameters
 
+pytestmark = pytest.mark.slow
+
 IMAGES, LABELS = pair()
 ON_IMAGES = {"inputs": IMAGES, "labels": LABELS}
 ATTACKED = {"model": Counting, **ON_IMAGES}

@@ -8,6 +8,8 @@ import typer
 from bad_input.wrong import Files
 from smoothed.cli.main import build_app, main
 
+pytestmark = pytest.mark.slow
+
 MODULE = """
 import torch
 from torch import nn

@@ -35,6 +35,7 @@ def test_a_table_and_rows(run, checkpoint, tmp_path, capsys):
         assert row["certified"] == pytest.approx(float(certified.double().mean()))
 
 
+@pytest.mark.slow
 def test_a_folder_is_continued_from_and_read_off_at_other_radii(run, checkpoint, tmp_path, capsys):
     options = ["certify", "--model", checkpoint, *FEW, "--sigma", "0.12", "--out", tmp_path / "run"]
     assert run(*options, "--json", tmp_path / "first.json") == 0

@@ -281,6 +281,7 @@ def test_completion_can_be_shown(run, capsys, monkeypatch):
     assert "_SMOOTHED_COMPLETE=complete_bash" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sigma", "told"),
     [
@@ -361,6 +362,7 @@ def test_ctrl_c_ends_with_130_and_one_line(checkpoint, tmp_path):
     assert not rows.exists()
 
 
+@pytest.mark.slow
 def test_record_writes_the_numbers_into_the_header(run, checkpoint, tmp_path):
     copy = tmp_path / "copy.safetensors"
     copy.write_bytes(checkpoint.read_bytes())

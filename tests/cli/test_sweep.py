@@ -38,6 +38,7 @@ def test_a_grid_sentences_a_plot_and_cells(run, checkpoint, tmp_path, capsys):
     assert all(promised <= set(row) for row in rows)
 
 
+@pytest.mark.slow
 def test_clean_images_alone_and_a_folder_to_continue_from(run, checkpoint, tmp_path, capsys):
     options = ["sweep", "--model", checkpoint, *FEW, "--attack", "none", "--votes", "soft", "--out", tmp_path / "run"]
     assert run(*options, "--json", tmp_path / "first.json") == 0

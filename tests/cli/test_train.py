@@ -108,6 +108,7 @@ def test_it_trains_on_a_folder_of_images(run, pictures, tmp_path, capsys):
     assert len(card(out)["epochs"]) == 4
 
 
+@pytest.mark.slow
 def test_options_override_the_recipe(run, pictures, tmp_path):
     options = ("--steps", 1, "--beta", 2, "--eps", "4/255", "--seed", 5)
     assert run("train", "--data", pictures, "--out", tmp_path, "--recipe", "trades-6", *QUICK, *options) == 0
@@ -348,6 +349,7 @@ def noisy(tmp_path_factory):
     return save(path, model, describe("resnet20", model, changes, tuple("abcde")))
 
 
+@pytest.mark.slow
 def test_noise_and_head_of_a_checkpoint(run, fails, pictures, noisy, tmp_path, capsys):
     command = ["--data", pictures, "--from", noisy, *FAST, "--lr", 0]
     line = fails(*command, "--out", tmp_path / "run")
@@ -369,6 +371,7 @@ def test_noise_and_head_of_a_checkpoint(run, fails, pictures, noisy, tmp_path, c
     assert torch.equal(weights(tmp_path / "none")["conv1.weight"], saved["conv1.parametrizations.weight.original"])
 
 
+@pytest.mark.slow
 def test_as_many_classes_of_other_names_need_a_choice(run, fails, pictures, tmp_path, capsys):
     with torch.random.fork_rng():
         model = build("resnet20", num_classes=3)

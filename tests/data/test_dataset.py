@@ -137,6 +137,7 @@ def three_states():
     return torch.random.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_augmentation_is_a_function_of_seed_and_index(workers):
     before = three_states()
@@ -218,6 +219,7 @@ def test_workers_end_with_an_iterator_that_is_not_used_up(end):
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_late_errors_name_the_image(workers):
     def read(item, **attributes):

@@ -73,6 +73,7 @@ def small_batches(monkeypatch):
     monkeypatch.setattr(correctness, "BATCH", 20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep_images", [0, 25])
 @pytest.mark.usefixtures("small_batches")
 def test_outcomes_are_those_of_a_direct_tally_with_the_same_seeds(keep_images):

@@ -96,6 +96,7 @@ def test_folders_and_records_have_the_accuracy_of_plain_torch(run, tmp_path):
         assert result.rows[0]["clean"] == pytest.approx(accuracy(images.float() / 255, labels))
 
 
+@pytest.mark.slow
 def test_evaluate_with_a_vote_and_a_noise(run, tmp_path):
     sys.modules.pop("gears", None)
     result, _ = run(

@@ -108,6 +108,7 @@ def test_each_number_is_a_function_of_key_and_place(law, dtype, error):
     assert_close(drawn.double(), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=error)
 
 
+@pytest.mark.slow
 @laws
 @pytest.mark.usefixtures("maker")
 @pytest.mark.parametrize("rows", [1, 3])

@@ -223,6 +223,7 @@ def test_a_folder_that_can_not_be_made(tmp_path):
         train(tiny_config(), tiny_set(48, 0), tiny_set(16, 1), tmp_path / "file" / "run")
 
 
+@pytest.mark.slow
 def test_training_leaves_the_global_generator_alone(tmp_path):
     before = torch.random.get_rng_state()
     train(tiny_config(epochs=1), tiny_set(32, 0), tiny_set(16, 1), tmp_path)

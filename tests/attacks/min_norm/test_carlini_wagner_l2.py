@@ -57,6 +57,7 @@ def test_relu_network_on_a_grid(targeted):
     assert (norms(attacked - inputs, "l2")[success] > nearest[success] - 2 / 800).all()
 
 
+@pytest.mark.slow
 def test_confidence_is_exceeded_and_costs_distance():
     """On a linear model of two classes the distance grows by confidence / ||w||."""
     model, inputs = linear_model(2, 12), random_images(8, 3, 2, 2, low=0.45, high=0.55)

@@ -72,6 +72,7 @@ def attack_long(folder=None, on_progress=lambda *_: None):
     return attack_dataset(smoothed, data, noisy, seed=5, resume=resume, on_progress=on_progress)
 
 
+@pytest.mark.slow
 def test_a_killed_attack_goes_on_and_ends_with_the_same_images(tmp_path):
     assert Started(run_script, __file__, str(tmp_path / "kept")).end().returncode == -signal.SIGKILL
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "kept").glob("*.safetensors")}

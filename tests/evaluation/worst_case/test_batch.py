@@ -68,6 +68,7 @@ def test_the_worst_example_is_kept_and_voted_on_afresh():
     assert outcome.votes["weak"].count.tolist() == [40] * 50
 
 
+@pytest.mark.slow
 def test_the_attack_of_the_worst_example_is_named():
     """Draws decide among equal votes: on certain images a weaker attack never replaces a stronger one."""
     suite = [shifting("weak", -0.1), shifting("strong", -0.4), shifting("harmful", 0.2)]

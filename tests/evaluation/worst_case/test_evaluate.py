@@ -125,6 +125,7 @@ def test_no_images_are_kept_unless_asked_for():
     }
 
 
+@pytest.mark.slow
 def test_resumed_tensors_are_those_of_an_uninterrupted_evaluation(tmp_path):
     protocol = replace(known.QUICK, eot_samples=(1,), steps=2, queries=4)
     data, steps = known.pixels(*VALUES), []
