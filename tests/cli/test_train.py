@@ -437,6 +437,23 @@ def test_parts_of_ones_own_by_their_names(run, tmp_path):
 
 
 @pytest.mark.usefixtures("own")
+def test_training_starts_from_the_weights_of_ones_own_network(run, tmp_path):
+    state = {
+        name: torch.rand(shape, generator=torch.Generator().manual_seed(len(shape)))
+        for name, shape in (("0.weight", (4, 1, 3, 3)), ("0.bias", (4,)), ("3.weight", (2, 144)), ("3.bias", (2,)))
+    }
+    torch.save(state, tmp_path / "start.pth")
+    parts = [part for name in ("data", "recipe") for part in (f"--{name}", f"my_own_parts:{name}")]
+    network = ["--architecture", "my_own_parts:network", "--weights", "start.pth", "--normalize", "0.5/0.25"]
+    still = ["--injection", "none", "--lr", 0, "--weight-decay", 0]
+    assert run("train", *parts, *network, *still, "--out", tmp_path / "run") == 0
+    trained = weights(tmp_path / "run")
+    assert all(torch.equal(trained[f"model.{name}"], tensor) for name, tensor in state.items())
+    (mean,), (std,) = ([t for name, t in trained.items() if name.endswith(end)] for end in (".mean", ".std"))
+    assert (mean.item(), std.item()) == (0.5, 0.25)
+
+
+@pytest.mark.usefixtures("own")
 def test_parts_of_ones_own_that_fail_are_one_line(fails, run, tmp_path, capsys):
     out = ["--out", tmp_path / "run"]
     cases = [
@@ -451,7 +468,7 @@ def test_parts_of_ones_own_that_fail_are_one_line(fails, run, tmp_path, capsys):
             "attack: expected a module that can be imported, got no_such_module:att",
         ),
         (["--architecture", "my_own_parts:network", "--model-args", "{"], "model-args: expected"),
-        (["--model-args", "{}"], "model-args: expected --architecture package.module:function beside them, got none"),
+        (["--model-args", "{}"], "model-args: expected --architecture package.module:function beside it, got none"),
         (["--data", "sample"], "data: expected"),
     ]
     for arguments, message in cases:

@@ -98,6 +98,23 @@ def train(
         str | None,
         _option(NETWORK, "Arguments of the function of --architecture, as a JSON object.", metavar="JSON"),
     ] = None,
+    weights: Annotated[
+        Path | None,
+        _option(
+            NETWORK,
+            "File of weights for the network of your own that --architecture names: safetensors, or a torch file of a "
+            "state dict.",
+        ),
+    ] = None,
+    normalize: Annotated[
+        str | None,
+        _option(
+            NETWORK,
+            "Mean and deviation of each channel, in pixel units of [0, 1], for a network of your own that expects "
+            "normalised images: 0.485,0.456,0.406/0.229,0.224,0.225.",
+            metavar="MEAN/STD",
+        ),
+    ] = None,
     injection: Annotated[
         str | None,
         _option(
@@ -282,14 +299,17 @@ def _own_network(given: dict[str, Any]) -> "nn.Module | None":
     import torch
 
     from smoothed.api.load import load
+    from smoothed.cli.parsing import statistics
     from smoothed.errors import ArgumentError
     from smoothed.utils.checks import check_seed
     from smoothed.utils.imports import is_object_name
 
     name, arguments = given["architecture"], given["model_args"]
     if name is None or not is_object_name(name):
-        if arguments is not None:
-            raise ArgumentError("model-args", "--architecture package.module:function beside them", name or "none")
+        for option in ("model_args", "weights", "normalize"):
+            if given[option] is not None:
+                expected = "--architecture package.module:function beside it"
+                raise ArgumentError(option.replace("_", "-"), expected, name or "none")
         return None
     given["architecture"] = CUSTOM
     with torch.random.fork_rng(devices=[]):
@@ -297,7 +317,8 @@ def _own_network(given: dict[str, Any]) -> "nn.Module | None":
             check_seed(given["seed"] or 0)
         )  # the initial weights are a function of the seed
         try:
-            return load(name, model_args=arguments)
+            normalize = None if given["normalize"] is None else statistics(given["normalize"])
+            return load(name, model_args=arguments, weights=given["weights"], normalize=normalize)
         except ArgumentError as error:
             raise (error.named("architecture") if error.argument == "model" else error) from None
 
