@@ -301,7 +301,7 @@ def test_one_of_several_processes_prints(pictures, tmp_path):
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     assert line.startswith("best on validation: clean ")
-    assert json.loads(ended.read_text())["step"] == 3
+    assert Result.load(ended).summary["step"] == 3
     assert card(out)["processes"] == 2
     assert done.stderr.count("epoch 1/1") == 1
 
@@ -327,9 +327,9 @@ def test_it_trains_on_real_images(run, fails, full_data, tmp_path, capsys):
     options = ["--attack", "nfgsm", "--epochs", 1, "--injection", "none", "--precision", "bf16"]
     command = ["--data", full_data, "--out", tmp_path / "run", *options]
     assert run("train", *command, "--time-limit", "1s", "--json", tmp_path / "outcome.json") == 0
-    outcome = json.loads((tmp_path / "outcome.json").read_text())
-    assert outcome["finished"] is False
-    assert 0 < outcome["step"] < outcome["total_steps"] == 175
+    result = Result.load(tmp_path / "outcome.json")
+    assert (result.rows, result.summary["finished"]) == ([], False)
+    assert 0 < result.summary["step"] < result.summary["total_steps"] == 175
     assert "the same command continues the run" in capsys.readouterr().out
     assert "error: out: expected lr 0.1 as in the run in this folder, got 0.3" in fails(
         *command, "--time-limit", "1s", "--lr", "0.3"
