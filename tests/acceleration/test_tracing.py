@@ -18,7 +18,7 @@ from smoothed.injection import CNI, PNI, inject, noise_layers
 from smoothed.injection.pni import PNILayer
 
 # The networks have run in train mode, so that noise of the published strength is warned of.
-pytestmark = pytest.mark.filterwarnings("ignore:noise of the published strength")
+pytestmark = pytest.mark.filterwarnings("ignore:at noise of the published strength")
 
 
 @pytest.fixture(autouse=True)

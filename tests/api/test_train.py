@@ -101,7 +101,7 @@ def test_runs_are_a_function_of_the_seed_and_can_be_stopped(tmp_path):
     assert (part.finished, part.best, part.metrics) == (False, None, [])
     groups = read_tensors(next((tmp_path / "state").iterdir()) / "weights.safetensors")[0]
     assert same(part.model.state_dict(), groups)
-    assert str(part).startswith("training of 2 epochs, stopped in the first after ")
+    assert str(part).startswith("training stopped in epoch 1 of 2 after ")
     whole = train(own_network(dropout=0.3), pair(), out=tmp_path, **settings)
     assert whole.finished
     assert same(first.model.state_dict(), whole.model.state_dict())

@@ -430,7 +430,7 @@ def test_what_is_no_strength(network, strength):
 )
 def test_published_strength_on_a_network_that_was_trained(network, images, laws, warned):
     """Batch norms count the training batches that they have seen."""
-    advice = "noise of the published strength is made for training"
+    advice = "noise of the published strength, the accuracy of a network"
     untrained = copy.deepcopy(network)
     assert (advice in str(inject(untrained, **laws)).lower()) == warned
     network.train()(images)

@@ -9,7 +9,7 @@ from smoothed.errors import ArgumentError
 from smoothed.utils.intervals import interval, mean_and_deviation
 
 
-@pytest.mark.parametrize(("successes", "trials"), [(0, 10), (3, 10), (480, 1000), (1000, 1000)])
+@pytest.mark.parametrize(("successes", "trials"), [(0, 10), (3, 10), (4.9, 8), (480, 1000), (1000, 1000)])
 def test_wilson_is_its_closed_form(successes, trials):
     z, share = norm.ppf(0.975), successes / trials
     centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)

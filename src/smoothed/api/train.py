@@ -69,7 +69,7 @@ class TrainedModel:
 
     def __str__(self) -> str:
         if self.best is None:
-            return f"training of {self.config.epochs} epochs, stopped in the first after {self.seconds:.0f} s"
+            return f"training stopped in epoch 1 of {self.config.epochs} after {self.seconds:.0f} s"
         clean, robust = self.best["validation_clean"], self.best["validation_robust"]
         state = "" if self.finished else f", stopped after {self.seconds:.0f} s"
         return (

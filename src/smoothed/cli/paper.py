@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SCHEDULE_NAMES = ("full", "cpu", "tiny")
 SCHEDULE_HELP = (
     f"How long to train and on how much to evaluate: {names(SCHEDULE_NAMES)}. full is the paper's, for GPUs; cpu is "
-    "sized for two cores; tiny takes minutes and shows nothing but that all works."
+    "sized for two cores; tiny takes minutes and only checks that everything runs."
 )
 RUN_PANEL = "Running and output"
 LOGGED_EVERY = 60.0
@@ -46,7 +46,9 @@ def paper_app(
 
 Names = Annotated[
     list[str] | None,
-    typer.Argument(help="Names from `smoothed paper list`; all of them if none is given.", show_default=False),
+    typer.Argument(
+        metavar="[NAMES]...", help="Names from `smoothed paper list`; all of them if none is given.", show_default=False
+    ),
 ]
 
 
@@ -183,8 +185,8 @@ def show_results(
 ) -> None:
     """Show tables beside the paper's numbers, and write them and the figures to files.
 
-    Cells of what has not been run stay empty. Each difference has a 95 % interval from the deviations of both sides
-    over runs and from the choice of test images.
+    The cells of rows that have not been run stay empty. Each difference has a 95 % interval, which counts the
+    deviations over runs, the published and ours, and our choice of test images.
 
     Examples:
         smoothed paper show --out runs/paper

@@ -120,7 +120,8 @@ def train(
         _option(
             NETWORK,
             f"Noise inside the network: {names(PRESETS)}. With --from, keep keeps the noise that is there, and none "
-            "removes it. Noise of the published strength takes a trained network to chance until it is fine-tuned.",
+            "removes it. At the published strength, the accuracy of a network that was trained without noise falls to "
+            "chance until it is fine-tuned.",
         ),
     ] = None,
     injection_strength: Annotated[

@@ -27,14 +27,14 @@ NoisyType = _ConvNd | nn.Linear
 ACTIVATION_NOISE = "activation_noise"
 """Name of the submodule that holds the activation noise of a layer."""
 STRENGTH_ADVICE = (
-    "noise of the published strength is made for training and takes a network that was trained without it to chance: "
+    "at noise of the published strength, the accuracy of a network that was trained without noise falls to chance: "
     "fine-tune the network with the noise (smoothed train --from, smoothed.train), or weaken the noise (strength=, "
     "smoothed.calibrate_noise)"
 )
 
 
 class NoiseStrengthWarning(UserWarning):
-    """Noise of the published strength was added to a network that was trained without it, which takes it to chance."""
+    """Noise of the published strength was added to a network trained without it, whose accuracy falls to chance."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ def certified_table(rows: Sequence[CertifiedRow]) -> Table:
     first = rows[0]
     draws = f"{first.selection_samples} + {first.num_samples} draws, alpha {first.alpha:g}"
     table = Table(title=f"{first.model}, {first.images} images, {draws}", title_justify="left")
-    for name in ("sigma", "L2 radius", "in 1/255 L-inf", "certified %", "95 % interval"):
+    for name in ("sigma", "L2 radius", "L-inf in 1/255", "certified %", "95 % interval"):
         table.add_column(name, justify="right")
     previous = first
     for row in rows:

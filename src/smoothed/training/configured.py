@@ -16,6 +16,9 @@ from smoothed.utils.names import name_of
 AnyRecipe = str | Recipe | TrainingConfig | Callable[[], "TrainingConfig | Recipe"]
 """A key of `RECIPES`, `package.module:name`, a recipe, a configuration, or a function that returns one of the two."""
 
+OTHER_NAMES = {"steps": "attack_steps", "learning_rate": "lr", "noise": "injection", "model": "architecture"}
+"""Settings by other names that users may know them by, such as those of the command line."""
+
 
 def configured(recipe: AnyRecipe, settings: Mapping[str, Any], *, has_noise: bool = False) -> TrainingConfig:
     """Return the configuration of a recipe with some settings of the user's in place of its own.
@@ -34,9 +37,9 @@ def configured(recipe: AnyRecipe, settings: Mapping[str, Any], *, has_noise: boo
     known = [field.name for field in fields(TrainingConfig)]
     for name in settings:
         if name not in known:
-            similar = difflib.get_close_matches(name, known)
+            similar = [OTHER_NAMES[name]] if name in OTHER_NAMES else difflib.get_close_matches(name, known)
             hint = f"did you mean {' or '.join(similar)}?" if similar else ""
-            raise ArgumentError(name, "an argument of train or a setting of TrainingConfig", "an unknown name", hint)
+            raise ArgumentError(name, "an argument of train or a setting of TrainingConfig", f"the name {name}", hint)
     changes = dict(settings)
     if isinstance(changes.get("start"), Path):
         changes["start"] = str(changes["start"])

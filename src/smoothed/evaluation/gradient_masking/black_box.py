@@ -84,7 +84,7 @@ def random_search_against_gradients(defence: Defence) -> Finding:
         [
             accuracy_figure("images not broken by the white box", missed),
             accuracy_figure("accuracy under random search", searched),
-            Figure.of("of all images, broken by random search only", "percent", share),
+            Figure.of("images that only random search breaks", "percent", share),
         ],
         verdict_of(share, settings.tolerance),
         if_sound="Random points break almost no image that the white-box attack does not break.",

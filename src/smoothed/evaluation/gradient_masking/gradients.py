@@ -64,7 +64,7 @@ def agreement_of_draws(defence: Defence) -> Finding:
     cosine = estimate(cosines)
     figures = [Figure.of("cosine", "number", cosine)]
     if cosine.value > 0:
-        figures.append(Figure("draws for more signal than noise", "number", 1 / cosine.value - 1))
+        figures.append(Figure("draws until the signal exceeds the noise", "number", 1 / cosine.value - 1))
     averaged = defence.eot_samples
     gradient = f"The attack's gradient, averaged over {averaged} draw{'s' * (averaged > 1)},"
     return conclude(

@@ -80,7 +80,7 @@ def noise_gain_under_transfer(defence: Defence) -> Finding:
     tolerance and transfer from the mean network takes away more than half of the gain plus the tolerance. Passes if
     either does not hold. Both conditions are tested by their 95 % intervals.
     """
-    name = "the gain of noise survives transfer"
+    name = "the gain of noise persists under transfer attacks"
     if not defence.is_random:
         return Finding(name, (), NO_NOISE, "pass")
     mean, transferred, tolerance = defence.mean_network_accuracy, defence.transfer_accuracy, defence.settings.tolerance
