@@ -57,7 +57,7 @@ GOOD = {
     "load_into": {"model": Counting, "path": stored},
     "read_header": {"path": stored},
     "inject": {"model": Counting, "weights": smoothed.PNI},
-    "calibrate_noise": {"model": noisy, "images": IMAGES, "labels": LABELS, "num_samples": 1, "tolerance": 0.5},
+    "calibrate_noise": {"model": noisy, "images": IMAGES, "labels": LABELS, "num_samples": 1, "largest_loss": 0.99},
     "frozen": {"model": noisy},
     "noiseless": {"model": noisy},
     "Smoothed": {"model": Counting, "noise": partial(smoothed.Gaussian, 0.1)},

@@ -142,7 +142,7 @@ def test_demo_runs_on_the_bundled_checkpoint(run, tmp_path, capsys):
     before, after = (result.tensors["robust.right"][row, 0].double() for row in (0, 4))
     assert gain.gain == pytest.approx(float((after - before).mean()))
     low, high = (f"{100 * bound:+.1f}" for bound in gain.interval)
-    assert f"{100 * gain.gain:+.1f} points (paired 95 % interval {low} to {high}) under PGD-7" in shown
+    assert f"{100 * gain.gain:+.1f} points under PGD-7 (paired 95 % interval {low} to {high}" in shown
     assert "Sigma was chosen on cifar10 validation images" in shown
     assert [row["num_samples"] for row in result.rows] == [1, *[1, 4, 16, 64] * 3]
     assert plot.read_bytes().startswith(b"%PDF")

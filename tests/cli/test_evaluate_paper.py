@@ -1,6 +1,7 @@
 """`smoothed evaluate` under the paper's protocol, by several processes: the rows and the records of one."""
 
 import pytest
+from torch.testing import assert_close
 
 from launching import by_two
 from smoothed import Result
@@ -21,7 +22,8 @@ def test_two_processes_give_the_rows_of_one(run, tmp_path, capsys, images):
     assert done.returncode == 0, done.stderr
     one, two = (Result.load(tmp_path / name) for name in ("one.json", "two.json"))
     assert two.rows == one.rows
-    assert all(two.tensors[name].equal(tensor) for name, tensor in one.tensors.items())
+    for name, tensor in one.tensors.items():
+        assert_close(two.tensors[name], tensor, rtol=0, atol=1e-5)  # sums are rounded as a trial of the speed decides
     assert len(table.splitlines()) == len(done.stdout.splitlines()) > 3  # one of them prints
     # What two have done, one needs not do again.
     assert run(*EVALUATE, *options, "--json", tmp_path / "again.json", "--out", tmp_path / "resume") == 0

@@ -83,9 +83,8 @@ def test_a_sentence_says_what_was_gained_and_whether_chance_explains_it():
         PairedGain("soft vote, M = 8, over one draw", "clean", -0.004, (-0.02, 0.012)),
     ]
     assert gain_sentences(gains) == [
-        "soft vote, M = 8, over one draw: +1.9 points (paired 95 % interval +0.3 to +3.5) under PGD-7.",
-        "soft vote, M = 8, over one draw: -0.4 points (paired 95 % interval -2.0 to +1.2) on clean images; the "
-        "interval includes 0, so this may be chance.",
+        "Soft vote, M = 8, over one draw: +1.9 points under PGD-7 (paired 95 % interval +0.3 to +3.5) and -0.4 points "
+        "on clean images (paired 95 % interval -2.0 to +1.2: may be chance).",
     ]
 
 

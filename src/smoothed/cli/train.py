@@ -111,7 +111,7 @@ def train(
         _option(
             NETWORK,
             "Mean and deviation of each channel, in pixel units of [0, 1], for a network of your own that expects "
-            "normalised images: 0.485,0.456,0.406/0.229,0.224,0.225.",
+            "normalised images, such as 0.49,0.46,0.41/0.23,0.22,0.23.",
             metavar="MEAN/STD",
         ),
     ] = None,

@@ -18,7 +18,7 @@ from smoothed.evaluation.worst_case.eot_sweep import EOTSweepRow
 from smoothed.evaluation.worst_case.rows import WorstCaseRow
 from smoothed.report.certified import certified_sentence, certified_table, linf_sentence
 from smoothed.report.figures import write_figure
-from smoothed.report.format import format_attack, format_eps, format_points, format_sigma
+from smoothed.report.format import format_attack, format_eps, format_sigma
 from smoothed.report.gradient_masking import gradient_masking_table
 from smoothed.report.plot import accuracy_figure
 from smoothed.report.saved_examples import origin_sentence, saved_examples_table
@@ -57,14 +57,15 @@ def plot_result(result: Result, path: Path | str | None = None) -> Figure:
 
 
 def gain_sentences(gains: Sequence[PairedGain]) -> list[str]:
-    """One sentence for each kind of images: the gain with its interval, and whether chance alone can explain it."""
-    sentences = []
+    """One sentence for each pair of rows: its gains with their intervals, and whether chance alone can explain them."""
+    by_name: dict[str, list[str]] = {}
     for gain in gains:
-        change = format_points(gain.gain, gain.interval)
+        low, high = (f"{100 * bound:+.1f}" for bound in gain.interval)
         where = "on clean images" if gain.images == "clean" else f"under {gain.images}"
-        sentence = f"{gain.name}: {change} {where}"
-        sentences.append(sentence + ("." if gain.significant else "; the interval includes 0, so this may be chance."))
-    return sentences
+        chance = "" if gain.significant else ": may be chance"
+        change = f"{100 * gain.gain:+.1f} points {where} (paired 95 % interval {low} to {high}{chance})"
+        by_name.setdefault(gain.name, []).append(change)
+    return [f"{name[0].upper()}{name[1:]}: {' and '.join(changes)}." for name, changes in by_name.items()]
 
 
 def _evaluate_parts(result: Result) -> list[RenderableType]:
