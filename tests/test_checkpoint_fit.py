@@ -55,7 +55,7 @@ NOISY = {"injection": [{"layer": "conv1", "target": "weight", "law": "CNI"}]}
         ),
         (
             {"classes": ["a", "b"]},
-            r"of another shape: linear\.weight \(5, 64\) for \(2, 64\), linear\.bias \(5,\) for \(2,\)$",
+            r"other shapes: linear\.weight \(5, 64\) in the file, \(2, 64\) in the network, linear\.bias .*$",
         ),
         (
             NOISY,
@@ -65,7 +65,7 @@ NOISY = {"injection": [{"layer": "conv1", "target": "weight", "law": "CNI"}]}
         (
             {"architecture": "wide_resnet10_1"},
             r"missing: layer2\.0\.shortcut\.weight, layer3\.0\.shortcut\.weight; unexpected: layer.* and 9 more; "
-            r"of another shape: layer2\.0\.bn1\.weight \(32,\) for \(16,\), .* and 9 more$",
+            r"other shapes: layer2\.0\.bn1\.weight \(32,\) in the file, \(16,\) in the network, .* and 9 more$",
         ),
     ],
 )
@@ -96,7 +96,7 @@ class TestMisfit:
 
     def test_each_kind(self):
         got = checkpoint.misfit(self.shapes(a=(2, 3), b=(1,), c=()), self.shapes(a=(3, 2), c=(), d=(4,)))
-        assert got == "missing: d; unexpected: b; of another shape: a (2, 3) for (3, 2)"
+        assert got == "missing: d; unexpected: b; other shapes: a (2, 3) in the file, (3, 2) in the network"
 
     def test_three_are_named_and_the_others_counted(self):
         many = {f"t{index}": torch.zeros(2) for index in range(5)}
@@ -146,7 +146,10 @@ class TestCustom:
             assert torch.equal(other(images), model(images))
 
     def test_load_into_one_that_was_built_otherwise(self, saved):
-        with pytest.raises(CheckpointError, match=r"of another shape: body\.0\.bias \(4,\) for \(5,\), .* and 7 more$"):
+        with pytest.raises(
+            CheckpointError,
+            match=r"other shapes: body\.0\.bias \(4,\) in the file, \(5,\) in the network, .* and 7 more$",
+        ):
             checkpoint.load_into(Own(width=5), saved[1])
 
 

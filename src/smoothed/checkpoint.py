@@ -366,11 +366,11 @@ def misfit(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
     missing = [name for name in wanted if name not in tensors]
     unexpected = [name for name in tensors if name not in wanted]
     shapes = [
-        f"{name} {tuple(tensors[name].shape)} for {tuple(wanted[name].shape)}"
+        f"{name} {tuple(tensors[name].shape)} in the file, {tuple(wanted[name].shape)} in the network"
         for name in wanted
         if name in tensors and tensors[name].shape != wanted[name].shape
     ]
-    kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+    kinds = (("missing", missing), ("unexpected", unexpected), ("other shapes", shapes))
     return "; ".join(f"{kind}: {_abbreviate(names)}" for kind, names in kinds if names)
 
 

@@ -78,7 +78,10 @@ def test_labels_that_the_model_has_no_class_for_are_refused():
             smoothed.evaluate(network(), (images, torch.tensor(labels)), attack="none")
     # A model with more classes than the labels of arrays is no mistake: the last classes may have no image.
     result = smoothed.evaluate(network(outputs=5), (images, torch.tensor([0, 1, 1, 0])), attack="none")
-    assert result.data["classes_checked"] == "number"
+    assert (result.data["classes_checked"], result.model["outputs"]) == ("number", 5)
+    said = " ".join(str(result).split())
+    assert "The model has 5 outputs, and the labels go from 0 to 1: make sure" in said
+    assert "only their number" not in said
 
 
 def test_probabilities_are_refused_with_the_way_out():

@@ -27,7 +27,7 @@ def examples(tmp_path):
     return path
 
 
-def test_a_plain_network_votes_by_one_draw(examples):
+def test_a_network_that_was_attacked_without_noise_votes_by_one_draw(examples):
     before = INPUTS.clone()
     result = smoothed.evaluate_examples(bright, examples, (INPUTS, LABELS), votes_per_image=3)
     assert [(row["clean"], row["robust"], row["num_samples"]) for row in result.rows] == [(1.0, 0.5, 1)] * 2
@@ -54,8 +54,50 @@ def test_the_gain_of_a_vote_is_that_of_its_images(examples):
     assert "not on this model with this noise" in str(result)
 
 
+@pytest.mark.parametrize("sigma", [0.2, 0.05])
+def test_a_network_that_is_not_smoothed_has_noise_vote_and_draws_of_the_attack(sigma, tmp_path):
+    path, noise = tmp_path / "examples.safetensors", smoothed.Uniform(sigma)
+    attacked = smoothed.Smoothed(bright, noise, vote="soft", num_samples=3)
+    smoothed.attack(attacked, (INPUTS, LABELS), attack=across, eps=0.1, examples=path)
+    found, expected = (
+        smoothed.evaluate_examples(classifier, path, (INPUTS, LABELS), votes_per_image=5, name="bright")
+        for classifier in (bright, attacked)
+    )
+    assert found.rows == expected.rows
+    assert [found[-1][key] for key in ("noise", "sigma", "vote", "num_samples")] == ["uniform", sigma, "soft", 3]
+    assert found[-1]["same_classifier"]
+    other = smoothed.Smoothed(bright, num_samples=2)
+    assert smoothed.evaluate_examples(other, path, (INPUTS, LABELS))[-1]["num_samples"] == 2
+
+
+def salt(inputs):
+    return inputs * 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"noise": salt},
+            "because the noise of the attack, salt, is a function of one's own, got bright; for example",
+        ),
+        ({"noise": None, "vote": torch.sin}, "because the vote of the attack, sin, is a function of one's own"),
+    ],
+)
+def test_noise_and_votes_of_ones_own_are_asked_for(options, message, tmp_path):
+    path = tmp_path / "examples.safetensors"
+    attacked = smoothed.Smoothed(bright, **options, num_samples=2)
+    smoothed.attack(attacked, (INPUTS, LABELS), attack=across, eps=0.1, examples=path)
+    with pytest.raises(ArgumentError, match=f"classifier: expected a Smoothed classifier, {message}"):
+        smoothed.evaluate_examples(bright, path, (INPUTS, LABELS))
+    assert smoothed.evaluate_examples(attacked, path, (INPUTS, LABELS))[-1]["num_samples"] == 2
+
+
 def test_errors(examples, tmp_path):
     with pytest.raises(ArgumentError, match=r"examples: expected a file that `smoothed attack` wrote, got .*nowhere"):
         smoothed.evaluate_examples(bright, tmp_path / "nowhere", (INPUTS, LABELS))
-    with pytest.raises(ArgumentError, match="data: expected the 4 images of arrays that were attacked to make"):
+    message = (
+        r"data: expected the 4 images of arrays that were attacked to make .* differ; the attack was smoothed\.attack\("
+    )
+    with pytest.raises(ArgumentError, match=message):
         smoothed.evaluate_examples(bright, examples, (1 - INPUTS, LABELS))

@@ -202,7 +202,11 @@ class TestFunctions:
             ("returns_a_class", None, r"model: .*:returns_a_class, which returns the class Own$"),
             ("constant", None, r"model: .*:constant, an object of type int$"),
             ("instance", {"width": 3}, r"model: .*:instance, an object of type Own$"),
-            ("Owm", None, r"model: expected an attribute of .*, but it has no Owm; did you mean Own\?"),
+            (
+                "Owm",
+                None,
+                r"model: expected the name of something in .*, got Owm, which is not there; did you mean Own\?",
+            ),
             (
                 "Own",
                 {"depth": 3},
@@ -322,7 +326,7 @@ class TestWeights:
     def test_misfits_are_named(self, folder, own, module):
         save_file(own.state_dict(), folder / "own.safetensors")
         with pytest.raises(
-            CheckpointError, match=r"own\.safetensors: .* fit the network, got: of another shape: body\.0\.w"
+            CheckpointError, match=r"own\.safetensors: .* fit the network, got: other shapes: body\.0\.w"
         ):
             load(f"{module}:Own", model_args={"width": 5}, weights="own.safetensors")
         save_file({"a": torch.zeros(1)}, folder / "a.safetensors")

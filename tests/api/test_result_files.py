@@ -103,7 +103,7 @@ def test_what_is_printed_says_what_it_means():
     low, high = (f"{100 * bound:+.1f}" for bound in gain.interval)
     said = " ".join(str(small_result("evaluate")).split())
     assert f"{100 * gain.gain:+.1f} points under PGD-2 (paired 95 % interval {low} to {high}" in said
-    assert f"{gain.name[0].upper()}{gain.name[1:]}: " in said
+    assert f"Gain of the {gain.name}: " in said
     assert f"to {high}: may be chance)" in said or gain.significant
     (row,) = small_result("attack").rows
     said = " ".join(str(small_result("attack")).split())

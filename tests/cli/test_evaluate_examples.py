@@ -1,14 +1,17 @@
 """`smoothed evaluate --examples` as its users meet it."""
 
+import sys
+
 import pytest
 import torch
 
-from smoothed import Gaussian, Result, Smoothed, load
+from smoothed import Gaussian, Result, Smoothed, attack, load
 from smoothed.checkpoint import describe, read_header, read_tensors, save, write_tensors
 from smoothed.data.sample import load_sample
 from smoothed.injection import inject_preset
 from smoothed.models import build
 from smoothed.rng.seeds import mix, seeded
+from smoothed.utils.imports import import_object
 
 QUICK = ["--num-samples", 3, "--seed", 2]
 
@@ -80,6 +83,93 @@ def test_images_outside_of_the_ball_are_refused_in_one_line(run, made, norm, cap
     assert run("evaluate", "--examples", made, *QUICK) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {made}: expected images within eps = 0.0309804 ({norm}) of the clean ones, got")
+
+
+OWN = """
+import torch
+from torch import nn
+
+def network():
+    return nn.Sequential(nn.Conv2d(3, 4, 5, stride=4), nn.Flatten(), nn.Linear(4 * 7 * 7, 10))
+
+def data():
+    return torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 3
+
+def salt(inputs):
+    return inputs * 0
+
+def squared(logits):
+    return logits.softmax(-1) ** 2
+"""
+
+
+def test_noise_vote_and_draws_are_those_of_the_attack_and_lost_weights_are_noticed(run, tmp_path, monkeypatch, capsys):
+    (tmp_path / "my_attacked.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = import_object("my_attacked:network", "model")()
+    torch.save(network.state_dict(), "mine.pth")
+    own = ["--model", "my_attacked:network", "--weights", "mine.pth"]
+    attacked = ["--attack", "fgsm", "--noise", "uniform", "--sigma", 0.05, "--vote", "soft", "--num-samples", 3]
+    data = ["--data", "my_attacked:data"]
+    assert run("attack", *own, *data, *attacked, "--examples", "made.safetensors") == 0
+    assert run("evaluate", *own, *data, "--examples", "made.safetensors", "--json", "rows.json") == 0
+    assert "made on this model with this noise" in capsys.readouterr().out
+    row = Result.load("rows.json")[1]
+    assert (row["noise"], row["sigma"], row["vote"], row["num_samples"]) == ("uniform", 0.05, "soft", 3)
+    assert run("evaluate", *data, "--examples", "made.safetensors") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        "error: model: expected the attacked network my_attacked:network, got one with other weights"
+    )
+    assert "give --model with its --weights and --normalize as in: smoothed attack --model my_attacked:network" in line
+    with_weights = ["evaluate", "--weights", "mine.pth", "--examples", "made.safetensors"]
+    assert run(*with_weights, *data, "--noise", "laplace", "--num-samples", 2, "--json", "rows.json") == 0
+    row = Result.load("rows.json")[1]
+    assert (row["noise"], row["sigma"], row["vote"], row["num_samples"]) == ("laplace", 0.05, "soft", 2)
+    assert run(*with_weights, *data, "--sigma", 0.1, "--votes", "weighted", "--json", "rows.json") == 0
+    row = Result.load("rows.json")[1]
+    assert (row["noise"], row["sigma"], row["vote"], row["num_samples"]) == ("uniform", 0.1, "weighted", 3)
+    capsys.readouterr()
+    assert run(*with_weights) == 2
+    assert capsys.readouterr().err.endswith("whose images differ; pass --data my_attacked:data\n")
+    # A function of one's own is named on the command line, so that a file names no code to be run.
+    attacked = ["--attack", "fgsm", "--noise", "my_attacked:salt", "--vote", "my_attacked:squared", "--num-samples", 2]
+    assert run("attack", *own, *data, *attacked, "--examples", "made.safetensors") == 0
+    capsys.readouterr()
+    for given, missing in (([], "noise"), (["--noise", "my_attacked:salt"], "votes")):
+        assert run(*with_weights, *data, *given) == 2
+        assert f"error: {missing}: expected --{missing}, because the attack had my_attacked:" in capsys.readouterr().err
+    given = ["--noise", "my_attacked:salt", "--votes", "my_attacked:squared"]
+    assert run(*with_weights, *data, *given, "--json", "rows.json") == 0
+    assert Result.load("rows.json")[1]["same_classifier"]
+    sys.modules.pop("my_attacked", None)
+
+
+@pytest.mark.parametrize("unit", ["--sigma", "--sigma-normalized"])
+def test_the_deviation_of_the_attack_comes_before_that_of_the_checkpoint(run, unit, tmp_path, monkeypatch):
+    """The bundled network stores 0.24 in the paper's unit and votes by 64 draws."""
+    monkeypatch.chdir(tmp_path)
+    few = ["--images", 2, "--steps", 1, "--num-samples", 2]
+    assert run("attack", *few, unit, 0.1, "--examples", "made.safetensors", "--json", "attack.json") == 0
+    assert run("evaluate", "--examples", "made.safetensors", "--json", "rows.json") == 0
+    attacked, row = Result.load("attack.json")[0], Result.load("rows.json")[1]
+    assert all(attacked[name] == row[name] for name in ("sigma", "sigma_normalized", "noise", "vote", "num_samples"))
+    assert row[unit.removeprefix("--").replace("-", "_")] == 0.1
+    assert row["same_classifier"]
+
+
+def test_a_network_of_no_name_is_asked_for(run, tmp_path, capsys):
+    images = load_sample().first(2)
+    attack(load("resnet20-cni-w"), images, attack="fgsm", examples=tmp_path / "made.safetensors")
+    assert run("evaluate", "--examples", tmp_path / "made.safetensors") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        "error: model: expected --model, because the attacked network ResNet can't be loaded by this"
+    )
+    assert run("evaluate", "--examples", tmp_path / "made.safetensors", "--model", "resnet20-cni-w") == 0
+    assert "made on this model with this noise" in capsys.readouterr().out
 
 
 def test_other_images_and_other_files_are_refused_in_one_line(run, made, untrained, tmp_path, capsys):

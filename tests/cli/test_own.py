@@ -226,8 +226,17 @@ def test_few_images_are_taken_where_none_are_asked_for():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "mine:nothing"], "error: model: expected an attribute of mine, got mine:nothing, but it has no"),
+        (
+            ["--model", "mine:nothing"],
+            "error: model: expected the name of something in mine, got nothing, which is not there",
+        ),
         (["--model", "nowhere:x"], "error: model: expected a module that can be imported, got nowhere:x, but there is"),
+        (
+            ["--model", "mine.py"],
+            "got 'mine.py'; write mine:NAME, where NAME is a function in it that returns a network",
+        ),
+        (["--model", "./nets/a.py"], "got './nets/a.py'; write nets.a:NAME, where NAME is a function in it"),
+        (["--model", "/b/a.py"], "got '/b/a.py'; write a:NAME, in the folder of this file, where NAME is a function"),
         (["--model", "mine:broken"], "got mine:broken, which raises RuntimeError: no network"),
         (
             ["--data", "mine:broken"],
@@ -247,7 +256,7 @@ def test_few_images_are_taken_where_none_are_asked_for():
         ),
         (
             ["--votes", "soft"],
-            "error: sigma: expected a standard deviation, because all draws of the network are equal",
+            "error: sigma: expected a standard deviation of the input noise, got none for mine:Bright; give --sigma",
         ),
         (["--noise", "mine:noise", "--sigma", 0.1], "error: noise: expected with --sigma, a function of a deviation"),
         (
@@ -258,7 +267,7 @@ def test_few_images_are_taken_where_none_are_asked_for():
         (["--sigma-normalized", 0.1], "error: sigma-normalized: expected a model with a `normalize` layer"),
         (
             ["--attack", "transfer", "--source", "mine:nothing"],
-            "error: source: expected an attribute of mine, got mine:",
+            "error: source: expected the name of something in mine, got ",
         ),
         (
             ["--tune", "--split", "validation"],
@@ -280,8 +289,15 @@ def test_errors_are_one_line_and_name_what_was_written(run, arguments, message, 
     ("command", "message"),
     [
         (["certify"], "error: sigma: expected a standard deviation"),
-        (["worst-case"], "error: sigma: expected a deviation that was fixed beforehand"),
-        (["sweep", "--noise", "mine:scaled"], "error: sigma: expected --sigma beside --noise mine:scaled, got none"),
+        (["worst-case"], "error: sigma: expected a standard deviation"),
+        (
+            ["sweep", "--noise", "mine:noise"],
+            "error: sigma: expected --sigma beside --noise mine:noise, a function of a deviation that returns",
+        ),
+        (["sweep", "--noise", "mine:noise", "--sigma", "0.1,0.2"], "noise, got mine:noise, which raises TypeError: "),
+        (["sweep", "--noise", "mine:noise", "--sigma", 0.1], "evaluated by `smoothed evaluate --noise mine:noise`"),
+        (["sweep", "--noise", "mine:squared", "--sigma", 0.1], "write a function such as `def noise(sigma): return "),
+        (["evaluate", "--noise", "mine:noise", "--sigma", 0.1], "; without --sigma, it is taken for the noise itself"),
         (["check", "--vote", "soft"], "error: sigma: expected a standard deviation"),
         (["attack", "--examples", "a.safetensors", "--num-samples", 3], "error: sigma: expected a standard deviation"),
     ],

@@ -239,7 +239,7 @@ def test_a_checkpoint_of_another_architecture_names_what_does_not_fit(fails, pic
     )
     assert line.startswith(f"error: {path}: expected architecture wide_resnet28_10, got resnet20 (missing: ")
     assert "unexpected: " in line
-    assert "of another shape: " in line
+    assert "other shapes: " in line
 
 
 def foreign(path):
@@ -462,7 +462,7 @@ def test_parts_of_ones_own_that_fail_are_one_line(fails, run, tmp_path, capsys):
             "data: expected a function without arguments that returns data, got my_own_pa",
         ),
         (["--recipe", "my_own_parts:broken"], "which raises ZeroDivisionError: division by zero"),
-        (["--recipe", "my_own_parts:recipes"], "it has no recipes; did you mean recipe?"),
+        (["--recipe", "my_own_parts:recipes"], "got recipes, which is not there; did you mean recipe?"),
         (
             ["--attack", "no_such_module:attack"],
             "attack: expected a module that can be imported, got no_such_module:att",

@@ -86,9 +86,8 @@ def test_a_checkpoint_without_smoothing_takes_the_default_vote(checkpoint):
     [
         (
             [],
-            "error: sigma: expected a deviation that was fixed beforehand, got none in the checkpoint and no --sigma; ",
+            "untrained.safetensors; give --sigma (0 for no input noise), which `smoothed sweep` helps to choose",
         ),
-        ([], "choose it with `smoothed evaluate --split validation --tune`"),
         (["--sigma", 0.1, "--sigma-normalized", 0.4], "error: sigma: expected either --sigma or --sigma-normalized"),
         (["--sigma", "0.1,0.2"], "error: Invalid value for '--sigma'"),
         (["--sigma", 0.1, "--num-samples", "1,2"], "error: Invalid value for '--num-samples'"),
@@ -128,7 +127,7 @@ def test_the_forecast_names_both_ends_of_the_sweep():
     smoothing = SmoothingConfig(NoiseConfig(sigma_normalized=0.1))
     told = forecast(WorstCaseProtocol(smoothing), 1000, 10)
     assert told.startswith("Cost: at most ")
-    assert "with 1, and " in told
+    assert "with 1 draw a gradient, and " in told
     assert "with 64 draws a gradient" in told
     assert forecast(WorstCaseProtocol(smoothing, eot_samples=(4,)), 1000, 10).count("forward") == 1
     certification = CertificationProtocol(selection_samples=100, num_samples=1000)

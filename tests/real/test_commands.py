@@ -205,13 +205,13 @@ def test_train_and_evaluate_what_it_wrote(run, tmp_path):
 
 
 ERRORS = [
-    (["--model", "gears:mak"], "error: model: expected an attribute of gears, got gears:mak, but it has no mak"),
+    (["--model", "gears:mak"], "error: model: expected the name of something in gears, got mak, which is not there"),
     (["--model", "nothing:make"], "error: model: expected a module that can be imported, got nothing:make"),
     ([*FACTORY[:2], "--model-args", '{"classes": }'], "error: model-args: expected a dictionary, or a JSON object"),
     ([*FACTORY[:2], "--model-args", '{"class": 2}'], "error: model-args: expected the arguments of gears:make"),
-    ([*OWN, "--attack", "gears:atack"], "error: attack: expected an attribute of gears, got gears:atack"),
-    ([*OWN, "--sigma", "0.1", "--votes", "gears:squares"], "error: votes: expected an attribute of gears"),
-    ([*OWN, "--noise", "gears:pepper"], "error: noise: expected an attribute of gears"),
+    ([*OWN, "--attack", "gears:atack"], "error: attack: expected the name of something in gears, got atack"),
+    ([*OWN, "--sigma", "0.1", "--votes", "gears:squares"], "error: votes: expected the name of something in gears"),
+    ([*OWN, "--noise", "gears:pepper"], "error: noise: expected the name of something in gears"),
     ([*OWN, "--weights", "none.pth"], "none.pth"),
     ([*OWN, "--normalize", "0.5/0.5"], "images of shape"),
     ([*OWN, "--normalize", "120,120,120/60,60,60"], "error: normalize: expected values for pixels in [0, 1]"),

@@ -83,8 +83,8 @@ def test_a_sentence_says_what_was_gained_and_whether_chance_explains_it():
         PairedGain("soft vote, M = 8, over one draw", "clean", -0.004, (-0.02, 0.012)),
     ]
     assert gain_sentences(gains) == [
-        "Soft vote, M = 8, over one draw: +1.9 points under PGD-7 (paired 95 % interval +0.3 to +3.5) and -0.4 points "
-        "on clean images (paired 95 % interval -2.0 to +1.2: may be chance).",
+        "Gain of the soft vote, M = 8, over one draw: +1.9 points under PGD-7 (paired 95 % interval +0.3 to +3.5) and "
+        "-0.4 points on clean images (paired 95 % interval -2.0 to +1.2: may be chance).",
     ]
 
 

@@ -17,7 +17,10 @@ from smoothed.evaluation.results import PairedGain, Result
 from smoothed.evaluation.saved_examples.evaluate import SavedExamplesProtocol
 from smoothed.evaluation.saved_examples.evaluate import evaluate_examples as measure
 from smoothed.evaluation.saved_examples.load import SavedExamples
-from smoothed.smoothing.config import SmoothingConfig
+from smoothed.smoothing.classifier import Smoothed
+from smoothed.smoothing.config import NoiseConfig, SmoothingConfig
+from smoothed.smoothing.input_noise import NOISES
+from smoothed.smoothing.votes import VOTES
 from smoothed.utils.checks import check_classes
 from smoothed.utils.devices import resolve_precision
 from smoothed.utils.files import check_path
@@ -47,9 +50,9 @@ def evaluate_examples(
     under transfer.
 
     Args:
-        classifier: a `Smoothed` classifier; or any callable from images (N, C, H, W) in [0, 1] to logits (N, K), which
-            votes by one draw; or a name or path that `load` takes, with the smoothing that its checkpoint stores.
-            Nothing of it is changed.
+        classifier: a `Smoothed` classifier, which keeps its noise, vote and M; or any callable from images (N, C, H, W)
+            in [0, 1] to logits (N, K), or a name or path that `load` takes, which receive the noise, the vote and the M
+            of the attack. Nothing of it is changed.
         examples: file that `attack` or the command `smoothed attack` wrote.
         data: images and labels that were attacked, from the first on, as for `evaluate`. They are compared with the
             fingerprints in the file.
@@ -72,7 +75,8 @@ def evaluate_examples(
         `NAME.draws`. The paired gain of the vote over one draw is in `comparisons`.
 
     Raises:
-        ArgumentError: the file does not exist, `data` are other images, or an option is out of range.
+        ArgumentError: the file does not exist, `data` are other images, an option is out of range, or the noise or the
+            vote of the attack is a function of the user's own and `classifier` is no `Smoothed`.
         DataError: the data set does not exist or is damaged.
         CheckpointError: a file is damaged or of another kind, or `out` holds another evaluation.
         OutputError: `out` can't be written.
@@ -96,7 +100,9 @@ def evaluate_examples(
     check_classes(saved.clean.labels, subject.num_classes)
     subject = replace(subject, images=saved.clean)
     protocol = SavedExamplesProtocol(
-        subject.smoothing or SmoothingConfig(num_samples=1),
+        SmoothingConfig.of(classifier)
+        if isinstance(classifier, Smoothed)
+        else _attacked_smoothing(saved.record, subject),
         votes_per_image=votes_per_image,
         seed=seed,
         precision=resolve_precision(precision, subject.device),
@@ -141,6 +147,17 @@ def check_examples_file(examples: Path | str) -> None:
     """Raise `ArgumentError` if there is no such file."""
     if not Path(examples).is_file():
         raise ArgumentError("examples", "a file that `smoothed attack` wrote", f"{examples}, which does not exist")
+
+
+def _attacked_smoothing(record: dict[str, Any], subject: Subject) -> SmoothingConfig:
+    """The noise, the vote and the M of the attack, as its record states them."""
+    vote = record.get("vote", "prediction")
+    for kind, name, known in (("noise", record["noise"], NOISES), ("vote", vote, VOTES)):
+        if name not in known:
+            expected = f"a Smoothed classifier, because the {kind} of the attack, {name}, is a function of one's own"
+            hint = "for example Smoothed(model, noise, vote=vote, num_samples=64)"
+            raise ArgumentError("classifier", expected, subject.name, hint)
+    return SmoothingConfig(NoiseConfig.from_record(record, subject.network), vote, record.get("num_samples", 1))
 
 
 def _gains(protocol: SavedExamplesProtocol, votes: dict[str, VoteCounts], attack: str) -> list[PairedGain]:

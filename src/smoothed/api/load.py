@@ -21,6 +21,7 @@ from smoothed.utils.modes import Classifier
 
 ZOO = Path("zoo")
 """Folder of the networks `zoo/NAME`, in a checkout of this project's repository."""
+PYTHON = ".py"
 
 
 def load(
@@ -136,6 +137,8 @@ def _resolve(model: str | Path | Classifier, arguments: dict[str, Any]) -> tuple
         if isinstance(model, type) or not callable(model):
             raise _unknown_model(model)
         return model, True
+    if str(model).endswith(PYTHON):
+        raise _unknown_model(model)
     if (path := checkpoint_path(model)) is not None:
         return _from_checkpoint(path), False
     if is_object_name(str(model)) or ".py:" in str(model):  # the latter raises an error that says what to write
@@ -158,6 +161,11 @@ def _unknown_model(model: object) -> ArgumentError:
         in_zoo = [str(path.with_suffix("")) for path in sorted(ZOO.glob(f"*{checkpoint.SUFFIX}"))]
         similar = difflib.get_close_matches(str(model), [*bundled, *in_zoo])
         hint = f"did you mean {' or '.join(similar)}?" if similar else "there is no such file"
+        if str(model).endswith(PYTHON):
+            parts = Path(model).with_suffix("").parts
+            is_below = all(part.isidentifier() for part in parts)  # the current folder
+            module, where = (".".join(parts), "") if is_below else (parts[-1], ", in the folder of this file")
+            hint = f"write {module}:NAME{where}, where NAME is a function in it that returns a network"
         return ArgumentError("model", expected, repr(str(model)), hint)
     return ArgumentError("model", expected, f"{model!r:.80}")
 

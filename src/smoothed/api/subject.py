@@ -154,6 +154,7 @@ class Subject:
             "type": _type_name(self.network),
             "weights": prints["weights"],
             "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
+            "outputs": self.num_classes,
             "classes": None if self.class_names is None else list(self.class_names),
         }
         data = {

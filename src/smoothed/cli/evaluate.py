@@ -1,6 +1,7 @@
 """`smoothed evaluate`: clean and attacked accuracy under one attack, for every vote at every M."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,9 @@ from smoothed.cli.options import (
     DEFAULT_MODEL,
     MODEL_HELP,
     MODEL_PANEL,
+    NOISE_HELP,
+    SIGMAS_HELP,
+    STORED,
     VOTES_HELP,
     DataOptions,
     ModelOptions,
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
 EXAMPLES_PANEL = "Saved adversarial examples"
 
 DEFAULT_NUM_SAMPLES = "1,8,64"
+OF_ATTACK = "with --examples: as in the attack"
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,11 @@ class EvaluatedModelOptions(ModelOptions):
 
     model: Annotated[  # pyright: ignore[reportIncompatibleVariableOverride]
         str | None,
-        option(MODEL_PANEL, MODEL_HELP, show_default=f"{DEFAULT_MODEL}; with --examples: the attacked one"),
+        option(
+            MODEL_PANEL,
+            MODEL_HELP,
+            show_default=f"{DEFAULT_MODEL}; with --examples: the attacked one, with its weights",
+        ),
     ] = None
 
 
@@ -52,16 +61,22 @@ class EvaluatedModelOptions(ModelOptions):
 class EvaluatedSmoothingOptions(NoisesOptions):
     """Smoothed classifiers, read off the same draws."""
 
+    noise: Annotated[  # pyright: ignore[reportIncompatibleVariableOverride]
+        str | None, vote_option(NOISE_HELP, show_default=f"{STORED}, or gaussian; {OF_ATTACK}")
+    ] = None
+    sigma: Annotated[  # pyright: ignore[reportIncompatibleVariableOverride]
+        str | None, vote_option(SIGMAS_HELP, metavar="LIST", show_default=f"{STORED}; {OF_ATTACK}")
+    ] = None
     votes: Annotated[
         str | None,
-        vote_option(VOTES_HELP, metavar="LIST", show_default="all; with --examples: the checkpoint's own"),
+        vote_option(VOTES_HELP, metavar="LIST", show_default=f"all; {OF_ATTACK}"),
     ] = None
     num_samples: Annotated[
         str | None,
         vote_option(
             "Draws of each vote (the paper's M), separated by commas. All are read off the same draws.",
             metavar="LIST",
-            show_default=f"{DEFAULT_NUM_SAMPLES}; with --examples: the checkpoint's own",
+            show_default=f"{DEFAULT_NUM_SAMPLES}; {OF_ATTACK}",
         ),
     ] = None
     tune: Annotated[
@@ -83,7 +98,8 @@ def evaluate(
         Path | None,
         option(
             EXAMPLES_PANEL,
-            "File written by `smoothed attack`. Its examples receive fresh votes, in place of an attack.",
+            "File written by `smoothed attack`. Its examples receive fresh votes, in place of an attack. Noise, vote "
+            "and M are those of the attack where they are not given.",
         ),
     ] = None,
     votes_per_image: Annotated[
@@ -193,25 +209,19 @@ def _evaluate_examples(
 
     from smoothed.api.evaluate_examples import evaluate_examples
     from smoothed.cli.inputs import CommandInputs
-    from smoothed.cli.parsing import choices, integers
-    from smoothed.evaluation.saved_examples.load import attacked_model
-    from smoothed.smoothing.votes import VOTES
+    from smoothed.evaluation.saved_examples.load import attack_record
+    from smoothed.utils.checks import check_positive
 
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ArgumentError("processes", "one with --examples", f"{os.environ['WORLD_SIZE']} processes")
-    inputs = CommandInputs.load(_with_model(model, model.model or attacked_model(examples)), replace(data, images=None))
-    sigmas, sigmas_normalized = _listed_sigmas(smoothing)
-    votes = None if smoothing.votes is None else choices(smoothing.votes, "votes", VOTES)
-    counts = None if smoothing.num_samples is None else integers(smoothing.num_samples, "num-samples")
-    config = inputs.smoothing(
-        SmoothingOptions(
-            smoothing.noise,
-            _single(sigmas, "sigma"),
-            _single(sigmas_normalized, "sigma-normalized"),
-            _single(votes, "votes"),
-            _single(counts, "num-samples"),
-        )
-    )
+    check_positive(votes_per_image, "votes_per_image")
+    record = attack_record(examples)
+    if model.model is None:
+        _require_loadable(record)
+    inputs = CommandInputs.load(_with_model(model, model.model or record["model"]), replace(data, images=None))
+    if model.model is None:
+        _require_attacked(inputs, record)
+    config = inputs.smoothing(_smoothing_of_attack(smoothing, record, inputs))
     with progress("voting") as on_progress:
         return evaluate_examples(
             inputs.classifier(config),
@@ -227,6 +237,59 @@ def _evaluate_examples(
             on_progress=on_progress,
             command=command_line(),
         )
+
+
+def _require_loadable(record: dict[str, Any]) -> None:
+    """Raise `ArgumentError` unless the attacked network has a name that `load` takes."""
+    from smoothed.api.load import checkpoint_path
+    from smoothed.utils.imports import is_object_name
+
+    name = record["model"]
+    if checkpoint_path(name) is None and not is_object_name(name):
+        expected = f"--model, because the attacked network {name} can't be loaded by this name"
+        raise ArgumentError("model", expected, "none", _as_in_the_attack(record))
+
+
+def _require_attacked(inputs: "CommandInputs", record: dict[str, Any]) -> None:
+    """Raise `ArgumentError` unless the network has the weights of the attacked one."""
+    from smoothed.evaluation.resume import fingerprint
+
+    if fingerprint(inputs.network.state_dict()) != record["weights"]:
+        expected = f"the attacked network {record['model']}"
+        raise ArgumentError("model", expected, "one with other weights", _as_in_the_attack(record))
+
+
+def _as_in_the_attack(record: dict[str, Any]) -> str:
+    return f"give --model with its --weights and --normalize as in: {record.get('command', 'the attack')}"
+
+
+def _smoothing_of_attack(
+    options: EvaluatedSmoothingOptions, record: dict[str, Any], inputs: "CommandInputs"
+) -> SmoothingOptions:
+    """The noise, the vote and the M that were given, else those of the attack."""
+    from smoothed.cli.parsing import choices, integers
+    from smoothed.smoothing.config import NoiseConfig
+    from smoothed.smoothing.input_noise import NOISES
+    from smoothed.smoothing.votes import VOTES
+
+    def recorded(argument: str, name: str, known: Iterable[str]) -> str:
+        if name not in known:  # a file names no code to be run
+            expected = f"--{argument}, because the attack had {name}, which is no name of this package"
+            raise ArgumentError(argument, expected, "none")
+        return name
+
+    sigmas, sigmas_normalized = _listed_sigmas(options)
+    sigma, normalized = _single(sigmas, "sigma"), _single(sigmas_normalized, "sigma-normalized")
+    law = options.noise or recorded("noise", record["noise"], NOISES)
+    if sigma is None and normalized is None and law in NOISES and record["sigma"] is not None:
+        stored = NoiseConfig.from_record({**record, "noise": law}, inputs.network)
+        sigma, normalized = stored.sigma, stored.sigma_normalized
+    votes = options.votes or recorded("votes", record.get("vote", "prediction"), VOTES)
+    counts = [record.get("num_samples", 1)]
+    if options.num_samples is not None:
+        counts = integers(options.num_samples, "num-samples")
+    vote = _single(choices(votes, "votes", VOTES), "votes")
+    return SmoothingOptions(law, sigma, normalized, vote, _single(counts, "num-samples"))
 
 
 def _with_model(model: ModelOptions, name: str) -> ModelOptions:

@@ -186,11 +186,12 @@ def require_own_checkpoint(model: str) -> None:
 
 
 def no_sigma(name: str) -> ArgumentError:
-    """The error for a network without any noise where noise is needed."""
-    hint = "give --sigma or --sigma-normalized, or a checkpoint that stores a sigma"
-    return ArgumentError(
-        "sigma", "a standard deviation, because all draws of the network are equal", f"none for {name}", hint
+    """The error where input noise is needed, and neither the options nor the checkpoint state its deviation."""
+    hint = (
+        "give --sigma (0 for no input noise), which `smoothed sweep` helps to choose on other images, or a checkpoint "
+        "that stores a sigma"
     )
+    return ArgumentError("sigma", "a standard deviation of the input noise", f"none for {name}", hint)
 
 
 def warn_of_unit(sigmas: Sequence[float], card: dict[str, Any]) -> None:

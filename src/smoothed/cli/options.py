@@ -209,14 +209,8 @@ class SmoothingOptions(NoiseOptions):
     ] = None
 
 
-Sigmas = Annotated[
-    str | None,
-    vote_option(
-        "Standard deviations of the input noise, in pixel units of [0, 1]: 0,0.03,0.06 or 0:0.12:0.01.",
-        metavar="LIST",
-        show_default=STORED,
-    ),
-]
+SIGMAS_HELP = "Standard deviations of the input noise, in pixel units of [0, 1]: 0,0.03,0.06 or 0:0.12:0.01."
+Sigmas = Annotated[str | None, vote_option(SIGMAS_HELP, metavar="LIST", show_default=STORED)]
 SigmasNormalized = Annotated[str | None, vote_option(f"{NORMALIZED_HELP}: 0,0.12,0.24.", metavar="LIST")]
 VOTES_HELP = f"Votes, separated by commas: all, or some of {names(VOTES)}, or {OWN_CODE}."
 

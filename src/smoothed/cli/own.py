@@ -48,12 +48,16 @@ def own_votes(chosen: Iterable[str]) -> tuple[str | Vote, ...]:
 
 
 def own_noises(
-    noise: str | None, sigmas: Sequence[float] | None, sigmas_normalized: Sequence[float] | None
+    noise: str | None,
+    sigmas: Sequence[float] | None,
+    sigmas_normalized: Sequence[float] | None,
+    *,
+    remedy: str = "without --sigma, it is taken for the noise itself",
 ) -> list[NoiseConfig] | None:
     """The noises of `--noise`, `--sigma` and `--sigma-normalized`; None if they leave the choice to the checkpoint.
 
     `package.module:name` is a function of a deviation that returns noise if deviations are given, and the noise itself
-    otherwise.
+    otherwise. `remedy` says what to do where it is no function of a deviation.
 
     Raises:
         ArgumentError: both units are given, a deviation is out of range, or there is no such noise.
@@ -72,7 +76,7 @@ def own_noises(
             raise ArgumentError("sigma-normalized", "a noise of this package beside it", f"--noise {noise}")
         if sigmas is None:
             return [NoiseConfig(custom=_callable(noise, "noise"))]
-        make = own_noise_factory(noise)
+        make = own_noise_factory(noise, remedy)
         return [NoiseConfig(sigma=sigma, custom=make(sigma)) for sigma in sigmas]
     law = check_choice(noise or "gaussian", NOISES, "noise")
     if sigmas is not None:
@@ -82,8 +86,12 @@ def own_noises(
     return None
 
 
-def own_noise_factory(name: str) -> Callable[[float], Noise]:
+def own_noise_factory(name: str, remedy: str) -> Callable[[float], Noise]:
     """The function of a deviation, `package.module:name`, whose noises have this name.
+
+    Args:
+        name: `package.module:name`.
+        remedy: what to do where it is no such function, for errors.
 
     Raises:
         ArgumentError: there is no such function; when called, it raises an error or returns no noise.
@@ -95,9 +103,10 @@ def own_noise_factory(name: str) -> Callable[[float], Noise]:
         try:
             made = factory(sigma)
         except Exception as error:  # the user's code may raise any error
-            raise ArgumentError("noise", expected, f"{name}, which raises {summary(error)}") from error
+            raise ArgumentError("noise", expected, f"{name}, which raises {summary(error)}", remedy) from error
         if not callable(made):
-            raise ArgumentError("noise", expected, f"{name}, which returns an object of type {type(made).__name__}")
+            got = f"{name}, which returns an object of type {type(made).__name__}"
+            raise ArgumentError("noise", expected, got, remedy)
         return named(made, name, "noise")
 
     return make

@@ -119,13 +119,18 @@ def _noises(options: SweptOptions) -> dict[str, Any]:
     from smoothed.utils.imports import is_object_name
 
     is_own = is_object_name(options.noise)
+    remedy = (
+        f"a sweep makes the noise of each sigma: write a function such as `def noise(sigma): return "
+        f"smoothed.Gaussian(sigma)`; noise of one deviation is evaluated by `smoothed evaluate --noise {options.noise}`"
+    )
     sigma, normalized = options.sigma, options.sigma_normalized
     if sigma is None and normalized is None:
         if is_own:
-            raise ArgumentError("sigma", f"--sigma beside --noise {options.noise}", "none")
+            expected = f"--sigma beside --noise {options.noise}, a function of a deviation that returns the noise"
+            raise ArgumentError("sigma", expected, "none", remedy)
         normalized = DEFAULT_SIGMAS
     sigmas = None if sigma is None else numbers(sigma, "sigma")
     sigmas_normalized = None if normalized is None else numbers(normalized, "sigma-normalized")
-    own_noises(options.noise, sigmas, sigmas_normalized)  # raises on what cannot be measured
-    noise = own_noise_factory(options.noise) if is_own else options.noise
+    own_noises(options.noise, sigmas, sigmas_normalized, remedy=remedy)  # raises on what cannot be measured
+    noise = own_noise_factory(options.noise, remedy) if is_own else options.noise
     return {"sigmas": sigmas, "sigmas_normalized": sigmas_normalized, "noise": noise}

@@ -78,8 +78,8 @@ def worst_case(
 ) -> None:
     """Attack one vote and its mean network with many adaptive attacks, and report what fresh votes still get right.
 
-    For each image the worst example of all attacks counts. Sigma and M must have been chosen on other images, by
-    `smoothed evaluate --split validation --tune` or by you.
+    For each image the worst example of all attacks counts. Sigma and M must have been chosen on other images:
+    by `smoothed sweep`, or in a checkpoint by `smoothed evaluate --split validation --tune`.
 
     Examples:
         smoothed worst-case --images 100 --out worst-case
@@ -114,7 +114,7 @@ def worst_case(
     protocol = WorstCaseProtocol(config, **options)
     certification = certification_protocol(inputs.network, inputs.images, protocol) if certify else None
     told = [forecast(protocol, len(inputs.images), len(inputs.images.classes), certification)]
-    with leaving_process_group(), progress("forward passes") as show_progress:
+    with leaving_process_group(), progress("passes (a backward pass counts as two)") as show_progress:
 
         def on_progress(done: int, total: int) -> None:
             while told:  # once the work begins, so that an error before it stands alone
@@ -154,10 +154,11 @@ def forecast(
     def passes(draws: int) -> str:
         swept = [number for number in protocol.eot_samples if number <= draws]
         cost = total_cost(protocol, images, num_classes, draws, swept)
-        return f"{cost.forward:,} forward and {cost.backward:,} backward passes with {draws}"
+        number = "1 draw" if draws == 1 else f"{draws} draws"
+        return f"{cost.forward:,} forward and {cost.backward:,} backward passes with {number} a gradient"
 
     ends = dict.fromkeys((protocol.eot_samples[0], protocol.eot_samples[-1]))
-    told = f"Cost: at most {', and '.join(map(passes, ends))} draws a gradient; images that break early save some of it"
+    told = f"Cost: at most {', and '.join(map(passes, ends))}; images that break early save some of it"
     if certification is None:
         return told
     return f"{told}; {images * certification.draws:,} forward passes to certify"
@@ -169,18 +170,14 @@ def fixed_beforehand(inputs: "CommandInputs", options: SmoothingOptions) -> "Smo
     Raises:
         ArgumentError: no noise was chosen, or it was chosen on the images that are to be attacked.
     """
+    from smoothed.cli.inputs import no_sigma
     from smoothed.errors import ArgumentError
     from smoothed.utils.imports import is_object_name
 
     is_own_noise = options.noise is not None and is_object_name(options.noise)
     if options.sigma is None and options.sigma_normalized is None and not is_own_noise:
         if not inputs.smoothing_card:
-            raise ArgumentError(
-                "sigma",
-                "a deviation that was fixed beforehand",
-                "none in the checkpoint and no --sigma",
-                "choose it with `smoothed evaluate --split validation --tune`, or give --sigma 0 for no input noise",
-            )
+            raise no_sigma(inputs.name)
         if inputs.smoothing_card.get("chosen_on") == inputs.images.name:
             raise ArgumentError("split", "other images than those that sigma was chosen on", inputs.images.name)
     config = inputs.smoothing(options)

@@ -65,7 +65,7 @@ def gain_sentences(gains: Sequence[PairedGain]) -> list[str]:
         chance = "" if gain.significant else ": may be chance"
         change = f"{100 * gain.gain:+.1f} points {where} (paired 95 % interval {low} to {high}{chance})"
         by_name.setdefault(gain.name, []).append(change)
-    return [f"{name[0].upper()}{name[1:]}: {' and '.join(changes)}." for name, changes in by_name.items()]
+    return [f"Gain of the {name}: {' and '.join(changes)}." for name, changes in by_name.items()]
 
 
 def _evaluate_parts(result: Result) -> list[RenderableType]:
@@ -164,6 +164,13 @@ def _class_note(result: Result) -> list[str]:
     """What remains to be made sure of, where the names of the classes could not be compared."""
     if result.data.get("classes_checked", "names") == "names":
         return []
+    labels = len(result.data["classes"])
+    outputs = result.model.get("outputs", labels)
+    if labels != outputs:
+        return [
+            f"The model has {outputs} outputs, and the labels go from 0 to {labels - 1}: make sure that they mean the "
+            "same classes."
+        ]
     return [
         "The class names of the model or of the data set are unknown, so only their number was compared: make sure "
         "that the classes have the same order."

@@ -1,5 +1,6 @@
 """Settings of input noise and of smoothed classifiers as plain values, for commands, protocols and result files."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -116,6 +117,20 @@ class NoiseConfig:
                 mean = fmean(sigma / channel for sigma, channel in zip(per_channel, std, strict=True))
                 normalized = float(f"{mean:.12g}")  # the number that was given, without the error of the division
         return {"noise": self.name, "sigma": fmean(sigmas), "sigma_normalized": normalized}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any], model: nn.Module) -> Self:
+        """Read the noise that the values of `to_json` describe, in the unit that gives the same values for `model`.
+
+        Raises:
+            ArgumentError: the values are out of range.
+        """
+        noise = cls(sigma=record["sigma"], law=record["noise"])
+        if record["sigma_normalized"] is None or normalization_std(model) is None:
+            return noise
+        normalized = cls(sigma_normalized=record["sigma_normalized"], law=record["noise"])
+        same = (math.isclose(normalized.to_json(model)[name], record[name]) for name in ("sigma", "sigma_normalized"))
+        return normalized if all(same) else noise
 
     @classmethod
     def from_header(cls, header: Header, law: str = "gaussian") -> Self:

@@ -58,7 +58,7 @@ def import_object(name: str, argument: str) -> Any:  # noqa: ANN401 - any object
                 similar = difflib.get_close_matches(part, [key for key in dir(found) if not key.startswith("_")])
                 hint = f"did you mean {' or '.join(similar)}?" if similar else ""
                 raise ArgumentError(
-                    argument, f"an attribute of {walked}", f"{name}, but it has no {part}", hint
+                    argument, f"the name of something in {walked}", f"{part}, which is not there", hint
                 ) from None
             except Exception as error:  # modules with lazy attributes run code here
                 raise ArgumentError(

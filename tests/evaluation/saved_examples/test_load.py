@@ -8,7 +8,7 @@ from smoothed.errors import ArgumentError, CheckpointError, DataError
 from smoothed.evaluation.fresh_votes import VoteCounts
 from smoothed.evaluation.resume import fingerprint
 from smoothed.evaluation.saved_examples.attack import AdversarialExamples, pixel_fingerprint, save_examples
-from smoothed.evaluation.saved_examples.load import SavedExamples, attacked_model
+from smoothed.evaluation.saved_examples.load import SavedExamples, attack_record
 
 COUNT = 5
 MISSING = object()
@@ -131,5 +131,5 @@ def test_images_of_another_size_are_refused(data, write):
         SavedExamples.load(write(data.first(COUNT).images[..., :1, :1] / 255), data)
 
 
-def test_the_attacked_model_is_named(data, write):
-    assert attacked_model(write(data.first(COUNT).images / 255)) == "m"
+def test_the_attack_record_is_named(data, write):
+    assert attack_record(write(data.first(COUNT).images / 255))["model"] == "m"

@@ -16,6 +16,7 @@ from smoothed.evaluation.correctness import BATCH
 from smoothed.evaluation.resume import fingerprint
 from smoothed.evaluation.saved_examples.attack import load_examples, pixel_fingerprint, read_record
 from smoothed.utils.checks import RANGE_TOLERANCE, check_choice, check_inputs, check_not_negative
+from smoothed.utils.imports import is_object_name
 
 REQUIRED_FIELDS = (
     *("images", "labels", "pixel_fingerprint", "data"),
@@ -81,21 +82,24 @@ class SavedExamples:
             yield inputs, adversarial.to(inputs), labels
 
 
-def attacked_model(file: Path | str) -> str:
-    """Name or path of the checkpoint that was attacked to make the images of `file`.
+def attack_record(file: Path | str) -> dict[str, Any]:
+    """The settings of the attack that made the images of `file`, with all `REQUIRED_FIELDS`.
 
     Raises:
         CheckpointError: the file is missing, damaged or of another kind.
     """
     record = read_record(file)
     _require_record(file, record)
-    return record["model"]
+    return record
 
 
 def _require_record(file: Path | str, record: dict[str, Any]) -> None:
     missing = [name for name in REQUIRED_FIELDS if name not in record]
     if missing:
         raise CheckpointError(f"{file}: expected a record of `smoothed attack`, got one without {', '.join(missing)}")
+    for name in ("model", "noise", "vote"):
+        if not isinstance(record.get(name, ""), str):
+            raise CheckpointError(f"{file}: expected the name of the {name} in its record, got {record[name]!r:.80}")
     try:
         check_choice(record["norm"], NORMS, "norm")
         check_not_negative(record["eps"], "eps")
@@ -107,13 +111,15 @@ def _clean_images(file: Path | str, record: dict[str, Any], data: Images, labels
     """The first images of `data`, verified to be those that were attacked."""
     count = record["images"]
     expected = f"the {count} images of {record['data']} that were attacked to make {file}"
+    name, command = str(record["data"]), record.get("command")
+    hint = f"pass --data {name}" if is_object_name(name) else f"the attack was {command}" if command else ""
     if len(data) < count:
-        raise ArgumentError("data", expected, f"{data.name}, which has {len(data)}")
+        raise ArgumentError("data", expected, f"{data.name}, which has {len(data)}", hint)
     first = data.first(count)
     if pixel_fingerprint(first) != record["pixel_fingerprint"]:
-        raise ArgumentError("data", expected, f"{data.name}, whose images differ")
+        raise ArgumentError("data", expected, f"{data.name}, whose images differ", hint)
     if fingerprint({"labels": first.labels}) != record["labels"] or not torch.equal(first.labels.cpu(), labels):
-        raise ArgumentError("data", expected, f"{data.name}, whose labels differ")
+        raise ArgumentError("data", expected, f"{data.name}, whose labels differ", hint)
     return first
 
 
