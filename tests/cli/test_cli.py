@@ -1,6 +1,8 @@
 """The command as its users meet it: what it prints, what it writes, and how it fails."""
 
+import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -273,6 +275,22 @@ def test_smoothed_alone_prints_help_and_its_version(run, capsys):
     assert "Usage: smoothed [OPTIONS] COMMAND" in capsys.readouterr().out
     assert run("--version") == 0
     assert capsys.readouterr().out == f"smoothed {version('smoothed')}\n"
+
+
+def test_the_package_runs_as_a_module(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["smoothed", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("smoothed", run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"smoothed {version('smoothed')}\n"
+
+
+def test_a_data_set_that_is_there_is_not_downloaded_again(run, tmp_path, capsys):
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    assert run("download", "cifar10", "--to", tmp_path, "--json", tmp_path / "where.json") == 0
+    assert capsys.readouterr().out == f"cifar10 is in {folder}\n"
+    assert json.loads((tmp_path / "where.json").read_text()) == {"name": "cifar10", "folder": str(folder)}
 
 
 def test_completion_can_be_shown(run, capsys, monkeypatch):

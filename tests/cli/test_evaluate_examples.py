@@ -121,10 +121,10 @@ def test_noise_vote_and_draws_are_those_of_the_attack_and_lost_weights_are_notic
     assert run("evaluate", *data, "--examples", "made.safetensors") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(
-        "error: model: expected the attacked network my_attacked:network, got one with other weights"
+        "error: model: expected --model, because the attacked network my_attacked:network is no checkpoint, got none"
     )
     assert "give --model with its --weights and --normalize as in: smoothed attack --model my_attacked:network" in line
-    with_weights = ["evaluate", "--weights", "mine.pth", "--examples", "made.safetensors"]
+    with_weights = ["evaluate", *own, "--examples", "made.safetensors"]
     assert run(*with_weights, *data, "--noise", "laplace", "--num-samples", 2, "--json", "rows.json") == 0
     row = Result.load("rows.json")[1]
     assert (row["noise"], row["sigma"], row["vote"], row["num_samples"]) == ("laplace", 0.05, "soft", 2)
@@ -165,9 +165,7 @@ def test_a_network_of_no_name_is_asked_for(run, tmp_path, capsys):
     attack(load("resnet20-cni-w"), images, attack="fgsm", examples=tmp_path / "made.safetensors")
     assert run("evaluate", "--examples", tmp_path / "made.safetensors") == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(
-        "error: model: expected --model, because the attacked network ResNet can't be loaded by this"
-    )
+    assert line.startswith("error: model: expected --model, because the attacked network ResNet is no checkpoint")
     assert run("evaluate", "--examples", tmp_path / "made.safetensors", "--model", "resnet20-cni-w") == 0
     assert "made on this model with this noise" in capsys.readouterr().out
 

@@ -12,6 +12,7 @@ from smoothed.data.imageset import ImageSet
 from smoothed.rng.rows import RowGenerator
 from smoothed.training.batch import Part
 from smoothed.training.config import TrainingConfig
+from smoothed.training.initial import initial_network
 from smoothed.training.run import Run
 
 
@@ -36,7 +37,7 @@ def make_run():
         config = TrainingConfig(**({"precision": "float32"} | settings))
         AcceleratorState._reset_state(True)  # Accelerate keeps one configuration a process
         accelerator = Accelerator(cpu=True, mixed_precision="no", gradient_accumulation_steps=config.accumulation)
-        return Run(config, data, accelerator, network=network)
+        return Run(config, initial_network(config, data, network), len(data), accelerator)
 
     yield make
     AcceleratorState._reset_state(True)

@@ -240,13 +240,13 @@ def _evaluate_examples(
 
 
 def _require_loadable(record: dict[str, Any]) -> None:
-    """Raise `ArgumentError` unless the attacked network has a name that `load` takes."""
+    """Raise `ArgumentError` unless the attacked network is a checkpoint; a file names no code to be run."""
     from smoothed.api.load import checkpoint_path
     from smoothed.utils.imports import is_object_name
 
     name = record["model"]
-    if checkpoint_path(name) is None and not is_object_name(name):
-        expected = f"--model, because the attacked network {name} can't be loaded by this name"
+    if is_object_name(name) or checkpoint_path(name) is None:
+        expected = f"--model, because the attacked network {name} is no checkpoint"
         raise ArgumentError("model", expected, "none", _as_in_the_attack(record))
 
 

@@ -14,6 +14,7 @@ from smoothed.data.images import Images, has_named_classes
 from smoothed.errors import ArgumentError, CheckpointError
 from smoothed.injection import inject_preset, injected_noise, noise_layers, reinject
 from smoothed.models import CIFAR10_MEAN, CIFAR10_STD, CIFAR100_MEAN, CIFAR100_STD, build
+from smoothed.models.normalize import normalization_std
 from smoothed.rng.seeds import mix
 from smoothed.training.config import KEEP_NOISE, REMOVE_NOISE, TrainingConfig
 from smoothed.training.recipes import RECIPES
@@ -79,6 +80,10 @@ def initial_network(config: TrainingConfig, train_set: Images, network: nn.Modul
         raise ArgumentError("start", "none with a network of your own", config.start, "load its weights yourself")
     mean, std = STATISTICS[config.data] if config.data in STATISTICS else channel_statistics(train_set)
     if network is not None:
+        own_std = normalization_std(network)
+        if own_std is not None and len(own_std) != len(mean):
+            expected = f"one number for each of the {len(mean)} channels of {train_set.name}"
+            raise ArgumentError("normalize", expected, f"{len(own_std)} numbers")
         injection, notes = _fit_noise(config, network, network, "network")
         return InitialNetwork(network, injection, {}, std, train_set.classes, notes)
     if len(mean) != CHANNELS:

@@ -8,7 +8,7 @@ processes.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from smoothed.attacks import Attack
-from smoothed.checkpoint import describe, locate, read_header, save
+from smoothed.checkpoint import describe, save
 from smoothed.data.images import Images
 from smoothed.data.imageset import to_float
 from smoothed.errors import DivergedError, OutputError
@@ -25,14 +25,16 @@ from smoothed.rng.seeds import mix
 from smoothed.training.batch import OWN
 from smoothed.training.card import training_record, write_card
 from smoothed.training.config import TrainingConfig
+from smoothed.training.initial import initial_network
 from smoothed.training.interrupt import DeferredInterrupt
 from smoothed.training.metrics import Metrics
 from smoothed.training.own_parts import PROBED_IMAGES, check_own_network
+from smoothed.training.precision import training_precision
 from smoothed.training.run import Run
 from smoothed.training.state import load_state, save_state
 from smoothed.training.step import take_step
 from smoothed.training.validation import validate
-from smoothed.utils.devices import Precision, best_device, resolve_precision
+from smoothed.utils.devices import Precision, best_device
 
 # Steps between synchronisations, in which processes agree on stopping and check the losses; both make a GPU wait.
 SYNCHRONISE_EVERY = 20
@@ -78,7 +80,7 @@ class TrainingResult:
             epoch ends.
         seconds: duration of the run, summed over all calls.
         fallback: reason why attacks could not use a fused or compiled network; None if they could.
-        notes: what differs between the network and the checkpoint that it comes from, one sentence each.
+        notes: what differs from the request or from the checkpoint that the network comes from, one sentence each.
     """
 
     finished: bool
@@ -141,14 +143,16 @@ def train(
         KeyboardInterrupt: Ctrl-C was pressed; the step was finished and the state saved.
     """
     start_time = time.monotonic()
-    if config.start is not None:
-        read_header(locate(config.start, "start"))  # before anything is written
-    _require_folder(folder)
-    accelerator = accelerator_for(config, folder)
-    run = Run(config, train_set, accelerator, network=network, attack=attack)
+    # Nothing is written before these checks.
+    start = initial_network(config, train_set, network)
+    probed = train_set.first(min(len(train_set), PROBED_IMAGES))
     if network is not None:
-        probed = train_set.first(min(len(train_set), PROBED_IMAGES))
-        check_own_network(run.model, probed.to(accelerator.device))
+        check_own_network(network, probed.to(_device_of(network)))
+    precision, notes = training_precision(config.precision, best_device(), start.model, probed)
+    start = replace(start, notes=start.notes + notes)
+    _require_folder(folder)
+    accelerator = accelerator_for(config, folder, precision)
+    run = Run(config, start, len(train_set), accelerator, attack=attack)
     session = TrainingSession(run, validation_set.to(accelerator.device), folder, command, start_time)
     total = run.plan.steps
     last_save = time.monotonic()
@@ -302,20 +306,24 @@ def _any(accelerator: Accelerator, flag: bool) -> bool:
     return bool(accelerator.reduce(flags, "sum") > 0)  # pyright: ignore[reportOperatorIssue]
 
 
-def accelerator_for(config: TrainingConfig, folder: Path) -> Accelerator:
-    """Create the Accelerator of a run, with the precision and accumulation of `config` and all running processes."""
+def _device_of(network: nn.Module) -> torch.device:
+    parameter = next(network.parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device
+
+
+def accelerator_for(config: TrainingConfig, folder: Path, precision: Precision) -> Accelerator:
+    """Create the Accelerator of a run, with `precision`, the accumulation of `config` and all running processes."""
     device = best_device()
-    resolved: Precision = resolve_precision(config.precision, device)
-    precision = {"float32": "no", "bf16": "bf16"}[resolved]
+    mixed_precision = {"float32": "no", "bf16": "bf16"}[precision]
     shared = AcceleratorState._shared_state  # pyright: ignore[reportPrivateUsage]
-    if shared and AcceleratorState().mixed_precision != precision:
+    if shared and AcceleratorState().mixed_precision != mixed_precision:
         # Accelerate keeps one configuration per process and would refuse a second run with another precision.
         AcceleratorState._reset_state()  # pyright: ignore[reportPrivateUsage]
     # Batch statistics are either synchronised by the layers or separate for each process; they are never broadcast.
     parallel = DistributedDataParallelKwargs(broadcast_buffers=False)
     return Accelerator(
         cpu=device.type == "cpu",  # without it, several processes on CPUs would not connect
-        mixed_precision=precision,
+        mixed_precision=mixed_precision,
         gradient_accumulation_steps=config.accumulation,
         log_with="tensorboard",
         project_dir=folder,

@@ -12,7 +12,6 @@ from smoothed.acceleration.fusing import Fused, fuse_or_keep
 from smoothed.attacks import Attack
 from smoothed.attacks.own import own_attack
 from smoothed.checkpoint import CUSTOM
-from smoothed.data.images import Images
 from smoothed.errors import ArgumentError, CheckpointError
 from smoothed.evaluation.provenance import provenance
 from smoothed.injection import count_weight_normals, noise_layers, noiseless
@@ -20,7 +19,7 @@ from smoothed.training.averaging import average_weights
 from smoothed.training.batch import Plan, Share
 from smoothed.training.config import TrainingConfig
 from smoothed.training.examples import AttackedExamples, Examples, make_examples
-from smoothed.training.initial import initial_network
+from smoothed.training.initial import InitialNetwork
 from smoothed.training.losses import LOSSES
 from smoothed.training.weight_perturbation import weights_to_perturb
 from smoothed.utils.modes import eval_mode
@@ -37,7 +36,7 @@ class Run:
         evaluated_model: network to evaluate and save: the weight average if there is one, else `model`.
         step: number of finished steps.
         seconds: duration of the run, over all calls of `train`.
-        notes: what differs between the network and the checkpoint that it comes from, one sentence each.
+        notes: what differs from the request or from the checkpoint that the network comes from, one sentence each.
         kept: epoch number and accuracies of each saved checkpoint, by its name.
         losses: losses of this epoch's steps on this process.
     """
@@ -45,14 +44,14 @@ class Run:
     def __init__(
         self,
         config: TrainingConfig,
-        train_set: Images,
+        start: InitialNetwork,
+        images: int,
         accelerator: Accelerator,
         *,
-        network: nn.Module | None = None,
         attack: Attack | None = None,
     ) -> None:
+        """Create a run of `config` from the network `start` on a number of training `images`."""
         _check_attack(config, attack)
-        start = initial_network(config, train_set, network)
         model, self.injection, self.parent, self.std = start.model, start.injection, start.parent, start.std
         self.notes = start.notes
         model.to(accelerator.device)
@@ -76,14 +75,12 @@ class Run:
         self.attacked, reason = fuse_or_keep(model)
         self.fallback = None if reason is None else f"attacks use the network without fusing ({reason})"
         self.config, self.accelerator, self.classes = config, accelerator, start.classes
-        self.plan = Plan(len(train_set), config.batch_size, config.epochs, config.replays, config.seed)
+        self.plan = Plan(images, config.batch_size, config.epochs, config.replays, config.seed)
         self.share = Share(accelerator.process_index, accelerator.num_processes, config.accumulation)
         self.share.pieces(self.plan.total_per_batch)  # raises before the run starts if the batch is too small
         self.loss = LOSSES[config.loss](config)
         self.examples: Examples = (
-            make_examples(config, len(train_set))
-            if attack is None
-            else AttackedExamples(config, len(train_set), own_attack(attack))
+            make_examples(config, images) if attack is None else AttackedExamples(config, images, own_attack(attack))
         )
         self.weights_to_perturb = weights_to_perturb(model) if config.weight_perturbation > 0 else []
         self.normals_per_pass = count_weight_normals(model)
