@@ -367,7 +367,7 @@ def test_what_makes_no_sense_is_refused():
         call,
         [
             ({"classifier": 3}, "classifier: expected a Smoothed classifier, a callable from images .*, got int"),
-            ({"attack": "pdg"}, "attack: expected one of fgsm, .* did you mean pgd"),
+            ({"attack": "pdg"}, r"attack: expected one of \d+ names, got .*; did you mean pgd.* All: fgsm, "),
             ({"eps": 8}, "eps: expected a radius of at most 1 .*, got 8; write 8/255"),
             ({"norm": "l0"}, "norm: expected one of linf, l2, got 'l0'"),
             ({"attack": "cw-l0"}, "eps: expected a number of pixels for an L0 attack, got none"),

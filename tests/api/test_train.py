@@ -84,7 +84,7 @@ def test_the_result_is_the_best_epoch(tmp_path):
         assert torch.equal(other(inputs), trained.model(inputs))
     assert (trained.folder, trained.config.seed, trained.config.data) == (tmp_path, 4, "custom")
     clean, robust = trained.best["validation_clean"], trained.best["validation_robust"]
-    assert str(trained).endswith(f"accuracy of one draw {clean:.2%} clean, {robust:.2%} under PGD-7")
+    assert str(trained).endswith(f"accuracy of one draw {100 * clean:.2f} % clean, {100 * robust:.2f} % under PGD-7")
     card = json.loads((tmp_path / "card.json").read_text())
     assert card["command"].startswith("smoothed.train(Sequential, tuple, recipe='pni-w', seed=4")
     assert trained.model.checkpoint_header["classes"] == ["0", "1", "2"]
@@ -247,7 +247,7 @@ def test_refusals(tmp_path, monkeypatch):
             "architecture: expected none beside a network, which settles it, got 'resnet20'",
         ),
         ({"eps": 8}, "eps: expected a radius of at most 1"),
-        ({"injection": "cniw"}, "injection: expected one of none"),
+        ({"injection": "cniw"}, "injection: expected one of"),
         ({"start": "resnet20-cni-w"}, "start: expected none with a network of your own"),
         ({"batch_size": 2, "accumulation": 3}, "batch_size: expected at least 3"),
     ]

@@ -250,5 +250,5 @@ def test_budgets_that_an_attack_cannot_keep(name, budget, message):
 
 
 def test_unknown_name():
-    with pytest.raises(ArgumentError, match=r"attack: expected one of fgsm, fgsm-rs, nfgsm, pgd, kl, .*, got 'cw'"):
+    with pytest.raises(ArgumentError, match=r"attack: expected one of .*, got 'cw'"):
         named_attack("cw", eps=EPS)

@@ -172,7 +172,7 @@ def test_demo_runs_on_the_bundled_checkpoint(run, tmp_path, capsys):
         (["evaluate", "--num-samples", "0"], "error: num-samples: expected an integer of at least 1, got 0"),
         (["evaluate", "--images", "0"], "error: images: expected 1 to 1000 (the size of cifar10 sample), got 0"),
         (["evaluate", "--images", "5000"], "error: images: expected 1 to 1000"),
-        (["evaluate", "--attack", "nfgsm"], "error: attack: expected one of fgsm, pgd, epgd"),
+        (["evaluate", "--attack", "nfgsm"], "error: attack: expected one of"),
         (["evaluate", "--eps", "8"], "expected a radius of at most 1 (pixel units of [0, 1]) in the L-inf norm, got 8"),
         (["evaluate", "--eps", "8"], "write 8/255 for 8 of 255 grey levels"),
         (["evaluate", "--attack", "cw-l0"], "error: eps: expected a number of pixels for an L0 attack, got none"),

@@ -249,6 +249,7 @@ def test_names_of_sets():
         ((BYTES, N), "arrays"),
         (Items(tensor_item), "Items"),
         (DataLoader(Subset(Items(tensor_item), [1])), "Items"),
+        (DataLoader(TensorDataset(torch.from_numpy(BYTES), torch.from_numpy(N))), "TensorDataset"),
         (face, "beans test"),
         (pil_rows(), "images"),
         (load_sample(), "cifar10 sample"),

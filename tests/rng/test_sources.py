@@ -389,3 +389,22 @@ class TestInBatch:
         first = numbers()
         back()
         assert torch.equal(numbers(), first)
+
+
+def test_functions_of_torch_take_a_row_generator():
+    def numbers(*arguments):
+        return torch.rand(50, generator=RowGenerator(*arguments))
+
+    assert torch.equal(numbers(3, 10), numbers(3, 10))
+    assert not torch.equal(numbers(3, 10), numbers(3, 11))
+    assert not torch.equal(numbers(3, 10), numbers(4, 10))
+    rows = RowGenerator(3, 10)
+    expected = uniform((4, 2), rows)
+    again = RowGenerator(3, 10)
+    torch.rand(5, generator=again)
+    assert torch.equal(uniform((4, 2), again), expected)  # neither changes what the other one draws
+    restore = again.snapshot()
+    drawn = torch.randperm(9, generator=again), uniform((4, 2), again)
+    restore()
+    repeated = torch.randperm(9, generator=again), uniform((4, 2), again)
+    assert all(map(torch.equal, drawn, repeated))

@@ -64,7 +64,7 @@ def test_what_settings_mean(recipe, settings, has_noise, expected):
 
 def test_refusals():
     cases = [
-        ({"recipe": "trade-6", "settings": {}}, "recipe: expected one of natural, .*; did you mean trades-6"),
+        ({"recipe": "trade-6", "settings": {}}, "recipe: expected one of .*; did you mean trades-6"),
         ({"recipe": 3, "settings": {}}, "recipe: expected the name of a recipe, .*, got an object of type int"),
         ({"recipe": lambda: 3, "settings": {}}, "recipe: expected .*, got an object of type int from <lambda>"),
         (

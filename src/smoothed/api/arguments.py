@@ -1,7 +1,6 @@
 """Checks of the arguments of the public functions by name, before any work."""
 
 from collections.abc import Callable, Iterable, Mapping
-from numbers import Integral
 from typing import Any
 
 from torch import nn
@@ -14,7 +13,14 @@ from smoothed.errors import ArgumentError
 from smoothed.evaluation.paper_protocol.rows import NO_ATTACK
 from smoothed.smoothing.config import NoiseConfig
 from smoothed.smoothing.votes import VOTES
-from smoothed.utils.checks import check_choice, check_flag, check_not_negative, check_positive, check_seed
+from smoothed.utils.checks import (
+    check_choice,
+    check_flag,
+    check_not_negative,
+    check_not_negative_integer,
+    check_positive,
+    check_seed,
+)
 from smoothed.utils.devices import PRECISIONS
 from smoothed.utils.distributed import Processes
 from smoothed.utils.files import check_path, require_writable
@@ -83,11 +89,6 @@ def check_writable(value: object, name: str) -> None:
 def _attack(value: object, name: str) -> None:
     if not callable(value):
         check_choice(value, (*EVALUATION_ATTACKS, NO_ATTACK), name)  # pyright: ignore[reportArgumentType]
-
-
-def _not_negative_integer(value: object, name: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:  # pyright: ignore[reportOperatorIssue]
-        raise ArgumentError(name, "an integer of at least 0", repr(value))
 
 
 def _folder(value: object, name: str) -> None:
@@ -160,7 +161,7 @@ CHECKS: dict[str, Check] = {
     "seed": check_seed,
     "precision": one_of(*PRECISIONS),
     "chunk_size": check_positive,
-    "keep_images": _not_negative_integer,
+    "keep_images": check_not_negative_integer,
     "out": optional(_folder),
     "processes": _processes,
     "on_progress": optional(_function),

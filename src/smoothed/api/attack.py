@@ -115,7 +115,7 @@ def attack(
     settings = {
         "model": subject.name,
         **protocol.setting(),
-        **{setting: value for setting, value in smoothing.to_json(network).items() if setting != "layer"},
+        **smoothing.to_json(network),
         "sources": list(sources),
         "source_weights": [fingerprint(source.state_dict()) for source in sources.values()],
     }

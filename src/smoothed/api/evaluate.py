@@ -159,7 +159,9 @@ def evaluate(
         processes=processes,
         on_progress=as_progress(on_progress),
     )
-    setting = {**protocol.setting(), "runs": runs, "kept_images": min(keep_images, len(subject.images))}
+    layer = None if smoothing is None else smoothing.layer
+    kept = min(keep_images, len(subject.images))
+    setting = {**protocol.setting(), "layer": layer, "runs": runs, "kept_images": kept}
     return subject.result(
         "evaluate",
         [row.to_json() for row in measured.rows],

@@ -158,7 +158,7 @@ def sweep(
         command=command or called(sweep, classifier, data, **given),
         seed=seed,
         seconds=time.monotonic() - start,
-        setting=found.to_setting(),
+        setting={**found.to_setting(), "layer": None if smoothing is None else smoothing.layer},
         summary={name: values[name] for name in ("criterion", "best", "peaks")},
         tensors={"right": found.right},
     )

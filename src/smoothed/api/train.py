@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from smoothed.data.images import Images
 from smoothed.data.items import Keys
 from smoothed.errors import ArgumentError
 from smoothed.evaluation.results import Result
+from smoothed.evaluation.resume import data_fingerprints, fingerprint
 from smoothed.injection import injected_noise
 from smoothed.models import ARCHITECTURES
+from smoothed.report.format import format_percent
 from smoothed.smoothing.classifier import Smoothed
 from smoothed.training.card import CARD
 from smoothed.training.config import TrainingConfig
@@ -74,7 +77,7 @@ class TrainedModel:
         state = "" if self.finished else f", stopped after {self.seconds:.0f} s"
         return (
             f"epoch {self.best['epoch']:.0f} of {self.config.epochs}, the best on held-out images{state}: accuracy of "
-            f"one draw {clean:.2%} clean, {robust:.2%} under PGD-7"
+            f"one draw {format_percent(clean, 2)} clean, {format_percent(robust, 2)} under PGD-7"
         )
 
 
@@ -188,19 +191,25 @@ def training_result(folder: Path, outcome: TrainingResult, config: TrainingConfi
         config: settings of the run.
         images: the training images.
     """
-    path = folder / CARD
+    path, best = folder / CARD, folder / "best.safetensors"
     card = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"epochs": [], "kept": {}}
     rows, kept = card.pop("epochs"), card.pop("kept")
     for name in ("config", "from"):
         card.pop(name, None)
     model = {"name": config.recipe, "type": config.architecture, "classes": list(images.classes)}
+    model["weights"] = fingerprint(read_tensors(best)[0]) if best.is_file() else None
     return Result(
         "train",
         rows,
         setting=config.to_json(),
         model=model,
-        data={"name": images.name, "images": len(images), "classes": list(images.classes)},
-        provenance={**card, "seed": config.seed},
+        data={
+            "name": images.name,
+            "images": len(images),
+            "classes": list(images.classes),
+            **data_fingerprints(images),
+        },
+        provenance={**card, "seed": config.seed, "date": datetime.now(UTC).isoformat(timespec="seconds")},
         summary={"finished": outcome.finished, "step": outcome.step, "total_steps": outcome.total_steps, "kept": kept},
     )
 

@@ -45,10 +45,10 @@ def _random_sources(model: Classifier) -> Iterator[torch.Generator | Replayable]
 
 
 def _restorer(value: torch.Generator | Replayable) -> Callable[[], None]:
-    if isinstance(value, torch.Generator):
-        state = value.get_state()
-        return lambda: value.set_state(state) and None
-    return value.snapshot()
+    if isinstance(value, Replayable):  # some generators are replayable, too
+        return value.snapshot()
+    state = value.get_state()
+    return lambda: value.set_state(state) and None
 
 
 def _default_generators() -> Callable[[], None]:

@@ -175,7 +175,7 @@ def _default_name(data: Any) -> str:  # noqa: ANN401
         return "images"
     while not isinstance(data, list | tuple) and hasattr(data, "dataset") and not _stated_name(data):
         data = data.dataset
-    return _stated_name(data) or ("arrays" if type(data) is TensorDataset else type(data).__name__)
+    return _stated_name(data) or type(data).__name__
 
 
 def _stated_name(data: Any) -> str | None:  # noqa: ANN401

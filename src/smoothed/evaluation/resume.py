@@ -103,19 +103,23 @@ def open_resume_folder(
 
 def fingerprints(model: nn.Module, data: Images) -> dict[str, Any]:
     """Weights, images, hardware and versions that results depend on besides the settings, as JSON values."""
-    pixels, _ = next(iter(data.batches(SAMPLE)))
-    device = pixels.device
+    device = data.device
     return {
         "weights": fingerprint(model.state_dict()),
         "data": data.name,
         "images": len(data),
-        "pixels": fingerprint({"pixels": pixels}),
-        "labels": fingerprint({"labels": data.labels}),
+        **data_fingerprints(data),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "torch": torch.__version__,
         "smoothed": package_version(),
         "generator": GENERATOR,
     }
+
+
+def data_fingerprints(data: Images) -> dict[str, str]:
+    """Fingerprints of the first images, as floats on their device, and of all labels."""
+    pixels, _ = next(iter(data.batches(SAMPLE)))
+    return {"pixels": fingerprint({"pixels": pixels}), "labels": fingerprint({"labels": data.labels})}
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:

@@ -129,7 +129,7 @@ class Batch:
                 self.total,
                 self.epoch,
                 self.progress,
-                RowGenerator(mix(seed, ROWS, self.step), piece.start),
+                RowGenerator(mix(seed, ROWS, self.step), piece.start, device),
             )
 
 

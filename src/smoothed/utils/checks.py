@@ -14,6 +14,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from smoothed.errors import ArgumentError
 
 RANGE_TOLERANCE = 1e-6
+# Number of choices above which an error names the similar ones before all others.
+MANY = 8
 
 
 def check_inputs(inputs: Tensor, name: str = "inputs") -> Tensor:
@@ -124,6 +126,21 @@ def check_logits(output: Any, rows: int, name: str = "model") -> Tensor:  # noqa
     return logits
 
 
+def check_values(values: Any, rows: int, name: str) -> Tensor:  # noqa: ANN401 - whatever a loss returns
+    """Return the values of a loss or an objective if they are a float tensor (rows,), else raise `ArgumentError`.
+
+    Args:
+        values: what the function returned.
+        rows: number of images that it received.
+        name: name of the function's argument in error messages.
+    """
+    if not isinstance(values, Tensor) or not values.is_floating_point() or values.shape != (rows,):
+        got = f"{values.dtype} {tuple(values.shape)}" if isinstance(values, Tensor) else _describe_output(values)
+        hint = 'for example by reduction="none"' if isinstance(values, Tensor) and values.ndim == 0 else ""
+        raise ArgumentError(name, f"one float value per image, shape ({rows},)", got, hint)
+    return values
+
+
 def _describe_output(output: object) -> str:
     """Describe an output that is no tensor, for example `a tuple of 2` or `a dict with the keys logits, loss`."""
     if isinstance(output, Mapping):
@@ -146,6 +163,13 @@ def check_not_negative(value: float, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < float("inf"):
         raise ArgumentError(name, "a finite number of at least 0", repr(value))
     return float(value)
+
+
+def check_not_negative_integer(value: int, name: str) -> int:
+    """Return `value` if it is an integer of at least 0, else raise `ArgumentError`."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
+        raise ArgumentError(name, "an integer of at least 0", repr(value))
+    return int(value)
 
 
 def check_callable(value: object, name: str) -> None:
@@ -193,5 +217,7 @@ def check_choice(value: str, choices: Iterable[str], name: str) -> str:
     if value not in allowed:
         similar = difflib.get_close_matches(str(value), allowed)
         hint = f"did you mean {' or '.join(similar)}?" if similar else ""
+        if similar and len(allowed) > MANY:  # the hint would be lost behind all names
+            raise ArgumentError(name, f"one of {len(allowed)} names", repr(value), f"{hint} All: {', '.join(allowed)}")
         raise ArgumentError(name, "one of " + ", ".join(allowed), repr(value), hint)
     return value

@@ -227,7 +227,7 @@ def test_bad_protocols():
 
 
 def test_bad_settings(data):
-    with pytest.raises(ArgumentError, match=r"attack: expected one of fgsm, pgd, epgd, .*, got 'nfgsm'"):
+    with pytest.raises(ArgumentError, match=r"attack: expected one of .*, got 'nfgsm'"):
         PaperProtocol(attack="nfgsm").build_attack()
     with pytest.raises(ArgumentError, match="eps: expected a finite number of at least 0, got -1"):
         evaluate_paper_protocol(Brightness(), data, PaperProtocol(eps=-1.0), noises=[NoiseConfig(0.0)], name="b")

@@ -65,8 +65,8 @@ class SavedExamplesRow:
         norm: norm of the radius: `linf`, `l2` or `l0`.
         attacked_model: name or path of the checkpoint that was attacked.
         attacked_sigma: standard deviation of the input noise under attack, in pixel units of [0, 1].
-        same_classifier: whether the attacked classifier had the weights of `model` and the input noise of these votes;
-            otherwise the images are a transfer attack.
+        same_classifier: whether the attacked classifier had the weights of `model` and the noise of these votes, at
+            the same layer; otherwise the images are a transfer attack.
         clean: expected accuracy of a vote on clean images, in [0, 1].
         clean_interval: 95 % interval of `clean` over images (`Accuracy`).
         robust: expected accuracy of a vote on the adversarial images, in [0, 1].
@@ -151,6 +151,7 @@ def evaluate_examples(
         model, voter=Fast(model, protocol.precision), chunk_size=chunk_size, seed=protocol.seed
     )
     noise = protocol.smoothing.noise.to_json(model)
+    place = {**noise, "layer": protocol.smoothing.layer}
     prints = fingerprints(model, examples.clean)
     configuration = {
         "protocol": "saved-examples",
@@ -176,7 +177,7 @@ def evaluate_examples(
         for stream in STREAMS
     }
     same_classifier = examples.record["weights"] == prints["weights"] and all(
-        examples.record[key] == value for key, value in noise.items()
+        examples.record.get(key) == value for key, value in place.items()
     )
     rows = _rows(votes, examples, protocol, noise, model=name, same_classifier=same_classifier)
     return SavedExamplesResult(rows, votes)
