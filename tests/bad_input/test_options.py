@@ -58,6 +58,7 @@ GOOD = {
     "paper list": (),
     "paper run": ("--out", "paper", "--schedule", "tiny"),
     "paper show": ("--out", "paper"),
+    "zoo": (),
 }
 """Arguments of each command to which a wrong one is added."""
 
@@ -154,6 +155,8 @@ SHARED = {
     "compiled": [],
     "time_limit": ["x", "", "-1", "1d", "nan"],
     "zoo": [],
+    "add": ["nonet", "MISSING", "FOLDER", "TEXT", "TRUNCATED"],
+    "folder": ["TEXT", "TEXT/folder"],
     "pages": [],
     "declarations": CHOICE,
     "version": [],
@@ -180,6 +183,9 @@ OF_COMMAND = {
 BASE = {
     **{("evaluate", option): QUICK for option in ("examples", "votes_per_image")},
     ("train", "start"): ("--data", "wrong_input:data", "--out", "run"),
+    ("zoo", "add"): ("--name", "cni-w"),
+    ("zoo", "name"): ("--add", "resnet20-cni-w"),
+    ("zoo", "folder"): ("--add", "resnet20-cni-w", "--name", "cni-w"),
 }
 """Arguments in place of those of `GOOD` for single options."""
 

@@ -45,6 +45,7 @@ def build_app() -> typer.Typer:
     from smoothed.cli.sweep import sweep
     from smoothed.cli.train import train
     from smoothed.cli.worst_case import worst_case
+    from smoothed.cli.zoo import zoo
 
     app = typer.Typer(
         help="Train, attack and evaluate classifiers that vote over noisy copies of their input.",
@@ -68,9 +69,9 @@ def build_app() -> typer.Typer:
             raise typer.Exit
         invocation().device, invocation().quiet = device, quiet
 
-    for command in (demo, evaluate, worst_case, sweep, attack, check, certify, train, recipes, download):
+    for command in (demo, evaluate, worst_case, sweep, attack, check, certify, train, recipes, zoo, download):
         name, text = command.__name__.replace("_", "-"), _paragraphs(command.__doc__ or "")
-        shared = QuietOptions if command in (recipes, download) else SharedOptions
+        shared = QuietOptions if command in (recipes, zoo, download) else SharedOptions
         app.command(name, help=text)(expanded(command, shared, _prepared))
     app.add_typer(paper_app(lambda command: expanded(command, SharedOptions, _prepared), _paragraphs), name="paper")
     return app
