@@ -17,7 +17,8 @@ class ArgumentError(SmoothedError, ValueError):
 
     def __init__(self, argument: str, expected: str, got: object, hint: str = "") -> None:
         self.argument = argument
-        self._arguments = (argument, expected, str(got), hint)
+        got = _one_line(str(got))
+        self._arguments = (argument, expected, got, hint)
         super().__init__(f"{argument}: expected {expected}, got {got}" + (f"; {hint}" if hint else ""))
 
     def named(self, argument: str) -> "ArgumentError":
@@ -27,6 +28,14 @@ class ArgumentError(SmoothedError, ValueError):
     def __reduce__(self) -> tuple[type["ArgumentError"], tuple[str, str, str, str]]:
         """Pickle the arguments rather than the message, for errors of other processes."""
         return type(self), self._arguments
+
+
+def _one_line(text: str) -> str:
+    """The beginning of a text of several lines, such as a printed network, as one line; other texts as they are."""
+    if "\n" not in text:
+        return text
+    line = " ".join(text.split())
+    return line if len(line) <= 80 else line[:77] + "..."
 
 
 class DataError(SmoothedError):

@@ -1,6 +1,7 @@
 """Wrong values for each kind of parameter, and how a call with one of them must fail."""
 
 import inspect
+import json
 import math
 
 import numpy as np
@@ -8,10 +9,13 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+import smoothed
 from smoothed.errors import SmoothedError
 
 NAN, INF = math.nan, math.inf
-NUMBERS = ["3", True, NAN, [1], None, 1j]
+TALL = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
+"""An object that is printed in several lines."""
+NUMBERS = ["3", True, NAN, [1], None, 1j, TALL]
 """What is no number, or no finite one."""
 
 
@@ -29,6 +33,7 @@ class Files:
         text: a file of text.
         truncated: the first bytes of a file of tensors, with its suffix.
         unwritable: a path inside of a file, where no user can write.
+        results: files of results, in each of which one part has a wrong form.
     """
 
     def __init__(self, root):
@@ -37,6 +42,11 @@ class Files:
         self.folder.mkdir()
         self.text.write_text("text\n")
         self.truncated.write_bytes((1000).to_bytes(8, "little") + b'{"a":')
+        right = smoothed.Result("evaluate", [{"accuracy": 0.5}]).to_json()
+        wrong = [{part: 3} for part in right] + [{"rows": [3]}, {"comparisons": [3]}, {"comparisons": [{"name": "a"}]}]
+        self.results = [root / f"result-{index}.json" for index in range(len(wrong))]
+        for path, part in zip(self.results, wrong, strict=True):
+            path.write_text(json.dumps({**right, **part}))
 
     def state(self):
         """Every path below the root, with what it holds."""
@@ -87,6 +97,16 @@ def raises(_value):
     raise RuntimeError("first line\nsecond line")
 
 
+def of_all_images(model, inputs, _labels):
+    """An objective that returns one value for all images."""
+    return model(inputs).mean()
+
+
+def of_classes(model, inputs, _labels):
+    """An objective that returns one value for each image and class."""
+    return model(inputs)
+
+
 def kinds(files):
     """Lists of wrong values, by the kind of the parameter."""
     ok, labels = pair()
@@ -101,7 +121,7 @@ def kinds(files):
         "number of images": [0, -1, 2.5, INF, "3", True, NAN, [1], 1000],
         "not negative integer": [-1, 2.5, INF, *NUMBERS],
         "seed": ["a", 1.5, None, [0], INF, True, 2**70],
-        "flag": ["yes", 2, None, [], 0.5],
+        "flag": ["yes", 2, None, [], 0.5, TALL],
         "path of a folder to write": [3, "", files.text, files.unwritable, b"x", [files.folder], "a\0b"],
         "path of a file to write": [3, "", files.folder, files.unwritable, b"x", ["a"], "a\0b"],
         "split": ["tset", "", 3, None, ["test"]],
@@ -122,8 +142,8 @@ def kinds(files):
         "normalized deviations": ["0.1", -1, NAN, INF, (), (0.1, 0.1), (0.1, "a"), (None,), True, object()],
         "noise factory": ["pink", "", 3, None, [], lambda sigma: sigma, raises, lambda: 3],
         "radii": ["0.1", -1, NAN, INF, (), (0.1, "a"), (None,), True, object()],
-        "network": [3, None, "net", object(), []],
-        "model": [3, None, object(), []],
+        "network": [3, None, "net", object(), [], [TALL]],
+        "model": [3, None, object(), [], [TALL]],
         "images": [3, None, "x", [], ok[0], ok * 3, ok * NAN, ok - 1, ok[:0], (ok * 255).byte(), ok.numpy()],
         "labels": [3, None, "x", [], ok, labels[:2], labels.float(), labels - 1, labels + 5, labels[:, None]],
         "number": ["3", True, NAN, INF, [1], 1j, object()],
@@ -134,7 +154,7 @@ def kinds(files):
         "share": [-0.1, 1.5, "3", True, NAN, INF, [1], 1j, None],
         "open share": [1.5, -0.1, "3", True, NAN, None, [1]],
         "deviation": ["0.1", -1, NAN, INF, None, True, object(), (), (0.1, -1), (0.1, "a")],
-        "function": [3, "f", object(), []],
+        "function": [3, "f", object(), [], [TALL]],
         "required function": [3, "f", object(), [], None],
         "generator": [3, "x", object()],
         "networks": [3, "net", (), (3,), None, [None]],
@@ -174,7 +194,27 @@ def kinds(files):
         ],
         "level of a stop": [0, 1, 1.5, -0.1, "3", True, NAN, None, [1]],
         "number or infinity": [-1, "3", True, NAN, [1], None],
-        "untested": [],
+        "optional flag": ["yes", 2, [], 0.5],
+        "attacked model": [3, None, "net", object(), [], [TALL], lambda _: None, lambda inputs: inputs, lambda _: 3],
+        "radius of an attack": [-1, INF, *NUMBERS, torch.ones(2), -torch.ones(4), torch.full((4,), NAN)],
+        "length of a step": [-1, "3", True, NAN, INF, [1], 1j, torch.ones(2), -torch.ones(4), torch.full((4,), NAN)],
+        "objective": [3, 0, False, "f", object(), [], lambda *_: None, lambda *_: 3, of_all_images, of_classes],
+        "factory": [3, "f", object(), [], None, lambda _: 3, lambda _: None, lambda _: lambda *_: None],
+        "loss": [3, "f", object(), [], None, lambda *_: None, lambda *_: 3, lambda logits, _: logits.mean()],
+        "images to start from": [3, "x", [], ok[0], ok[:2], ok.numpy(), (ok * 255).byte()],
+        "sources of options": [3, "net", (3,), None, [None], [TALL, None]],
+        "optional network": [3, "net", [], object(), nn.Flatten(), lambda inputs: inputs],
+        "votes of a tally": [3, "soft", None, ("hard",), (3,), {"a": 3}, {"a": "hard"}],
+        "counts of draws": [0, -1, 2.5, INF, "3", True, NAN, (), (1, 0), (1, "3"), (1, None), object()],
+        "source of noise": [3, "x", object(), torch.Generator(), TALL],
+        "input noise": [3, "gaussian", None, object()],
+        "list": [3, "x", None, (1,), [3], {}],
+        "dict": [3, "x", None, [1], TALL],
+        "path of a result to write": [3, None, "", b"x", "a\0b", "net.safetensors", files.folder, files.unwritable],
+        "result to read": [
+            *[3, None, "", "a\0b", files.missing, files.folder, files.text, files.truncated],
+            *files.results,
+        ],
         "examples": [3, None, "", files.missing, files.folder, files.text, files.truncated, "a\0b"],
     }
 

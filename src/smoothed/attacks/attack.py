@@ -6,9 +6,11 @@ from typing import Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from smoothed.attacks.ball import BALLS
 from smoothed.attacks.query_based.queries import SEES, Sees
+from smoothed.errors import ArgumentError
 from smoothed.rng.rows import Randomness
-from smoothed.utils.checks import check_choice, check_positive
+from smoothed.utils.checks import check_choice, check_not_negative, check_positive
 from smoothed.utils.modes import Classifier
 
 
@@ -44,7 +46,7 @@ class AttackOptions:
         sources: networks on which the examples of a transfer attack are made.
 
     Raises:
-        ArgumentError: `max_queries` is below 1 or `sees` is unknown, even if the attack ignores them.
+        ArgumentError: an option has the wrong type or is out of range, even if the attack ignores it.
     """
 
     eps: float | Tensor
@@ -57,5 +59,12 @@ class AttackOptions:
     sources: Sequence[Classifier] = ()
 
     def __post_init__(self) -> None:
-        check_positive(self.max_queries, "max_queries")
+        if not isinstance(self.eps, Tensor):
+            check_not_negative(self.eps, "eps")
+        for name in ("steps", "eot_samples", "max_queries"):
+            check_positive(getattr(self, name), name)
+        check_choice(self.norm, BALLS, "norm")
+        check_not_negative(self.relative_step_size, "relative_step_size")
         check_choice(self.sees, SEES, "sees")
+        if not isinstance(self.sources, Sequence) or not all(callable(source) for source in self.sources):
+            raise ArgumentError("sources", "a sequence of networks", repr(self.sources))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from smoothed.errors import ArgumentError
+from smoothed.utils.checks import check_callable
 
 TensorFunction = Callable[[Tensor], Tensor]
 
@@ -33,8 +34,11 @@ def bpda(function: TensorFunction, backward: TensorFunction = identity) -> nn.Mo
         module, and otherwise in eval mode.
 
     Raises:
-        ArgumentError: at a call, `function` does not return a float tensor, or `backward` returns another shape.
+        ArgumentError: an argument cannot be called; at a call, `function` does not return a float tensor, or `backward`
+            returns another shape.
     """
+    check_callable(function, "function")
+    check_callable(backward, "backward")
     return _BPDA(function, backward)
 
 
@@ -54,9 +58,11 @@ class _BPDA(nn.Module):
         if not torch.is_grad_enabled():
             return exact
         approximate = self.approximation(inputs)
-        if approximate.shape != exact.shape:
+        if not isinstance(approximate, Tensor) or approximate.shape != exact.shape:
             expected = f"outputs of shape {tuple(exact.shape)}, the same as function's"
-            raise ArgumentError("backward", expected, f"shape {tuple(approximate.shape)}")
+            is_tensor = isinstance(approximate, Tensor)
+            got = f"shape {tuple(approximate.shape)}" if is_tensor else type(approximate).__name__
+            raise ArgumentError("backward", expected, got)
         return _ReplaceGradient.apply(exact, approximate)  # pyright: ignore[reportReturnType] - torch's stubs say Any or nothing
 
 

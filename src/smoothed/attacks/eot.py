@@ -13,7 +13,7 @@ from smoothed.attacks.objectives import MAX_STORED_DRAWS
 from smoothed.attacks.replay import snapshot
 from smoothed.attacks.streaming import Draw, differentiate
 from smoothed.errors import ArgumentError
-from smoothed.utils.checks import check_positive
+from smoothed.utils.checks import check_callable, check_positive
 from smoothed.utils.modes import Classifier
 
 
@@ -40,7 +40,8 @@ class EOT(nn.Module):
         max_stored_draws: maximum number of draws whose graphs are kept in memory at once.
 
     Raises:
-        ArgumentError: `eot_samples` or `max_stored_draws` is below 1, or the average is unknown; at a call, the model
+        ArgumentError: `eot_samples` or `max_stored_draws` is below 1, the average is unknown, or the model or the
+            transform cannot be called; at a call, the model
             does not return logits; in the backward pass, the repeated draws differ from those of the forward pass.
 
     Example:
@@ -64,7 +65,10 @@ class EOT(nn.Module):
         max_stored_draws: int = MAX_STORED_DRAWS,
     ) -> None:
         super().__init__()
+        check_callable(model, "model")
         named_average(average)
+        if transform is not None:
+            check_callable(transform, "transform")
         self.model = model
         self.eot_samples = check_positive(eot_samples, "eot_samples")
         self.average: AverageName = average

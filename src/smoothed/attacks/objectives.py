@@ -14,7 +14,15 @@ from torch import Tensor
 
 from smoothed.attacks.losses import Loss, cross_entropy, margin
 from smoothed.attacks.streaming import loss_of_mean, loss_of_stored_mean, mean_over_draws, negative_log_mean_exp
-from smoothed.utils.checks import check_classes, check_logits, check_positive, explaining_channel_errors
+from smoothed.errors import ArgumentError
+from smoothed.utils.checks import (
+    check_callable,
+    check_classes,
+    check_logits,
+    check_positive,
+    check_values,
+    explaining_channel_errors,
+)
 from smoothed.utils.modes import Classifier
 
 Objective = Callable[[Classifier, Tensor, Tensor], Tensor]
@@ -31,6 +39,26 @@ MAX_STORED_DRAWS = 8
 SMALLEST_PROBABILITY = 1e-30
 
 
+def objective_or_default(objective: Objective | None) -> Objective:
+    """Return `objective`, or the cross-entropy of one draw if it is None.
+
+    Raises:
+        ArgumentError: the objective cannot be called.
+    """
+    if objective is None:
+        return one_draw_loss()
+    check_callable(objective, "objective")
+    return objective
+
+
+def check_objective_factory(make_objective: ObjectiveFactory) -> None:
+    """Raise `ArgumentError` unless `make_objective` makes an objective of a loss."""
+    check_callable(make_objective, "make_objective")
+    objective = make_objective(margin)
+    if not callable(objective):
+        raise ArgumentError("make_objective", "a function that returns an objective", f"one that returns {objective!r}")
+
+
 def one_draw_loss(loss: Loss = cross_entropy) -> Objective:
     """Return the loss of one fresh draw, the objective of PGD on a random network (eq. 2).
 
@@ -38,12 +66,16 @@ def one_draw_loss(loss: Loss = cross_entropy) -> Objective:
 
     Args:
         loss: maps one draw's logits (N, K) and labels (N,) to losses (N,).
+
+    Raises:
+        ArgumentError: `loss` cannot be called.
     """
+    check_callable(loss, "loss")
 
     def objective(
         model: Classifier, inputs: Float[Tensor, "n c h w"], labels: Int[Tensor, " n"]
     ) -> Float[Tensor, " n"]:
-        return loss(checked_logits(model, inputs, labels), labels)
+        return check_values(loss(checked_logits(model, inputs, labels), labels), len(labels), "loss")
 
     return objective
 
@@ -80,6 +112,8 @@ def expected_probabilities(
         max_stored_draws: maximum number of draws whose graphs are kept in memory, for losses other than the
             cross-entropy.
     """
+    check_callable(loss, "loss")
+    check_positive(max_stored_draws, "max_stored_draws")
     if loss is not cross_entropy:
         return _loss_of_mean_objective(
             lambda logits: logits.softmax(1),
@@ -133,6 +167,7 @@ def _loss_of_mean_objective(
 ) -> Objective:
     """Return `loss` of the mean over draws of `scores`, a function from logits (N, K) to scores (N, K)."""
     check_positive(eot_samples, "eot_samples")
+    check_callable(loss, "loss")
     check_positive(max_stored_draws, "max_stored_draws")
 
     def objective(
@@ -141,8 +176,11 @@ def _loss_of_mean_objective(
         def draw(images: Tensor) -> Tensor:
             return scores(checked_logits(model, images, labels))
 
+        def checked_loss(mean: Tensor) -> Tensor:
+            return check_values(loss(mean, labels), len(labels), "loss")
+
         loss_of_mean_over_draws = loss_of_mean if eot_samples > max_stored_draws else loss_of_stored_mean
-        return loss_of_mean_over_draws(draw, lambda mean: loss(mean, labels), inputs, eot_samples, model)
+        return loss_of_mean_over_draws(draw, checked_loss, inputs, eot_samples, model)
 
     return objective
 

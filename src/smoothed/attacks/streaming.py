@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from smoothed.attacks.replay import snapshot
 from smoothed.errors import ArgumentError
+from smoothed.utils.checks import check_values
 from smoothed.utils.modes import Classifier
 
 Images = Float[Tensor, "n c h w"]
@@ -20,11 +21,12 @@ Term = Callable[[Images], Float[Tensor, " n"]]
 
 
 def differentiate(value: Tensor, inputs: Tensor) -> Tensor:
-    """Return the gradient of the sum of `value` with respect to `inputs` only.
+    """Return the gradient of the sum of `value`, (N,), with respect to `inputs` (N, ...) only.
 
     Raises:
-        ArgumentError: `value` is not differentiable with respect to the inputs.
+        ArgumentError: `value` is not one number per image, or is not differentiable with respect to the inputs.
     """
+    check_values(value, len(inputs), "objective")
     if not value.requires_grad:
         expected = "logits differentiable with respect to the inputs"
         hint = 'votes for classes have none: use vote="soft", or attack single draws, classifier.noisy_classifier'
@@ -129,7 +131,8 @@ def _draw(term: Term, images: Tensor, *, with_gradient: bool) -> tuple[Tensor, T
     with torch.enable_grad():
         images = images.detach().requires_grad_()
         value = term(images)
-        return value.detach(), differentiate(value, images)
+        gradient = differentiate(value, images)
+        return value.detach(), gradient
 
 
 class _PrecomputedGradient(torch.autograd.Function):

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from smoothed.checkpoint import FORMAT_VERSION, SUFFIX, read_header, read_tensors, write_tensors
 from smoothed.errors import ArgumentError, CheckpointError, DataError
-from smoothed.utils.files import write_json
+from smoothed.utils.checks import check_choice
+from smoothed.utils.files import check_path, write_json
 from smoothed.utils.intervals import interval, mean_and_deviation
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class Result:
         tensors: outcomes of each image and images, by the names that docs/results-format.md describes.
 
     Raises:
-        ArgumentError: `kind` is unknown.
+        ArgumentError: `kind` is unknown, or another attribute has the wrong type.
     """
 
     kind: str
@@ -134,8 +135,18 @@ class Result:
     tensors: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ArgumentError("kind", f"one of {', '.join(KINDS)}", repr(self.kind))
+        check_choice(self.kind, KINDS, "kind")
+        for name, of in (("rows", dict), ("comparisons", PairedGain)):
+            values = getattr(self, name)
+            if not isinstance(values, list):
+                raise ArgumentError(name, f"a list of {of.__name__}", f"an object of type {type(values).__name__}")
+            others = [type(value).__name__ for value in values if not isinstance(value, of)]
+            if others:
+                raise ArgumentError(name, f"a list of {of.__name__}", f"an object of type {others[0]} in it")
+        for name in ("setting", "model", "data", "provenance", "summary", "tensors"):
+            value = getattr(self, name)
+            if not isinstance(value, dict):
+                raise ArgumentError(name, "a dict", f"an object of type {type(value).__name__}")
 
     def __str__(self) -> str:
         from smoothed.report.result import result_text  # noqa: PLC0415 - runs upward, so only when it is called
@@ -187,8 +198,8 @@ class Result:
             `path` as a `Path`.
 
         Raises:
-            ArgumentError: the name of the file ends in `.safetensors`, or another file has the name of the tensors'
-                file.
+            ArgumentError: `path` is no path, the name of the file ends in `.safetensors`, or another file has the name
+                of the tensors' file.
             OutputError: a file can't be written.
         """
         path = check_result_path(path)
@@ -204,9 +215,10 @@ class Result:
         """Read a result that `save` or a command's `--json` wrote. Missing tensors leave `tensors` empty.
 
         Raises:
+            ArgumentError: `path` is no path.
             DataError: the file is missing, no JSON, or no result of this schema; or the tensors do not belong to it.
         """
-        path = Path(path)
+        path = check_path(path, "path")
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
@@ -222,6 +234,8 @@ class Result:
         if missing or values["kind"] not in KINDS:
             got = f"one without {', '.join(missing)}" if missing else f"the kind {values['kind']!r}"
             raise DataError(f"{path}: expected a result of one of the kinds {', '.join(KINDS)}, got {got}")
+        if not isinstance(values["tensors"], dict):
+            raise DataError(f"{path}: expected the shapes of tensors by name, got {values['tensors']!r}")
         tensors: dict[str, Tensor] = {}
         if values["tensors"] and tensors_path(path).is_file():
             try:
@@ -233,9 +247,12 @@ class Result:
                 raise DataError(
                     f"{tensors_path(path)}: expected the tensors of {path.name}, got those of another result"
                 )
-        comparisons = [PairedGain(**{**entry, "interval": tuple(entry["interval"])}) for entry in values["comparisons"]]
         parts = {name: values[name] for name in _PARTS}
-        return cls(**{**parts, "comparisons": comparisons, "tensors": tensors})
+        try:
+            gains = [PairedGain(**{**entry, "interval": tuple(entry["interval"])}) for entry in values["comparisons"]]
+            return cls(**{**parts, "comparisons": gains, "tensors": tensors})
+        except (KeyError, TypeError, ArgumentError) as error:
+            raise DataError(f"{path}: expected the parts of a result, got others ({error})") from None
 
     def to_pandas(self) -> "pd.DataFrame":
         """Return the rows as a `pandas.DataFrame`, whose `to_csv`, `to_markdown` and `to_latex` write tables.
@@ -277,10 +294,10 @@ def check_result_path(path: Path | str, argument: str = "path") -> Path:
         argument: name of the argument in error messages.
 
     Raises:
-        ArgumentError: the name of the file ends in `.safetensors`, or the file of that name beside it, which the
-            tensors would replace, is not that of a result.
+        ArgumentError: `path` is no path, the name of the file ends in `.safetensors`, or the file of that name beside
+            it, which the tensors would replace, is not that of a result.
     """
-    path = Path(path)
+    path = check_path(path, argument)
     if path.suffix.lower() == SUFFIX:
         raise ArgumentError(argument, "the name of a JSON file", path.name, "for example result.json")
     beside = tensors_path(path)

@@ -42,8 +42,9 @@ class Calibration:
 
     def __str__(self) -> str:
         return (
-            f"noise at {self.strength:.3g} of its strength: clean accuracy of a draw {self.noisy_accuracy:.2%}, "
-            f"without noise {self.mean_accuracy:.2%} ({self.images:,} images, mean of {self.num_samples} draws)"
+            f"noise at {self.strength:.3g} of its strength: clean accuracy of a draw {100 * self.noisy_accuracy:.2f} "
+            f"%, without noise {100 * self.mean_accuracy:.2f} % ({self.images:,} images, mean of {self.num_samples} "
+            "draws)"
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from smoothed.errors import ArgumentError
 from smoothed.rng.sources import Fresh, Keyed, Source
 from smoothed.utils.checks import check_callable, check_seed
 from smoothed.utils.modes import Classifier
@@ -107,7 +108,13 @@ def noise_from(model: Classifier, source: Source | None) -> Iterator[None]:
 
     Layers whose noise is already off stay off. The layers are numbered in the order of `model`, so that no two layers
     share a key even if the network is composed of networks with noise.
+
+    Raises:
+        ArgumentError: at the start of the block, `model` cannot be called, or `source` is no source of noise.
     """
+    check_callable(model, "model")
+    if source is not None and not hasattr(source, "shared"):
+        raise ArgumentError("source", "a source of noise, such as a Keyed, or None", repr(source))
     layers = noise_layers(model)
     previous = [(layer.source, layer.index) for layer in layers]
     for index, layer in enumerate(layers, start=1):
@@ -122,7 +129,7 @@ def noise_from(model: Classifier, source: Source | None) -> Iterator[None]:
 
 def noiseless(model: Classifier) -> AbstractContextManager[None]:
     """Switch the noise inside `model` off inside the block, which makes it the mean network."""
-    check_callable(model, "model")
+    check_callable(model, "model")  # at the call, rather than at the start of the block
     return noise_from(model, None)
 
 

@@ -28,7 +28,7 @@ from torch import Tensor
 from smoothed.errors import ArgumentError
 from smoothed.smoothing.classifier import Smoothed
 from smoothed.smoothing.input_noise import Gaussian
-from smoothed.utils.checks import check_generator, check_positive
+from smoothed.utils.checks import check_positive
 from smoothed.utils.intervals import interval
 
 ABSTAIN = -1
@@ -261,9 +261,6 @@ def draw_counts(
     Raises:
         ArgumentError: a group without draws, more than 2^24 draws in total, or as for `Smoothed.tally`.
     """
-    check_generator(generator)
-    if isinstance(first_image, bool) or not isinstance(first_image, int) or first_image < 0:
-        raise ArgumentError("first_image", "an integer of at least 0", repr(first_image))
     ends = list(accumulate(check_positive(size, "num_samples") for size in sizes))
     if ends[-1] > MAX_DRAWS:
         raise ArgumentError("num_samples", f"at most {MAX_DRAWS} draws in total", ends[-1])

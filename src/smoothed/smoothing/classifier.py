@@ -8,7 +8,7 @@ No two votes of an image share a draw.
 import math
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from statistics import fmean
 from typing import Literal
@@ -30,7 +30,14 @@ from smoothed.smoothing.sharding import count_votes_sharded
 from smoothed.smoothing.stopping import StoppingRule, resolve_stopping_rule
 from smoothed.smoothing.tally import Tally, log_shares
 from smoothed.smoothing.votes import VOTES, Vote, resolve
-from smoothed.utils.checks import check_inputs, check_positive, check_seed
+from smoothed.utils.checks import (
+    check_flag,
+    check_generator,
+    check_inputs,
+    check_not_negative_integer,
+    check_positive,
+    check_seed,
+)
 from smoothed.utils.distributed import SINGLE_PROCESS, Processes
 from smoothed.utils.modes import Classifier, eval_mode
 from smoothed.utils.names import name_of
@@ -112,7 +119,7 @@ class Smoothed(nn.Module):
         self.chunk_size: int | Literal["auto"] | None = (
             chunk_size if chunk_size is None or chunk_size == "auto" else check_positive(chunk_size, "chunk_size")
         )
-        self.pack_draws = pack_draws
+        self.pack_draws = pack_draws if pack_draws is None else check_flag(pack_draws, "pack_draws")
         self.stop = resolve_stopping_rule(stop)
         self.seed = int.from_bytes(os.urandom(7), "big") if seed is None else check_seed(seed)
         self._calls = 0
@@ -185,17 +192,27 @@ class Smoothed(nn.Module):
             in `num_samples`.
 
         Raises:
-            ArgumentError: as for `forward`; a number of draws below 1, an unknown vote, or an unknown rule.
+            ArgumentError: as for `forward`; a number of draws below 1, an unknown vote, an unknown rule, or another
+                argument of the wrong type.
             ProcessError: another process has exited.
         """
         requested = self.num_samples if num_samples is None else num_samples
         sample_counts = sorted(
             {check_positive(n, "num_samples") for n in (requested if isinstance(requested, Sequence) else [requested])}
         )
+        if not sample_counts:
+            raise ArgumentError("num_samples", "at least one number of draws", repr(requested))
+        if isinstance(votes, str) or not isinstance(votes, Iterable):
+            raise ArgumentError("votes", "names of votes, or a mapping from names to votes", repr(votes))
         named_votes = votes if isinstance(votes, Mapping) else {name: name for name in votes}
         request = VoteRequest(
-            sample_counts, {name: resolve(vote) for name, vote in named_votes.items()}, resolve_stopping_rule(stop)
+            sample_counts,
+            {name: resolve(vote, "votes") for name, vote in named_votes.items()},
+            resolve_stopping_rule(stop),
         )
+        check_not_negative_integer(first_image, "first_image")
+        if not isinstance(processes, Processes):
+            raise ArgumentError("processes", "a smoothed.Processes", repr(processes))
         with eval_mode(self.model), eval_mode(self.noisy_classifier.noise):
             return self._count(inputs, request, generator, first_image, processes)
 
@@ -208,6 +225,7 @@ class Smoothed(nn.Module):
         processes: Processes = SINGLE_PROCESS,
     ) -> dict[str, dict[int, Tally]]:
         inputs = check_inputs(inputs)
+        check_generator(generator)
         seed = self._next_seed() if generator is None else seed_from(generator)
         pack_draws = self._may_pack_draws()
         rows = len(inputs) * (max(request.num_samples) if pack_draws else 1)

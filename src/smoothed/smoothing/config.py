@@ -14,7 +14,7 @@ from smoothed.models.normalize import normalization_std
 from smoothed.smoothing.classifier import Smoothed
 from smoothed.smoothing.input_noise import NOISES, Noise, ScaledNoise
 from smoothed.smoothing.votes import Vote, resolve
-from smoothed.utils.checks import check_choice, check_not_negative, check_positive
+from smoothed.utils.checks import check_callable, check_choice, check_flag, check_not_negative, check_positive
 from smoothed.utils.names import name_of
 
 
@@ -31,8 +31,8 @@ class NoiseConfig:
             deviation.
 
     Raises:
-        ArgumentError: neither or both deviations are given, a deviation is negative or not finite, or the law is
-            unknown.
+        ArgumentError: neither or both deviations are given, a deviation is negative or not finite, the law is unknown,
+            or `custom` cannot be called.
     """
 
     sigma: float | None = None
@@ -42,15 +42,17 @@ class NoiseConfig:
 
     def __post_init__(self) -> None:
         check_choice(self.law, NOISES, "noise")
+        if self.custom is not None:
+            check_callable(self.custom, "custom")
+        if self.sigma is not None:
+            check_not_negative(self.sigma, "sigma")
+        if self.sigma_normalized is not None:
+            check_not_negative(self.sigma_normalized, "sigma_normalized")
         if self.custom is not None and self.sigma_normalized is not None:
             raise ArgumentError("sigma_normalized", "a law of this package", f"the noise {name_of(self.custom)}")
         if self.custom is None and (self.sigma is None) == (self.sigma_normalized is None):
             got = "neither" if self.sigma is None else "both"
             raise ArgumentError("sigma", "exactly one of sigma and sigma_normalized", got)
-        if self.sigma is not None:
-            check_not_negative(self.sigma, "sigma")
-        if self.sigma_normalized is not None:
-            check_not_negative(self.sigma_normalized, "sigma_normalized")
 
     @classmethod
     def of(cls, noise: Noise | None) -> Self:
@@ -175,7 +177,7 @@ class SmoothingConfig:
         pack_draws: whether one pass may hold several draws of an image (`Smoothed`).
 
     Raises:
-        ArgumentError: the vote is unknown, or `num_samples` is below 1.
+        ArgumentError: the vote is unknown, `num_samples` is below 1, or another setting has the wrong type.
     """
 
     noise: NoiseConfig = field(default_factory=lambda: NoiseConfig(sigma=0.0))
@@ -185,8 +187,14 @@ class SmoothingConfig:
     pack_draws: bool | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.noise, NoiseConfig):
+            raise ArgumentError("noise", "a NoiseConfig", repr(self.noise))
         resolve(self.vote)
         check_positive(self.num_samples, "num_samples")
+        if self.layer is not None and not isinstance(self.layer, str):
+            raise ArgumentError("layer", "the name of a layer", repr(self.layer))
+        if self.pack_draws is not None:
+            check_flag(self.pack_draws, "pack_draws")
 
     @classmethod
     def of(cls, smoothed: Smoothed) -> Self:

@@ -111,8 +111,18 @@ class ScaledNoise(ABC):
             sigma: standard deviation relative to that of the data set.
             std: the data set's standard deviation of each channel, in pixel units; the noise has deviation
                 `sigma * std`.
+
+        Raises:
+            ArgumentError: `sigma` is negative or not finite, or `std` are no positive numbers.
         """
-        return cls(tuple(check_not_negative(sigma, "sigma") * channel for channel in std))
+        check_not_negative(sigma, "sigma")
+        try:
+            is_right = len(std) > 0 and all(0 < channel < math.inf for channel in std)
+        except TypeError:
+            is_right = False
+        if not is_right:
+            raise ArgumentError("std", "positive numbers, one per channel", repr(std))
+        return cls(tuple(sigma * float(channel) for channel in std))
 
     @property
     def is_zero(self) -> bool:

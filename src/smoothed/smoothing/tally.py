@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from smoothed.utils.checks import check_choice
+from smoothed.utils.checks import check_choice, check_generator
 
 Ties = Literal["lowest", "random"]
 
@@ -46,9 +46,10 @@ class Tally:
             generator: random generator for ties, on the scores' device; None for torch's default generator.
 
         Raises:
-            ArgumentError: `ties` is unknown.
+            ArgumentError: `ties` is unknown, or `generator` is no generator.
         """
         check_choice(ties, ("lowest", "random"), "ties")
+        check_generator(generator)
         if ties == "lowest":
             return self.scores.argmax(1)
         winning = self.scores == self.scores.amax(1, keepdim=True)

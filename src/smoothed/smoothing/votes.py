@@ -79,15 +79,19 @@ VOTES: dict[str, Vote] = {"prediction": prediction, "weighted": weighted, "soft"
 """Votes by their names on the command line."""
 
 
-def resolve(vote: str | Vote) -> Vote:
+def resolve(vote: str | Vote, argument: str = "vote") -> Vote:
     """Return the vote of the given name, or `vote` itself if it is a function.
+
+    Args:
+        vote: a key of `VOTES`, or a function from logits to scores.
+        argument: name of the argument in error messages.
 
     Raises:
         ArgumentError: the name is not a key of `VOTES`.
     """
     if callable(vote):
         return vote
-    check_choice(vote, VOTES, "vote")
+    check_choice(vote, VOTES, argument)
     return VOTES[vote]
 
 

@@ -180,7 +180,7 @@ def test_errors(network, attack):
             ({"labels": torch.tensor([0])}, r"labels: expected int64 classes of shape \(2,\)"),
             ({"labels": torch.tensor([0, 9])}, r"labels: expected classes in 0\.\.3"),
             ({"sources": []}, "sources: expected at least one classifier, got none"),
-            ({"sources": ["resnet", "vgg"]}, "models: expected at least one callable"),
+            ({"sources": ["resnet", "vgg"]}, "sources: expected a function or another callable, got .resnet"),
             ({"average": "votes"}, "average: expected one of probabilities, logits"),
             ({"model": lambda inputs: inputs}, r"model: expected float logits of shape \(2, K\)"),
         ],

@@ -18,9 +18,15 @@ from smoothed.attacks.ball import Norm
 from smoothed.attacks.losses import Loss, margin, targeted_dlr
 from smoothed.attacks.max_loss.auto_ascent import Points, Problem, ascend, imagewise_best, make_problem
 from smoothed.attacks.max_loss.targets import best_wrong_classes
-from smoothed.attacks.objectives import Objective, ObjectiveFactory, one_draw_loss
+from smoothed.attacks.objectives import (
+    Objective,
+    ObjectiveFactory,
+    check_objective_factory,
+    objective_or_default,
+    one_draw_loss,
+)
 from smoothed.rng.rows import Randomness
-from smoothed.utils.checks import check_positive
+from smoothed.utils.checks import check_callable, check_flag, check_generator, check_positive
 from smoothed.utils.modes import Classifier, eval_mode
 
 Attempt = Callable[[Tensor], Points]
@@ -73,7 +79,7 @@ def apgd(
         ArgumentError: inputs or labels are invalid (see `check_inputs` and `check_labels`), eps is negative, `steps` or
             `restarts` is below 1, or the model has no gradient.
     """
-    single_objective = objective or one_draw_loss()
+    single_objective = objective_or_default(objective)
     problem = make_problem(
         model,
         inputs,
@@ -86,6 +92,8 @@ def apgd(
     )
     check_positive(steps, "steps")
     check_positive(restarts, "restarts")
+    check_flag(random_start, "random_start")
+    check_generator(generator)
     with eval_mode(model):
         starts = (problem.start(generator, random=random_start) for _ in range(restarts))
         return _best_of((partial(ascend, problem, start, steps) for start in starts), problem, reevaluate=False)
@@ -136,12 +144,16 @@ def apgd_targeted(
     Raises:
         ArgumentError: as for `apgd`, or `num_targets` is below 1, or the model has too few classes for the loss.
     """
+    check_callable(loss, "loss")
+    check_objective_factory(make_objective)
     untargeted_objective = make_objective(margin)
     untargeted = make_problem(
         model, inputs, labels, eps=eps, norm=norm, objective=lambda _: untargeted_objective, early_stop=early_stop
     )
     check_positive(steps, "steps")
     check_positive(restarts, "restarts")
+    check_flag(random_start, "random_start")
+    check_generator(generator)
 
     def towards(targets: Tensor) -> Attempt:
         problem = replace(untargeted, objective=lambda rows: make_objective(loss(targets[rows])))

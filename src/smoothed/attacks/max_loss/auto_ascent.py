@@ -14,7 +14,7 @@ from smoothed.attacks.max_loss.recorded import Recorded
 from smoothed.attacks.objectives import Objective
 from smoothed.attacks.streaming import differentiate
 from smoothed.rng.rows import Randomness
-from smoothed.utils.checks import check_inputs, check_labels
+from smoothed.utils.checks import check_callable, check_flag, check_inputs, check_labels, check_values
 from smoothed.utils.modes import Classifier
 
 # The paper's alpha: weight of the new step in a move; the remaining weight is on the previous move (momentum).
@@ -104,7 +104,7 @@ class Problem:
         labels = self.labels if isinstance(rows, slice) else self.labels[rows]
         with torch.set_grad_enabled(with_gradient):
             selected = images[rows].detach().requires_grad_(with_gradient)
-            value = sign * self.objective(rows)(model, selected, labels)
+            value = sign * check_values(self.objective(rows)(model, selected, labels), len(selected), "objective")
             gradient = differentiate(value, selected) if with_gradient else torch.zeros_like(selected)
         return value.detach(), gradient
 
@@ -126,6 +126,9 @@ def make_problem(
         ArgumentError: inputs or labels are invalid (see `check_inputs` and `check_labels`), eps is negative, or the
             norm is unknown.
     """
+    check_callable(model, "model")
+    check_flag(early_stop, "early_stop")
+    check_flag(targeted, "targeted")
     inputs = check_inputs(inputs).detach()
     check_labels(labels, inputs)
     radii = torch.as_tensor(check_radius(eps, inputs, "eps"), dtype=inputs.dtype, device=inputs.device)

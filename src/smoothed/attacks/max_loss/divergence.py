@@ -9,7 +9,7 @@ from smoothed.attacks.ball import Norm
 from smoothed.attacks.max_loss.pgd import pgd
 from smoothed.attacks.objectives import Objective, checked_logits
 from smoothed.rng.rows import Randomness, normal_
-from smoothed.utils.checks import check_inputs, check_labels
+from smoothed.utils.checks import check_callable, check_generator, check_inputs, check_labels
 from smoothed.utils.modes import Classifier, eval_mode
 
 # Standard deviation of the start around the clean image, where the divergence has zero gradient (Zhang et al.).
@@ -61,8 +61,10 @@ def divergence_pgd(
     Raises:
         ArgumentError: as for `pgd`.
     """
+    check_callable(model, "model")
     inputs = check_inputs(inputs).detach()
     check_labels(labels, inputs)
+    check_generator(generator)
     with eval_mode(model), torch.no_grad():
         clean_logits = checked_logits(model, inputs, labels)
     start = inputs + START_DEVIATION * normal_(torch.empty_like(inputs), generator)

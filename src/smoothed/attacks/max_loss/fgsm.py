@@ -6,9 +6,9 @@ from torch import Tensor
 
 from smoothed.attacks.gradient import input_gradient
 from smoothed.attacks.max_loss.pgd import pgd
-from smoothed.attacks.objectives import Objective, one_draw_loss
+from smoothed.attacks.objectives import Objective, objective_or_default
 from smoothed.rng.rows import Randomness, uniform_
-from smoothed.utils.checks import check_inputs, check_labels, check_not_negative
+from smoothed.utils.checks import check_callable, check_generator, check_inputs, check_labels, check_not_negative
 from smoothed.utils.modes import Classifier, batch_statistics
 
 
@@ -80,13 +80,16 @@ def fgsm_random_start(
     Raises:
         ArgumentError: as for `pgd`.
     """
+    check_callable(model, "model")
     inputs = check_inputs(inputs).detach()
     check_labels(labels, inputs)
     check_not_negative(eps, "eps")
+    check_generator(generator)
+    objective = objective_or_default(objective)
     step_size = 1.25 * eps if step_size is None else check_not_negative(step_size, "step_size")
     start = (inputs + uniform_(torch.empty_like(inputs), -eps, eps, generator)).clamp(0, 1)
     with batch_statistics(model):
-        gradient = input_gradient(objective or one_draw_loss(), model, start, labels)
+        gradient = input_gradient(objective, model, start, labels)
     return (inputs + (start + step_size * gradient.sign() - inputs).clamp(-eps, eps)).clamp(0, 1)
 
 
@@ -121,11 +124,14 @@ def nfgsm(
     Raises:
         ArgumentError: as for `pgd`.
     """
+    check_callable(model, "model")
     inputs = check_inputs(inputs).detach()
     check_labels(labels, inputs)
     check_not_negative(eps, "eps")
+    check_generator(generator)
+    objective = objective_or_default(objective)
     start_eps = 2 * eps if start_eps is None else check_not_negative(start_eps, "start_eps")
     noisy = inputs + uniform_(torch.empty_like(inputs), -start_eps, start_eps, generator)
     with batch_statistics(model):
-        gradient = input_gradient(objective or one_draw_loss(), model, noisy, labels)
+        gradient = input_gradient(objective, model, noisy, labels)
     return (noisy + eps * gradient.sign()).clamp(0, 1)

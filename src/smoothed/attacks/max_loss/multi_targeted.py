@@ -8,9 +8,9 @@ from smoothed.attacks.ball import Norm
 from smoothed.attacks.losses import margin, targeted_margin
 from smoothed.attacks.max_loss.pgd import pgd
 from smoothed.attacks.max_loss.targets import best_wrong_classes
-from smoothed.attacks.objectives import ObjectiveFactory, one_draw_loss
+from smoothed.attacks.objectives import ObjectiveFactory, check_objective_factory, one_draw_loss
 from smoothed.rng.rows import Randomness
-from smoothed.utils.checks import check_inputs, check_labels, check_positive
+from smoothed.utils.checks import check_callable, check_inputs, check_labels, check_positive
 from smoothed.utils.modes import Classifier, eval_mode
 
 
@@ -57,6 +57,8 @@ def multi_targeted_pgd(
     Raises:
         ArgumentError: as for `pgd`, or `num_targets` is below 1.
     """
+    check_callable(model, "model")
+    check_objective_factory(make_objective)
     inputs = check_inputs(inputs).detach()
     check_labels(labels, inputs)
     check_positive(restarts, "restarts")

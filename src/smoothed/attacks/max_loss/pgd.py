@@ -11,10 +11,18 @@ from torch import Tensor
 
 from smoothed.attacks.ball import Norm, ball, check_radius
 from smoothed.attacks.gradient import input_gradient
-from smoothed.attacks.objectives import Objective, one_draw_loss
+from smoothed.attacks.objectives import Objective, objective_or_default
 from smoothed.errors import ArgumentError
 from smoothed.rng.rows import Randomness
-from smoothed.utils.checks import check_inputs, check_labels, check_not_negative, check_positive
+from smoothed.utils.checks import (
+    check_callable,
+    check_flag,
+    check_generator,
+    check_inputs,
+    check_labels,
+    check_not_negative,
+    check_positive,
+)
 from smoothed.utils.modes import Classifier, eval_mode
 
 
@@ -81,6 +89,7 @@ def pgd(
             is negative, `steps` or `restarts` is below 1, `start` has another shape or is used with restarts, or the
             model has no gradient.
     """
+    check_callable(model, "model")
     inputs = check_inputs(inputs).detach()
     check_labels(labels, inputs)
     eps = check_radius(eps, inputs, "eps")
@@ -88,10 +97,12 @@ def pgd(
     check_positive(steps, "steps")
     check_not_negative(momentum, "momentum")
     check_positive(restarts, "restarts")
-    if start is not None and (start.shape != inputs.shape or restarts > 1):
-        got = f"shape {tuple(start.shape)} and restarts={restarts}"
-        raise ArgumentError("start", f"shape {tuple(inputs.shape)} and restarts=1", got)
-    geometry, objective, sign = ball(norm), objective or one_draw_loss(), -1.0 if targeted else 1.0
+    for flag, name in ((targeted, "targeted"), (unit_gradients, "unit_gradients"), (random_start, "random_start")):
+        check_flag(flag, name)
+    check_generator(generator)
+    if start is not None:
+        _check_start(start, inputs, restarts)
+    geometry, objective, sign = ball(norm), objective_or_default(objective), -1.0 if targeted else 1.0
 
     def ascend(images: Tensor) -> Tensor:
         accumulated = torch.zeros_like(images)
@@ -123,6 +134,15 @@ def pgd(
             best_value = torch.where(better, value, best_value)
             best = torch.where(better.view(-1, 1, 1, 1), images, best)
         return best
+
+
+def _check_start(start: object, inputs: Tensor, restarts: int) -> None:
+    if not isinstance(start, Tensor) or not start.is_floating_point():
+        got = start.dtype if isinstance(start, Tensor) else type(start).__name__
+        raise ArgumentError("start", "a float tensor of images", got)
+    if start.shape != inputs.shape or restarts > 1:
+        got = f"shape {tuple(start.shape)} and restarts={restarts}"
+        raise ArgumentError("start", f"shape {tuple(inputs.shape)} and restarts=1", got)
 
 
 def _unit_l1(gradient: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:

@@ -7,7 +7,7 @@ from torch import Tensor
 from smoothed.attacks.losses import margin
 from smoothed.attacks.max_loss.recorded import Recorded
 from smoothed.attacks.objectives import ObjectiveFactory, one_draw_loss
-from smoothed.utils.checks import check_positive
+from smoothed.utils.checks import check_positive, check_values
 from smoothed.utils.modes import Classifier
 
 
@@ -36,6 +36,6 @@ def best_wrong_classes(
     """
     recorded = Recorded(model)
     count = None if num_targets is None else check_positive(num_targets, "num_targets")
-    make_objective(margin)(recorded, inputs, labels)
+    check_values(make_objective(margin)(recorded, inputs, labels), len(labels), "make_objective")
     wrong = recorded.logits.scatter(1, labels[:, None], -torch.inf)
     return wrong.argsort(1, descending=True)[:, :-1][:, :count].T

@@ -7,7 +7,7 @@ from torch import Tensor
 from smoothed.attacks.min_norm.minimum import Search
 from smoothed.attacks.min_norm.tanh_descent import descend, squared_l2
 from smoothed.attacks.objectives import ObjectiveFactory, one_draw_loss
-from smoothed.utils.checks import check_not_negative, check_positive
+from smoothed.utils.checks import check_flag, check_not_negative, check_positive
 from smoothed.utils.modes import Classifier, eval_mode
 
 
@@ -63,6 +63,7 @@ def carlini_wagner_l2(
     check_positive(binary_search_steps, "binary_search_steps")
     check_not_negative(initial_const, "initial_const")
     check_not_negative(step_size, "step_size")
+    check_flag(abort_early, "abort_early")
     with eval_mode(model):
         rows = search.rows_to_attack()
         start = search.inputs[rows]

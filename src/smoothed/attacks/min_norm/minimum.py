@@ -10,9 +10,17 @@ from torch import Tensor
 from smoothed.attacks.ball import ball
 from smoothed.attacks.gradient import input_gradient
 from smoothed.attacks.losses import Loss, margin
-from smoothed.attacks.objectives import ObjectiveFactory
+from smoothed.attacks.objectives import ObjectiveFactory, check_objective_factory
+from smoothed.errors import ArgumentError
 from smoothed.rng.rows import Randomness
-from smoothed.utils.checks import check_callable, check_choice, check_inputs, check_labels, check_not_negative
+from smoothed.utils.checks import (
+    check_callable,
+    check_choice,
+    check_flag,
+    check_inputs,
+    check_labels,
+    check_not_negative,
+)
 from smoothed.utils.modes import Classifier
 
 MinimumNorm = Literal["linf", "l2", "l0"]
@@ -62,7 +70,8 @@ class Search:
         norms: norms of their perturbations, infinite if there is none, (N,).
 
     Raises:
-        ArgumentError: inputs or labels are invalid (see `check_inputs` and `check_labels`), or confidence is negative.
+        ArgumentError: inputs or labels are invalid (see `check_inputs` and `check_labels`), confidence is negative, or
+            another argument has the wrong type.
     """
 
     def __init__(
@@ -77,6 +86,8 @@ class Search:
         confidence: float = 0.0,
         targeted: bool = False,
     ) -> None:
+        check_callable(model, "model")
+        check_objective_factory(make_objective)
         self.model = model
         self.inputs = check_inputs(inputs).detach()
         self.labels = check_labels(labels, inputs)
@@ -84,7 +95,7 @@ class Search:
         self.make_objective = make_objective
         self.loss = loss
         self.confidence = check_not_negative(confidence, "confidence")
-        self.sign = -1.0 if targeted else 1.0
+        self.sign = -1.0 if check_flag(targeted, "targeted") else 1.0
         self.images = self.inputs.clone()
         self.norms = at_least_float32(self.inputs).new_full((len(inputs),), torch.inf)
 
@@ -111,6 +122,8 @@ class Search:
         gradient = self.sign * input_gradient(
             self.make_objective(recording_loss), self.model, images, self.labels[rows]
         )
+        if not margins:
+            raise ArgumentError("make_objective", "an objective that calls the given loss", "one that does not call it")
         values = self.sign * torch.stack(margins).mean(0) - self.confidence
         new_norms = norms(at_least_float32(images) - at_least_float32(self.inputs[rows]), self.norm)
         better = (values > 0) & (new_norms < self.norms[rows])

@@ -13,7 +13,7 @@ from smoothed.attacks.query_based.queries import Queries
 from smoothed.attacks.query_based.query_attack import QueryAttack
 from smoothed.errors import ArgumentError
 from smoothed.rng.rows import Randomness, uniform_
-from smoothed.utils.checks import check_choice, check_not_negative, check_positive
+from smoothed.utils.checks import check_choice, check_generator, check_not_negative, check_positive
 from smoothed.utils.modes import Classifier
 
 Upsampling = Literal["nearest", "bilinear"]
@@ -84,6 +84,7 @@ def bayesian(
             queries than `eot_samples`.
     """
     check_not_negative(eps, "eps")
+    check_generator(generator)
     check_choice(upsampling, UPSAMPLINGS, "upsampling")
     for value, name in ((tile_side, "tile_side"), (initial_queries, "initial_queries"), (candidates, "candidates")):
         check_positive(value, name)

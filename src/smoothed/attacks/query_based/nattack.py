@@ -14,7 +14,7 @@ from smoothed.errors import ArgumentError
 from smoothed.rng.counter_based import normals, positions
 from smoothed.rng.rows import Randomness, uniform_
 from smoothed.rng.seeds import mix_rows
-from smoothed.utils.checks import check_not_negative, check_positive
+from smoothed.utils.checks import check_generator, check_not_negative, check_positive
 from smoothed.utils.modes import Classifier
 
 # Scales pixels into (-1, 1), so that 0 and 1 have coordinates in tanh space at which a step still has an effect.
@@ -78,6 +78,7 @@ def nattack(
     """
     project = ball(norm).project
     check_not_negative(eps, "eps")
+    check_generator(generator)
     check_not_negative(learning_rate, "learning_rate")
     if check_positive(population, "population") < 2:
         raise ArgumentError("population", "at least 2, since the losses of the samples are compared", population)

@@ -8,7 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from smoothed.errors import ArgumentError
-from smoothed.utils.checks import check_choice, check_inputs, check_logits, check_positive, explaining_channel_errors
+from smoothed.utils.checks import (
+    check_callable,
+    check_choice,
+    check_inputs,
+    check_logits,
+    check_positive,
+    explaining_channel_errors,
+)
 from smoothed.utils.modes import Classifier, eval_mode
 
 Sees = Literal["logits", "shares", "labels"]
@@ -41,12 +48,13 @@ class Queries:
         spent: number of queries per attacked image since `begin`, (N,) int64.
 
     Raises:
-        ArgumentError: `sees` is unknown, or `max_queries` or `chunk_size` is below 1.
+        ArgumentError: the model cannot be called, `sees` is unknown, or `max_queries` or `chunk_size` is below 1.
     """
 
     def __init__(
         self, model: Classifier, *, sees: Sees = "logits", max_queries: int | None = None, chunk_size: int = 256
     ) -> None:
+        check_callable(model, "model")
         check_choice(sees, SEES, "sees")
         self.model = model
         self.sees: Sees = sees

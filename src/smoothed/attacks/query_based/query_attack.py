@@ -10,7 +10,15 @@ from torch import Tensor
 from smoothed.attacks.losses import Loss, margin
 from smoothed.attacks.query_based.queries import Queries, as_queries, require_scores
 from smoothed.errors import ArgumentError
-from smoothed.utils.checks import check_classes, check_inputs, check_labels, check_positive
+from smoothed.utils.checks import (
+    check_callable,
+    check_classes,
+    check_flag,
+    check_inputs,
+    check_labels,
+    check_positive,
+    check_values,
+)
 from smoothed.utils.modes import Classifier
 
 DEFAULT_MAX_QUERIES = 1000
@@ -62,8 +70,9 @@ class QueryAttack:
         self.labels = check_labels(labels, inputs)
         self.queries = as_queries(model, self.inputs)
         require_scores(self.queries, attack)
+        check_callable(loss, "loss")
         self.loss = loss
-        self.sign = -1.0 if targeted else 1.0
+        self.sign = -1.0 if check_flag(targeted, "targeted") else 1.0
         self.eot_samples = check_positive(eot_samples, "eot_samples")
         # Infinite for attacks that use all their queries; NaN fails the comparison.
         if isinstance(confidence, bool) or not isinstance(confidence, Real) or not confidence >= 0:
@@ -88,7 +97,7 @@ class QueryAttack:
             The value of each candidate, the loss that the attack ascends, (M, P).
         """
         answers, labels = self._answers(candidates, rows)
-        values = self.sign * self.loss(answers, labels).view(len(rows), -1)
+        values = self._values(answers, labels).view(len(rows), -1)
         margins = values if self.loss is margin else self.sign * margin(answers, labels).view(len(rows), -1)
         succeeded = margins > self.confidence
         done = succeeded.any(1)
@@ -102,7 +111,7 @@ class QueryAttack:
     def measure(self, candidates: Candidates, rows: Int[Tensor, " m"]) -> Float[Tensor, "m p"]:
         """Return the values of candidates, (M, P), which may lie outside the ball, without a test for success."""
         answers, labels = self._answers(candidates, rows)
-        return self.sign * self.loss(answers, labels).view(len(rows), -1)
+        return self._values(answers, labels).view(len(rows), -1)
 
     def batches(self, candidates: int) -> Iterator[Int[Tensor, " g"]]:
         """Iterate over the active images in batches that fill a forward pass, with `candidates` per image.
@@ -114,6 +123,10 @@ class QueryAttack:
     def result(self, last: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Return the successful candidates, and the images of `last` where there is none, (N, C, H, W)."""
         return torch.where(self._done.view(-1, 1, 1, 1), self._successes, last)
+
+    def _values(self, answers: Tensor, labels: Tensor) -> Tensor:
+        """Return the value of each answer, (M * P,)."""
+        return self.sign * check_values(self.loss(answers, labels), len(answers), "loss")
 
     def _answers(self, candidates: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the answers (M * P, K) and their labels (M * P,)."""

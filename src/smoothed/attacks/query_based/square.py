@@ -12,9 +12,15 @@ from smoothed.attacks.ball import TINY, Norm, ball
 from smoothed.attacks.losses import Loss, margin
 from smoothed.attacks.query_based.queries import Queries
 from smoothed.attacks.query_based.query_attack import QueryAttack
-from smoothed.errors import ArgumentError
 from smoothed.rng.rows import Randomness, uniform_
-from smoothed.utils.checks import check_choice, check_fraction, check_not_negative, check_positive
+from smoothed.utils.checks import (
+    check_choice,
+    check_fraction,
+    check_generator,
+    check_not_negative,
+    check_not_negative_integer,
+    check_positive,
+)
 from smoothed.utils.modes import Classifier
 
 Images = Float[Tensor, "m c h w"]
@@ -87,8 +93,8 @@ def square(
     check_not_negative(eps, "eps")
     check_fraction(p_init, "p_init")
     check_positive(restarts, "restarts")
-    if isinstance(remeasure_every, bool) or not isinstance(remeasure_every, int) or remeasure_every < 0:
-        raise ArgumentError("remeasure_every", "an integer of at least 0", repr(remeasure_every))
+    check_not_negative_integer(remeasure_every, "remeasure_every")
+    check_generator(generator)
     search = QueryAttack(
         "square",
         model,

@@ -10,7 +10,7 @@ from smoothed.attacks.query_based.queries import Queries
 from smoothed.attacks.query_based.query_attack import QueryAttack
 from smoothed.errors import ArgumentError
 from smoothed.rng.rows import Randomness, uniform_
-from smoothed.utils.checks import check_not_negative, check_positive
+from smoothed.utils.checks import check_generator, check_not_negative, check_positive
 from smoothed.utils.modes import Classifier
 
 BETA_1, BETA_2, ADAM_EPSILON = 0.9, 0.999, 1e-8
@@ -80,6 +80,7 @@ def zoo(
     """
     project = ball(norm).project
     check_not_negative(eps, "eps")
+    check_generator(generator)
     check_not_negative(distance_weight, "distance_weight")
     check_positive(coordinates, "coordinates")
     if check_not_negative(difference, "difference") == 0:

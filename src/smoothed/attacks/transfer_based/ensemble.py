@@ -1,6 +1,6 @@
 """An ensemble of classifiers, for transfer attacks on their common weaknesses (Liu et al., ICLR 2017)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -31,7 +31,7 @@ class Ensemble(nn.Module):
     def __init__(self, models: Sequence[Classifier], *, average: AverageName = "probabilities") -> None:
         super().__init__()
         named_average(average)
-        models = tuple(models)
+        models = tuple(models) if isinstance(models, Iterable) else (models,)
         if not models or not all(callable(model) for model in models):
             raise ArgumentError("models", "at least one callable", [type(model).__name__ for model in models])
         self.models = models

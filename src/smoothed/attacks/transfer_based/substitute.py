@@ -17,8 +17,10 @@ from smoothed.attacks.query_based.queries import Queries, as_queries
 from smoothed.attacks.transfer_based.small_network import small_network
 from smoothed.errors import ArgumentError
 from smoothed.utils.checks import (
+    check_generator,
     check_inputs,
     check_logits,
+    check_network,
     check_not_negative,
     check_positive,
     explaining_channel_errors,
@@ -85,11 +87,14 @@ def train_substitute(
         check_positive(value, name)
     check_not_negative(step_size, "step_size")
     check_not_negative(learning_rate, "learning_rate")
+    check_generator(generator)
+    if substitute is not None:
+        check_network(substitute, "substitute")
+        if not any(parameter.requires_grad for parameter in substitute.parameters()):
+            raise ArgumentError("substitute", "a network with parameters that require gradients", "none of them")
     queries = as_queries(model, inputs)
     if queries.max_queries is not None and queries.max_queries < eot_samples:
         raise ArgumentError("max_queries", f"at least eot_samples, {eot_samples}", queries.max_queries)
-    if substitute is not None and not any(parameter.requires_grad for parameter in substitute.parameters()):
-        raise ArgumentError("substitute", "a network with parameters that require gradients", "none of them")
     images, targets = inputs, _ask(queries, inputs, eot_samples)
     num_classes = targets.shape[1]
     substitute = small_network(inputs, num_classes, generator) if substitute is None else copy.deepcopy(substitute)

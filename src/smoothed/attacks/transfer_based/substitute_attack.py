@@ -10,7 +10,7 @@ from smoothed.attacks.transfer_based.substitute import train_substitute
 from smoothed.attacks.transfer_based.transfer import transfer
 from smoothed.rng.rows import Randomness, uniform_
 from smoothed.rng.seeds import seeded
-from smoothed.utils.checks import check_inputs, check_labels
+from smoothed.utils.checks import check_callable, check_generator, check_inputs, check_labels
 from smoothed.utils.modes import Classifier
 
 
@@ -52,6 +52,8 @@ def substitute_attack(
     Raises:
         ArgumentError: as for `train_substitute`, or labels are invalid (see `check_labels`).
     """
+    check_callable(attack, "attack")
+    check_generator(generator)
     inputs = check_inputs(inputs).detach()
     check_labels(labels, inputs)
     seed = int(uniform_(torch.empty(1, dtype=torch.float64, device=inputs.device), 0, 2**52, generator))

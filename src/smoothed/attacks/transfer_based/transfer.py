@@ -13,7 +13,7 @@ from smoothed.attacks.query_based.queries import Queries, as_queries
 from smoothed.attacks.transfer_based.ensemble import Ensemble
 from smoothed.errors import ArgumentError
 from smoothed.rng.rows import Randomness
-from smoothed.utils.checks import check_callable, check_classes, check_inputs, check_labels
+from smoothed.utils.checks import check_callable, check_classes, check_flag, check_generator, check_inputs, check_labels
 from smoothed.utils.modes import Classifier
 
 
@@ -58,13 +58,20 @@ def transfer(
         ArgumentError: inputs or labels are invalid (see `check_inputs` and `check_labels`), there are no sources, the
             sources disagree on the number of classes, or the target does not return logits.
     """
+    if not isinstance(model, Queries):
+        check_callable(model, "model")
     check_callable(attack, "attack")
+    check_flag(query_target, "query_target")
+    check_flag(targeted, "targeted")
+    check_generator(generator)
     named_average(average)  # raises on an unknown one, even where there is nothing to average
     inputs = check_inputs(inputs).detach()
     check_labels(labels, inputs)
     models = tuple(sources) if isinstance(sources, Sequence) else (sources,)
     if not models:
         raise ArgumentError("sources", "at least one classifier", "none")
+    for source in models:
+        check_callable(source, "sources")
     candidates = models if len(models) == 1 else (Ensemble(models, average=average), *models)
 
     def attack_source(source: Classifier) -> Tensor:
