@@ -107,10 +107,11 @@ def test_what_is_printed_says_what_it_means():
     assert f"to {high}: may be chance)" in said or gain.significant
     (row,) = small_result("attack").rows
     said = " ".join(str(small_result("attack")).split())
-    assert f"{row['clean']:.1%} accuracy on clean images, {row['robust']:.1%} on attacked images" in said
+    clean, robust = (f"{100 * row[name]:.1f} %" for name in ("clean", "robust"))
+    assert f"{clean} accuracy on clean images, {robust} on attacked images" in said
     assert "sigma 0.25 (1 normalized)" in said
     kept = small_result("train").summary["kept"]["best"]
-    assert f"clean {kept['validation_clean']:.2%}" in str(small_result("train"))
+    assert f"clean {100 * kept['validation_clean']:.2f} %" in str(small_result("train"))
     for kind in ("certify", "worst-case"):
         assert "The mean certified L2 radius is" in " ".join(str(small_result(kind)).split())
 

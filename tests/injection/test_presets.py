@@ -137,9 +137,7 @@ def test_undo(name, network, images):
 
 
 def test_unknown_name(network):
-    with pytest.raises(
-        ArgumentError, match=r"injection: expected one of \d+ names, got 'cni-ww'; did you mean cni-w"
-    ):
+    with pytest.raises(ArgumentError, match=r"injection: expected one of \d+ names, got 'cni-ww'; did you mean cni-w"):
         inject_preset(network, "cni-ww")
 
 

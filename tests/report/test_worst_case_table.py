@@ -61,3 +61,15 @@ def test_the_sentence_says_what_the_sweep_found():
     assert eot_sweep_sentence([few, replace(many, flat=False)]) == (
         f"{found}; the attack still gains, so add larger numbers to --eot-samples. The attacks average 4 draws."
     )
+
+
+def test_every_column_at_once_is_whole_in_eighty_columns():
+    rows = [row("mypackage.attacks:brighten_all", [5, 4], 5, runs=2), row("worst case", [9, 5], 10, runs=2, alpha=0.05)]
+    shown = text(worst_case_table(rows), width=80)
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    numbers = [part for line in shown.splitlines() for part in line.split() if part[0].isdigit()]
+    wide = text(worst_case_table(rows), width=200).splitlines()
+    expected = [part for line in wide for part in line.split() if part[0].isdigit()]
+    assert sorted(numbers) == sorted(expected)
+    assert len(expected) > 20

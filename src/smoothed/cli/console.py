@@ -9,7 +9,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column
+
+from smoothed.cli.time_left import TimeLeftColumn
 
 output = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
@@ -90,15 +93,19 @@ def warnings_in_a_line() -> Iterator[None]:
 
 
 def progress_bar() -> Progress:
-    """A progress bar with a description, a count, the elapsed time and the time left, on standard error."""
+    """A progress bar with a description, a count, the elapsed time and the time left, on standard error.
+
+    In a narrow terminal, the bar is short and the description is wrapped, so that the numbers are complete.
+    """
+    console = Console(stderr=True)
     return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
+        TextColumn("{task.description}", table_column=Column(overflow="fold")),
+        BarColumn(min(40, max(10, console.width // 2 - 30)), table_column=Column(no_wrap=True)),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
         TextColumn("left"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
+        TimeLeftColumn(table_column=Column(no_wrap=True)),
+        console=console,
         disable=not is_main_process() or invocation().quiet,
     )
 

@@ -15,6 +15,7 @@ from smoothed.cli.console import command_line, errors, is_main_process, note, ou
 from smoothed.cli.parsing import duration, fraction, names
 from smoothed.injection import PRESETS
 from smoothed.models import ARCHITECTURES
+from smoothed.report.format import format_percent
 from smoothed.training.config import AUGMENTATIONS
 from smoothed.training.examples import EXAMPLES
 from smoothed.training.losses import LOSSES
@@ -393,7 +394,8 @@ def _shown() -> "Iterator[Callable[[Progress], None] | None]":
         drawn = now
         text = f"epoch {progress.epoch + 1}/{progress.epochs}  loss {progress.loss:.3f}"
         if progress.clean_accuracy is not None and progress.robust_accuracy is not None:
-            text += f"  validation {progress.clean_accuracy:.1%}, PGD-7 {progress.robust_accuracy:.1%}"
+            clean, robust = format_percent(progress.clean_accuracy), format_percent(progress.robust_accuracy)
+            text += f"\nvalidation {clean}, PGD-7 {robust}"
         bar.update(task, description=text, completed=progress.step, total=progress.total_steps)
 
     try:
@@ -410,4 +412,5 @@ def _tell(outcome: "TrainingResult", out: Path) -> None:
         output.print(f"stopped at step {outcome.step} of {outcome.total_steps}; the same command continues the run")
     elif outcome.best is not None:
         clean, robust = outcome.best["validation_clean"], outcome.best["validation_robust"]
-        output.print(f"best on validation: clean {clean:.2%}, PGD-7 {robust:.2%} -> {out / 'best.safetensors'}")
+        accuracies = f"clean {format_percent(clean, 2)}, PGD-7 {format_percent(robust, 2)}"
+        output.print(f"best on validation: {accuracies} -> {out / 'best.safetensors'}")

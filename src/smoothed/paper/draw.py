@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 from smoothed.evaluation.results import Result
 from smoothed.paper.declaration import CurveSpec, FigureSpec, PanelSpec
 from smoothed.paper.folder import RunFolder
-from smoothed.report.figures import new_figure
-from smoothed.report.plot import COLOURS
+from smoothed.report.figures import COLOURS, new_figure
 
 LABELS = {
     "sigma_normalized": "sigma, the paper's unit",

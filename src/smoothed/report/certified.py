@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from smoothed.evaluation.certified import CertifiedRow
-from smoothed.report.format import format_interval, format_sigma
+from smoothed.report.fitted import FittedTable
+from smoothed.report.format import format_interval, format_percent, format_sigma
 
 
 def certified_table(rows: Sequence[CertifiedRow]) -> Table:
     """A table with one line for each sigma and radius: certified accuracy in percent with its 95 % interval."""
     first = rows[0]
     draws = f"{first.selection_samples} + {first.num_samples} draws, alpha {first.alpha:g}"
-    table = Table(title=f"{first.model}, {first.images} images, {draws}", title_justify="left")
+    table = FittedTable(f"{first.model}, {first.images} images, {draws}")
     for name in ("sigma", "L2 radius", "L-inf in 1/255", "certified %", "95 % interval"):
         table.add_column(name, justify="right")
     previous = first
@@ -35,9 +36,9 @@ def certified_sentence(row: CertifiedRow) -> str:
     """The results at one sigma that do not depend on the radius, from any row of that sigma."""
     return (
         f"At {format_sigma(row.sigma, row.sigma_normalized)}: "
-        f"PREDICT is correct on {row.clean:.1%} ({format_interval(row.clean_interval)}) of the images "
-        f"and abstains on {row.predict_abstained:.1%} ({format_interval(row.predict_abstained_interval)}); "
-        f"CERTIFY abstains on {row.abstained:.1%} ({format_interval(row.abstained_interval)}). "
+        f"PREDICT is correct on {format_percent(row.clean)} ({format_interval(row.clean_interval)}) of the images "
+        f"and abstains on {format_percent(row.predict_abstained)} ({format_interval(row.predict_abstained_interval)}); "
+        f"CERTIFY abstains on {format_percent(row.abstained)} ({format_interval(row.abstained_interval)}). "
         f"The mean certified L2 radius is {row.mean_radius:.4g}, where wrong and abstained images count as 0."
     )
 

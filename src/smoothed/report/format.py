@@ -6,6 +6,11 @@ from typing import Any
 from smoothed.evaluation.results import Accuracy
 
 
+def format_percent(share: float, digits: int = 1) -> str:
+    """A share in percent: `62.0 %`."""
+    return f"{100 * share:.{digits}f} %"
+
+
 def format_interval(bounds: tuple[float, float]) -> str:
     """Bounds of a share in percent: `52.2-70.9`."""
     return f"{100 * bounds[0]:.1f}-{100 * bounds[1]:.1f}"
@@ -13,7 +18,7 @@ def format_interval(bounds: tuple[float, float]) -> str:
 
 def format_accuracy(accuracy: Accuracy) -> str:
     """An accuracy in percent with its interval: `62.0 % (52.2-70.9)`."""
-    return f"{100 * accuracy.mean:.1f} % ({format_interval(accuracy.interval)})"
+    return f"{format_percent(accuracy.mean)} ({format_interval(accuracy.interval)})"
 
 
 def format_p_value(p: float) -> str:

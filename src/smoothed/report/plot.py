@@ -1,18 +1,16 @@
 """Accuracy against the number of draws, as a figure."""
 
 from collections.abc import Sequence
-from itertools import cycle
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from smoothed.evaluation.paper_protocol.rows import ONE_DRAW, Row
-from smoothed.report.figures import new_figure, write_figure
+from smoothed.report.figures import curve_style, new_figure, write_figure
+from smoothed.report.fitted import wrapped
 from smoothed.report.format import format_attack, format_eps
 
-# The palette of Okabe and Ito, which is safe for colour-blind readers.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 BASE_COLOUR = "#666666"
 
 
@@ -45,14 +43,16 @@ def accuracy_figure(rows: Sequence[Row]) -> Figure:
     titles = {"clean": "clean images"}
     if first.robust is not None and first.eps is not None and first.norm is not None:
         titles["robust"] = f"{format_attack(first.attack, first.steps)}, {format_eps(first.eps, first.norm)}"
-    figure = new_figure(1.5 + 4 * len(titles), 4)
+    figure = new_figure(2 + 4 * len(titles), 4)
     axes = figure.subplots(1, len(titles), sharey=True, squeeze=False)[0]
     for axis, (name, title) in zip(axes, titles.items(), strict=True):
         _draw(axis, rows, name)
-        axis.set_title(title, loc="left", fontweight="bold")
+        axis.set_title("\n".join(wrapped(title, 36)), loc="left", fontweight="bold")
     axes[0].set_ylabel("accuracy, %")
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", frameon=False, title="vote (bars: 95 % interval)")
+    labels = ["\n".join(wrapped(label, 24)) for label in labels]
+    legend = {"loc": "outside right upper", "frameon": False, "handlelength": 3.5}
+    figure.legend(handles, labels, title="vote (bars: 95 % interval)", **legend)
     figure.suptitle(f"{first.model}: accuracy against the number of draws ({first.images} images)", x=0.01, ha="left")
     return figure
 
@@ -65,17 +65,15 @@ def _draw(axis: Axes, rows: Sequence[Row], name: str) -> None:
         axis.axhline(
             100 * getattr(row, name), color=BASE_COLOUR, linestyle="--", linewidth=1, label="one draw, no vote"
         )
-    for place, (vote, colour) in enumerate(zip(votes, cycle(COLOURS), strict=False)):
+    for place, vote in enumerate(votes):
         points = sorted((row for row in rows if row.vote == vote), key=lambda row: row.num_samples)
         # Votes are shifted sideways a little, so that their intervals do not overlap.
-        x = [row.num_samples * 1.04 ** (place - (len(votes) - 1) / 2) for row in points]
+        x = [row.num_samples * 1.1 ** (place - (len(votes) - 1) / 2) for row in points]
         y = [100 * getattr(row, name) for row in points]
         bounds = [getattr(row, f"{name}_interval") for row in points]
         below = [value - 100 * low for value, (low, _) in zip(y, bounds, strict=True)]
         above = [100 * high - value for value, (_, high) in zip(y, bounds, strict=True)]
-        axis.errorbar(
-            x, y, [below, above], color=colour, marker="o", markersize=4, capsize=2, linewidth=1.5, label=vote
-        )
+        axis.errorbar(x, y, [below, above], capsize=2, elinewidth=1, label=vote, **curve_style(place, len(votes)))
     axis.set_xscale("log", base=2)
     axis.set_xticks(counts, [str(count) for count in counts])
     axis.minorticks_off()

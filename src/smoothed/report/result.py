@@ -18,7 +18,7 @@ from smoothed.evaluation.worst_case.eot_sweep import EOTSweepRow
 from smoothed.evaluation.worst_case.rows import WorstCaseRow
 from smoothed.report.certified import certified_sentence, certified_table, linf_sentence
 from smoothed.report.figures import write_figure
-from smoothed.report.format import format_attack, format_eps, format_sigma
+from smoothed.report.format import format_attack, format_eps, format_percent, format_sigma
 from smoothed.report.gradient_masking import gradient_masking_table
 from smoothed.report.plot import accuracy_figure
 from smoothed.report.saved_examples import origin_sentence, saved_examples_table
@@ -125,7 +125,8 @@ def _attack_parts(result: Result) -> list[RenderableType]:
     classifier = f"{row['vote']} vote of {draws}"
     classifier += f", {format_sigma(row['sigma'], row['sigma_normalized'])}"
     text = (
-        f"{classifier}: {row['clean']:.1%} accuracy on clean images, {row['robust']:.1%} on attacked images ({attack})"
+        f"{classifier}: {format_percent(row['clean'])} accuracy on clean images, "
+        f"{format_percent(row['robust'])} on attacked images ({attack})"
     )
     return [text]
 
@@ -140,7 +141,8 @@ def _train_parts(result: Result) -> list[RenderableType]:
     if best is None:
         return ["No epoch is finished."]
     clean, robust = best["validation_clean"], best["validation_robust"]
-    return [f"Best on validation images: clean {clean:.2%}, PGD-7 {robust:.2%} (epoch {best['epoch']:g})."]
+    accuracies = f"clean {format_percent(clean, 2)}, PGD-7 {format_percent(robust, 2)}"
+    return [f"Best on validation images: {accuracies} (epoch {best['epoch']:g})."]
 
 
 _PARTS: dict[str, Callable[[Result], list[RenderableType]]] = {

@@ -5,23 +5,23 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from smoothed.evaluation.saved_examples.evaluate import SavedExamplesRow
+from smoothed.report.fitted import FittedTable, Words
 from smoothed.report.format import format_eps, format_interval
 
 
 def saved_examples_table(rows: Sequence[SavedExamplesRow]) -> Table:
     """A table with one line for single draws and one for the vote: accuracies in percent with their 95 % intervals."""
     first, last = rows[0], rows[-1]
-    table = Table(
-        title=f"{first.model}, {first.images} images, {first.attack}, {format_eps(first.eps, first.norm)}, "
-        f"votes per image: {last.votes_per_image}",
-        title_justify="left",
+    table = FittedTable(
+        f"{first.model}, {first.images} images, {first.attack}, {format_eps(first.eps, first.norm)}, "
+        f"votes per image: {last.votes_per_image}"
     )
     table.add_column("vote")
     for name in ("M", "sigma", "clean %", "95 % interval", f"{first.attack} %", "95 % interval"):
-        table.add_column(name, justify="right")
+        table.add_column(Words(name), justify="right")
     for row in rows:
         table.add_row(
-            "one draw" if row is first else row.vote,
+            Words("one draw" if row is first else row.vote),
             str(row.num_samples),
             "-" if row.sigma is None else f"{row.sigma:.4g}",
             f"{100 * row.clean:.2f}",

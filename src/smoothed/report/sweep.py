@@ -13,6 +13,7 @@ from rich.text import Text
 
 from smoothed.evaluation.sweep.peaks import Best, Peak, find_best, find_peaks
 from smoothed.evaluation.sweep.sweep import Cell, Sweep
+from smoothed.report.fitted import FittedTable, Words
 from smoothed.report.format import (
     format_accuracy,
     format_attack,
@@ -95,14 +96,7 @@ def sweep_grid(report: SweepReport) -> Table:
     and, with an attack, clean accuracy at the largest M.
     """
     sweep, best = report.sweep, report.peak.cell
-    table = Table(
-        title=_title(report),
-        caption=_legend(report),
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=0,
-    )
+    table = FittedTable(_title(report), caption=_legend(report), caption_justify="left", box=box.SIMPLE_HEAD, padding=0)
     counts = thinned(sweep.num_samples, best.num_samples, COLUMNS)
     headers = ["sigma", f"M = {counts[0]}", *map(str, counts[1:]), "95 %", *(["clean"] if sweep.attacked else [])]
     for header in headers:
@@ -122,10 +116,10 @@ def peaks_table(report: SweepReport) -> Table:
     """A table with one column for each vote: its best sigma at the M of the best cell, and gains over other sigmas."""
     count = report.peak.cell.num_samples
     peaks = [peak for peak in report.peaks if peak.cell.num_samples == count]
-    table = Table(title=f"Each vote at its best sigma, M = {count}", title_justify="left", box=box.SIMPLE_HEAD)
+    table = FittedTable(f"Each vote at its best sigma, M = {count}", box=box.SIMPLE_HEAD)
     table.add_column("")
     for peak in peaks:
-        table.add_column(peak.cell.vote + (BEST if peak is report.peak else " "), justify="right")
+        table.add_column(Words(peak.cell.vote + (BEST if peak is report.peak else "")), justify="right")
     lines: dict[str, Callable[[Peak], str]] = {
         "best sigma": lambda peak: f"{peak.cell.sigma:.4g}",
         f"{report.criterion_label} %": lambda peak: f"{100 * peak.cell.criterion.mean:.1f}",
@@ -136,7 +130,7 @@ def peaks_table(report: SweepReport) -> Table:
         "gain over next higher": lambda peak: _gain_over(peak, _neighbour(report.sweep, peak, 1)),
     }
     for name, text in lines.items():
-        table.add_row(name, *(f"{text(peak)} " for peak in peaks))
+        table.add_row(Words(name), *(text(peak) for peak in peaks))
     return table
 
 

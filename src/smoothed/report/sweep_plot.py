@@ -1,6 +1,7 @@
-"""A sweep as a figure: for each vote, accuracy against sigma for several Ms, and a heat map over sigma and M."""
+"""A sweep as a figure: accuracy against sigma for every vote and several Ms, and heat maps over sigma and M or vote."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,26 +10,45 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from smoothed.evaluation.results import Accuracy
 from smoothed.evaluation.sweep.sweep import Cell
-from smoothed.report.figures import new_figure, write_figure
+from smoothed.report.figures import curve_style, new_figure, write_figure
+from smoothed.report.fitted import wrapped
 from smoothed.report.sweep import SweepReport, attack_with_eps
 
-# Largest number of lines that stay distinguishable.
+# Largest number of lines for different Ms that stay distinguishable.
 MOST_LINES = 5
 
-# Colours of the lines from few to many draws. The ends of the colour map are left out: they are too light or too dark.
-LINE_COLOURS = colormaps["viridis_r"]
-LIGHTEST, DARKEST = 0.12, 0.95
+# Sigmas of a curve up to which each has a marker.
+MOST_MARKERS = 20
+
+# Opacity of the intervals, and the width in points of the interval of a single sigma.
+FAINT, BAND_WIDTH = 0.13, 10
+
+# Inches: width of a panel, and of the legend beside the panels.
+PANEL, LEGEND = 3.5, 2.6
+
 HEAT = colormaps["cividis"]
-STAR = {"marker": "*", "s": 150, "color": "#D55E00", "edgecolor": "white", "linewidth": 0.8, "zorder": 5}
+STAR = {"marker": "*", "s": 170, "color": "black", "edgecolor": "white", "linewidth": 0.9, "zorder": 5}
 DOT = {"s": 9, "color": "white", "edgecolor": "#333333", "linewidth": 0.4}
 
-KEY = (
-    "Band: 95 % interval over images, at the largest M. "
-    "Dot: may be the best sigma of its vote and M (95 % confidence). Star: best of all."
-)
+
+@dataclass(frozen=True)
+class Curve:
+    """A vote and a number of draws.
+
+    Attributes:
+        vote: name of the vote.
+        num_samples: M.
+        label: what distinguishes the curve from the others of its panel.
+    """
+
+    vote: str
+    num_samples: int
+    label: str
 
 
 def plot_sweep(report: SweepReport, path: Path | str) -> Path:
@@ -49,74 +69,135 @@ def plot_sweep(report: SweepReport, path: Path | str) -> Path:
 
 
 def sweep_figure(report: SweepReport) -> Figure:
-    """One column for each vote: clean and robust accuracy against sigma, and a heat map over sigma and M."""
+    """Clean and robust accuracy against sigma, and below it a heat map of the accuracy by which settings are compared.
+
+    With several Ms, each vote has a column, and its curves and the rows of its heat map are Ms. With one M, there is
+    one column, whose curves and rows are votes. Panels beside each other have the same y axis, and the panels of clean
+    and of robust accuracy span the same number of points.
+    """
     sweep = report.sweep
+    columns = _columns(report)
     kinds = {"clean": "clean images"}
     if sweep.attacked:
         kinds["robust"] = attack_with_eps(sweep.setting)
-    rows, columns = len(kinds) + 1, len(sweep.votes)
-    figure = new_figure(max(6.5, 3.5 * columns + 1.3), 2.7 * rows + 0.6)
-    axes = figure.subplots(rows, columns, sharex=True, sharey="row", squeeze=False)
+    rows, width = len(kinds) + 1, max(5.2, PANEL * len(columns) + 1.3) + LEGEND
+    figure = new_figure(width, 2.7 * rows + 0.6)
+    axes = figure.subplots(rows, len(columns), sharex=True, sharey="row", squeeze=False)
     for row, (name, title) in enumerate(kinds.items()):
-        for column, vote in enumerate(sweep.votes):
-            _draw_lines(axes[row, column], report, vote, name)
-            if row == 0:
-                axes[row, column].set_title(f"{vote} vote", loc="left", fontweight="bold")
-        axes[row, 0].set_ylabel(f"accuracy, %\n{title}")
-    _draw_heat(figure, axes[-1], report)
-    figure.suptitle(f"{sweep.model}: {sweep.images} images of {sweep.data}", x=0.01, ha="left", fontweight="bold")
-    lines, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(lines, labels, loc="outside upper right", ncols=len(lines), frameon=False)
-    figure.supxlabel(KEY, x=0.01, ha="left", fontsize="small", color="#555555")
+        for axis, curves in zip(axes[row], columns, strict=True):
+            _draw_curves(axis, report, curves, name)
+        axes[row, 0].set_ylabel("\n".join(["accuracy, %", *wrapped(title, 28)]))
+    _span_alike([axes[row, 0] for row in range(len(kinds))])
+    if len(columns) > 1:
+        for axis, curves in zip(axes[0], columns, strict=True):
+            axis.set_title("\n".join(wrapped(f"{curves[0].vote} vote", 30)), loc="left", fontweight="bold")
+    _draw_heat(figure, axes[-1], report, columns)
+    figure.suptitle("\n".join(wrapped(_title(report), int(9 * width))), x=0.01, ha="left", fontweight="bold")
+    _add_legend(figure, axes[0, 0], columns[0])
     return figure
 
 
-def _draw_lines(axis: Axes, report: SweepReport, vote: str, name: str) -> None:
-    counts = _spread(report.sweep.num_samples)
-    for place, count in enumerate(counts):
-        share = place / (len(counts) - 1) if len(counts) > 1 else 1
-        colour = LINE_COLOURS(LIGHTEST + (DARKEST - LIGHTEST) * share)
-        line = _cells(report, vote, count)
+def _columns(report: SweepReport) -> list[list[Curve]]:
+    """The curves of each column of panels, the largest M first."""
+    sweep = report.sweep
+    if len(sweep.num_samples) == 1:
+        return [[Curve(vote, sweep.num_samples[0], f"{vote} vote") for vote in sweep.votes]]
+    counts = _spread(sweep.num_samples)[::-1]
+    return [[Curve(vote, count, f"M = {count}") for count in counts] for vote in sweep.votes]
+
+
+def _title(report: SweepReport) -> str:
+    """The model, the images, and the vote or M of all curves if they have the same."""
+    sweep = report.sweep
+    same = [f"{sweep.votes[0]} vote"] if len(sweep.votes) == 1 else []
+    same += [f"M = {sweep.num_samples[0]}"] if len(sweep.num_samples) == 1 else []
+    return ", ".join([f"{sweep.model}: {sweep.images} images of {sweep.data}", *same])
+
+
+def _banded(curves: Sequence[Curve]) -> Sequence[Curve]:
+    """The curves that are drawn with intervals: up to three votes, or the largest M; more would hide each other."""
+    return curves if len({curve.vote for curve in curves}) == len(curves) <= 3 else curves[:1]
+
+
+def _draw_curves(axis: Axes, report: SweepReport, curves: Sequence[Curve], name: str) -> None:
+    every = -(-len(report.sweep.sigmas) // MOST_MARKERS)
+    for place, curve in enumerate(curves):
+        line = _cells(report, curve.vote, curve.num_samples)
         accuracies: list[Accuracy] = [getattr(cell, name) for cell in line]
         sigmas = [cell.sigma for cell in line]
-        if count == counts[-1]:  # intervals at smaller M have similar widths, and bands would overlap
+        style = curve_style(place, len(curves))
+        if curve in _banded(curves):
             low, high = np.array([accuracy.interval for accuracy in accuracies]).T * 100
-            axis.fill_between(sigmas, low, high, color=colour, alpha=0.15, linewidth=0)
-        marker = "o" if len(sigmas) < 20 else None
-        axis.plot(
-            sigmas,
-            [100 * accuracy.mean for accuracy in accuracies],
-            color=colour,
-            marker=marker,
-            markersize=3,
-            linewidth=1.6,
-            label=f"M = {count}",
-        )
+            band = {"color": style["color"], "alpha": FAINT}
+            if len(sigmas) == 1:
+                axis.vlines(sigmas, low, high, linewidth=BAND_WIDTH, **band)
+            else:
+                axis.fill_between(sigmas, low, high, linewidth=0, **band)
+        axis.plot(sigmas, [100 * accuracy.mean for accuracy in accuracies], markevery=every, label=curve.label, **style)
     best = report.peak.cell
-    if best.vote == vote and name == ("robust" if report.sweep.attacked else "clean"):
+    if best.vote in {curve.vote for curve in curves} and name == ("robust" if report.sweep.attacked else "clean"):
         axis.scatter([best.sigma], [100 * best.criterion.mean], **STAR)
     axis.margins(x=0.02)
     axis.grid(axis="y", alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_heat(figure: Figure, axes: Sequence[Axes], report: SweepReport) -> None:
+def _span_alike(axes: Sequence[Axes]) -> None:
+    """Give all y axes the largest of their spans, so that slopes and intervals can be compared."""
+    limits = [axis.get_ylim() for axis in axes]
+    span = max(high - low for low, high in limits)
+    margin = 0.04 * span
+    for axis, (low, high) in zip(axes, limits, strict=True):
+        bottom = max((low + high - span) / 2, -margin)
+        top = min(bottom + span, 100 + margin)
+        axis.set_ylim(top - span, top)
+
+
+def _add_legend(figure: Figure, axis: Axes, curves: Sequence[Curve]) -> None:
+    """Add a legend of the curves, if there are several, and of all marks, to the right of the panels."""
+    lines, labels = axis.get_legend_handles_labels()
+    if len(lines) == 1:
+        lines, labels = [], []
+    banded = _banded(curves)
+    which = "" if len(banded) == len(curves) else f",\n{banded[0].label}"
+    star = {"marker": "*", "markersize": 13, "color": "black", "markeredgecolor": "white"}
+    dot = {"marker": "o", "markersize": 3.5, "color": "white", "markeredgecolor": "#333333", "markeredgewidth": 0.6}
+    band = Patch(color=curve_style(0, 1)["color"] if which else "#666666", alpha=2 * FAINT)
+    marks = {
+        "95 % interval over images" + which: band,
+        "best of all": Line2D([], [], linestyle="none", **star),
+        "may be the best sigma of\nits vote and M\n(95 % confidence)": Line2D([], [], linestyle="none", **dot),
+    }
+    labels = [*("\n".join(wrapped(label, 26)) for label in labels), *marks]
+    figure.legend([*lines, *marks.values()], labels, loc="outside right upper", frameon=False, handlelength=3.5)
+
+
+def _draw_heat(figure: Figure, axes: Sequence[Axes], report: SweepReport, columns: Sequence[Sequence[Curve]]) -> None:
     sweep, best = report.sweep, report.peak.cell
     values = [100 * cell.criterion.mean for cell in report.cells]
     scale = Normalize(min(values), max(values))
-    places = range(len(sweep.num_samples))
-    for axis, vote in zip(axes, sweep.votes, strict=True):
-        heat = [[100 * cell.criterion.mean for cell in _cells(report, vote, count)] for count in sweep.num_samples]
-        axis.pcolormesh(_edges(sweep.sigmas), np.arange(len(places) + 1) - 0.5, heat, cmap=HEAT, norm=scale)
-        for place, peak in zip(places, (peak for peak in report.peaks if peak.cell.vote == vote), strict=True):
-            axis.scatter(peak.candidates, [place] * len(peak.candidates), **DOT)
-        if best.vote == vote:
-            axis.scatter([best.sigma], [sweep.num_samples.index(best.num_samples)], **STAR)
-        axis.set_yticks(places, [str(count) for count in sweep.num_samples])
+    by_vote = len(sweep.num_samples) == 1
+    for axis, curves in zip(axes, columns, strict=True):
+        votes = sweep.votes if by_vote else [curves[0].vote]
+        settings = [(vote, count) for vote in votes for count in sweep.num_samples]
+        heat = [[100 * cell.criterion.mean for cell in _cells(report, *setting)] for setting in settings]
+        axis.pcolormesh(_edges(sweep.sigmas), np.arange(len(settings) + 1) - 0.5, heat, cmap=HEAT, norm=scale)
+        for peak in report.peaks:
+            if (setting := (peak.cell.vote, peak.cell.num_samples)) in settings:
+                axis.scatter(peak.candidates, [settings.index(setting)] * len(peak.candidates), **DOT)
+        if (best.vote, best.num_samples) in settings:
+            axis.scatter([best.sigma], [settings.index((best.vote, best.num_samples))], **STAR)
+        names = ["\n".join(wrapped(vote, 14)) if by_vote else str(count) for vote, count in settings]
+        axis.set_yticks(range(len(settings)), names)
+        if by_vote:  # in the order of the legend
+            axis.invert_yaxis()
         axis.tick_params(axis="y", length=0)
+        if len(sweep.sigmas) == 1:
+            axis.set_xticks(sweep.sigmas)
         axis.set_xlabel("sigma, pixel units of [0, 1]")
         axis.spines[:].set_visible(False)
-    axes[0].set_ylabel(f"draws, M\n{attack_with_eps(sweep.setting) if sweep.attacked else 'clean images'}")
+    title = attack_with_eps(sweep.setting) if sweep.attacked else "clean images"
+    axes[0].set_ylabel("\n".join(["vote" if by_vote else "draws, M", *wrapped(title, 28)]))
     figure.colorbar(ScalarMappable(scale, HEAT), ax=axes[-1], label="accuracy, %").outline.set_visible(False)
 
 

@@ -9,7 +9,8 @@ from smoothed.evaluation.paper_protocol.rows import ONE_DRAW, Row
 from smoothed.evaluation.results import Accuracy
 from smoothed.evaluation.worst_case.eot_sweep import EOTSweepRow
 from smoothed.evaluation.worst_case.rows import SMOOTHED, WORST, WorstCaseRow
-from smoothed.report.format import format_attack, format_eps, format_interval, format_sigma
+from smoothed.report.fitted import FittedTable, Words
+from smoothed.report.format import format_attack, format_eps, format_interval, format_percent, format_sigma
 
 
 def rows_table(rows: Sequence[Row]) -> Table:
@@ -20,12 +21,12 @@ def rows_table(rows: Sequence[Row]) -> Table:
         attack = format_attack(first.attack, first.steps)
         title += f", {attack}, {format_eps(first.eps, first.norm)}"
         columns += [f"{attack} %", "95 % interval"]
-    table = Table(title=title, title_justify="left")
+    table = FittedTable(title)
     table.add_column("vote")
     table.add_column("M", justify="right")
     table.add_column("sigma", justify="right")
     for name in columns:
-        table.add_column(name, justify="right")
+        table.add_column(Words(name), justify="right")
     previous = None
     for row in rows:
         group = (row.vote, row.sigma)
@@ -36,7 +37,7 @@ def rows_table(rows: Sequence[Row]) -> Table:
         cells = [_percent(row.clean, row.clean_std, row.runs), format_interval(row.clean_interval)]
         if row.robust is not None and row.robust_std is not None and row.robust_interval is not None:
             cells += [_percent(row.robust, row.robust_std, row.runs), format_interval(row.robust_interval)]
-        table.add_row(vote, str(row.num_samples), _sigma(row.sigma), *cells)
+        table.add_row(Words(vote), str(row.num_samples), _sigma(row.sigma), *cells)
     return table
 
 
@@ -59,23 +60,23 @@ def worst_case_table(rows: Sequence[WorstCaseRow]) -> Table:
     if last.alpha is not None:
         columns["abstained"] = lambda row: f"{100 * row.abstained:.1f}"
     classifier = f", {last.vote} vote of M = {last.num_samples}, {format_sigma(last.sigma, last.sigma_normalized)}"
-    table = Table(
-        title=f"{last.model}, {last.images} images, {format_eps(last.eps, 'linf')}"
+    table = FittedTable(
+        f"{last.model}, {last.images} images, {format_eps(last.eps, 'linf')}"
         + (classifier if last.network == SMOOTHED else ""),
         caption="attacked: images that no earlier attack broke; other columns: % of images. robust: right in one vote; "
         "N = n: right in all of n votes; M = 1: right in a single draw",
-        title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
     )
-    table.add_column("attack", no_wrap=True)
+    table.add_column("attack")
     for name in columns:
-        table.add_column(name, justify="right", no_wrap=name == "95 %")
+        together = " = " in name
+        table.add_column(name if together else Words(name), justify="right", no_wrap=together)
     for previous, row in zip([None, *rows], rows, strict=False):
         if previous is None or previous.network != row.network:
-            table.add_row(row.network, style="italic")
+            table.add_row(Words(row.network), style="italic")
         table.add_row(
-            row.attack,
+            Words(row.attack),
             *(text(row) for text in columns.values()),
             style="bold" if row.attack == WORST else None,
             end_section=row.attack == WORST,
@@ -85,7 +86,7 @@ def worst_case_table(rows: Sequence[WorstCaseRow]) -> Table:
 
 def eot_sweep_sentence(rows: Sequence[EOTSweepRow]) -> str:
     """The accuracy at each number of draws per gradient, whether more draws would help, and the chosen number."""
-    accuracies = ", ".join(f"{100 * row.robust.mean:.1f} % with {row.eot_samples}" for row in rows)
+    accuracies = ", ".join(f"{format_percent(row.robust.mean)} with {row.eot_samples}" for row in rows)
     chosen = next(row.eot_samples for row in rows if row.chosen)
     conclusion = (
         "the last increase gained nothing significant (95 % interval)"
@@ -99,7 +100,7 @@ def eot_sweep_sentence(rows: Sequence[EOTSweepRow]) -> str:
 
 
 def _one_draw_column(resubmissions: int) -> str:
-    return "M = 1" if resubmissions == 1 else f"M = 1, N = {resubmissions}"
+    return "M = 1" if resubmissions == 1 else f"M = 1,\nN = {resubmissions}"
 
 
 def _mean(accuracy: Accuracy | None) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from smoothed.evaluation.certified import CertifiedRow
+from smoothed.report.fitted import Words
 from smoothed.report.format import format_interval
 
 TITLE = "certified, L2"
@@ -17,7 +18,7 @@ def add_certified(table: Table, rows: Sequence[CertifiedRow]) -> Table:
     images.
     """
     table.add_section()
-    table.add_row(TITLE, style="italic")
+    table.add_row(Words(TITLE), style="italic")
     for row in rows:
         values = {
             "attack": f"r = {row.radius:.3g}",
