@@ -158,6 +158,9 @@ SHARED = {
     "add": ["nonet", "MISSING", "FOLDER", "TEXT", "TRUNCATED"],
     "folder": ["TEXT", "TEXT/folder"],
     "pages": [],
+    "launcher": CHOICE,
+    "workers": COUNT,
+    "slurm": ["x", "", "a=", "=b", "partition=gpu"],
     "declarations": CHOICE,
     "version": [],
 }

@@ -37,6 +37,10 @@ def test_run_and_show(paper, tmp_path):
     printed = paper("show", "appendix-a", "--out", out)
     assert "Objective of a sample (eq. A.26)" in printed
     assert "## appendix-a" in (out / "pages/README.md").read_text()
+    assert "can't be told" not in printed
+    printed = paper("show", "table-3a", "--out", out)
+    assert "Claims: 0 hold, 0 do not hold, 1 can't be told." in printed
+    assert f"`smoothed paper run table-3a --schedule tiny --out {out}`" in printed
 
 
 @pytest.mark.usefixtures("known_times")

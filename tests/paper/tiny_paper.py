@@ -12,10 +12,12 @@ from smoothed.paper.schedules import TINY
 class Killer(SilentObserver):
     """Kills the process at the given event; the beginning of a step and each progress are events."""
 
-    def __init__(self, event):
-        self.left = event
+    def __init__(self, event, told):
+        self.left, self.told = event, told
 
-    def begin(self, *_):
+    def begin(self, step, *_):
+        if self.told:
+            print("began", step.name, flush=True)
         self.progress()
 
     def progress(self, *_):
@@ -24,8 +26,8 @@ class Killer(SilentObserver):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main(out, names, kill_at=0):
-    """Run declarations in a folder; 0 kills nothing."""
+def main(out, names, kill_at=0, told=False):
+    """Run declarations in a folder; 0 kills nothing. With `told`, it prints the steps that begin."""
     torch.set_num_threads(1)  # the order of a sum over threads is not promised
-    outcome = run_paper(names, TINY, out, zoo="none", observer=Killer(kill_at))
+    outcome = run_paper(names, TINY, out, zoo="none", observer=Killer(kill_at, told), wait=0.2)
     print("finished" if outcome.finished else "stopped", outcome.done)

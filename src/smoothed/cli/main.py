@@ -24,7 +24,7 @@ ClickException: type[Exception] = next(
 )
 
 # Commands that several processes can share.
-SHARED = ("certify", "evaluate", "sweep", "train", "worst-case")
+SHARED = ("certify", "evaluate", "paper run", "sweep", "train", "worst-case")
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -160,7 +160,8 @@ def _require_single_process(arguments: Sequence[str]) -> None:
     """Raise `ArgumentError` where several processes would each do the whole work of a command."""
     count = os.environ.get("WORLD_SIZE", "1")
     words = [word for before, word in zip(["", *arguments], arguments, strict=False) if before != "--device"]
-    command = next((word for word in words if not word.startswith("-")), None)
+    named = [word for word in words if not word.startswith("-")]
+    command = " ".join(named[: 2 if named[:1] == ["paper"] else 1]) or None
     if count != "1" and command is not None and command not in SHARED:
         raise ArgumentError("processes", f"one for {command}, or {', '.join(SHARED)}", f"{count} processes")
 

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from smoothed.cli.console import command_line, note, progress_bar, show
+from smoothed.cli.console import command_line, invocation, is_main_process, note, progress_bar, show
 from smoothed.cli.parsing import duration, names
+from smoothed.errors import ArgumentError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.progress import Progress
 
     from smoothed.paper.plan import PaperStep
@@ -21,7 +24,8 @@ SCHEDULE_HELP = (
     f"How long to train and on how much to evaluate: {names(SCHEDULE_NAMES)}. full is the paper's, for GPUs; cpu is "
     "sized for two cores; tiny takes minutes and only checks that everything runs."
 )
-RUN_PANEL = "Running and output"
+RUN_PANEL, LAUNCH_PANEL = "Running and output", "Several processes"
+LAUNCHER_NAMES = ("none", "local", "accelerate", "slurm")
 LOGGED_EVERY = 60.0
 """Seconds between lines on the progress of a step where the output is no terminal."""
 
@@ -54,6 +58,10 @@ Names = Annotated[
 
 def _option(help_text: str, **more: Any) -> Any:  # noqa: ANN401 - typer's own type
     return typer.Option(help=help_text, rich_help_panel=RUN_PANEL, **more)
+
+
+def _launch_option(help_text: str, **more: Any) -> Any:  # noqa: ANN401 - typer's own type
+    return typer.Option(help=help_text, rich_help_panel=LAUNCH_PANEL, **more)
 
 
 def list_declarations(
@@ -140,23 +148,47 @@ def run(
             show_default="none",
         ),
     ] = None,
+    launcher: Annotated[
+        str,
+        _launch_option(
+            f"Who does the work: {names(LAUNCHER_NAMES)}. none: this process. local: processes that each take steps of "
+            "their own. accelerate: processes that share each step, one a GPU. slurm: jobs that each take steps of "
+            "their own; the command ends when they are submitted."
+        ),
+    ] = "none",
+    workers: Annotated[int, _launch_option("Number of processes or jobs, for all launchers but none.", min=1)] = 2,
+    slurm: Annotated[
+        str | None,
+        _launch_option("Options of sbatch for each job: partition=gpu,timeout_min=600.", metavar="NAME=VALUE,..."),
+    ] = None,
 ) -> None:
     """Train the networks that tables and figures need, tune sigma on held-out images, and evaluate on test images.
 
     Each step is stored when it is done. After Ctrl-C, a kill or the end of --time-limit, the same command goes on. A
-    name may also be that of a network, which is then trained.
+    name may also be that of a network, which is then trained. Several such commands may work in one folder at once,
+    also on several machines that share it: each takes steps that no other one works at.
 
     Examples:
         smoothed paper run table-1 --out runs/paper
         smoothed paper run table-1 table-4 figure-1 --schedule full --out runs/full
         smoothed paper run --out runs/paper --time-limit 8h
+        smoothed paper run --out runs/paper --launcher local --workers 4
+        smoothed paper run --out runs/paper --launcher slurm --slurm partition=gpu
     """
+    from smoothed.paper.plan import check_names
     from smoothed.paper.run import run_paper
     from smoothed.paper.schedules import PAPER_SCHEDULES
     from smoothed.utils.checks import check_choice
+    from smoothed.utils.distributed import Processes, leaving_process_group
 
     chosen = PAPER_SCHEDULES[check_choice(schedule, PAPER_SCHEDULES, "schedule")]
-    with closing(_Shown(progress_bar())) as observer:
+    check_names(declarations or ())
+    settings = _slurm_settings(slurm, check_choice(launcher, LAUNCHER_NAMES, "launcher"))
+    if launcher != "none":
+        arguments = _worker_arguments(out, declarations or (), schedule, zoo, time_limit)
+        _launch(launcher, arguments, workers, out, settings)
+        return
+    with leaving_process_group(), closing(_Shown(progress_bar())) as observer:
         outcome = run_paper(
             declarations or (),
             chosen,
@@ -165,7 +197,10 @@ def run(
             time_limit=time_limit,
             observer=observer,
             command=command_line(),
+            processes=Processes.started(),
         )
+    if not is_main_process():
+        raise typer.Exit(1 if outcome.failed else 0)
     show(f"{outcome.done} of {outcome.total} steps are done, {outcome.seconds:.0f} s in this call.")
     if outcome.failed:
         show(f"Failed: {', '.join(outcome.failed)}. Steps that wait for them: {len(outcome.waiting)}.")
@@ -175,18 +210,73 @@ def run(
     show(f"See `smoothed paper show --out {out}`.")
 
 
+def _slurm_settings(text: str | None, launcher: str) -> dict[str, str | int]:
+    """The options of sbatch by name; numbers are integers."""
+    if text is None:
+        return {}
+    if launcher != "slurm":
+        raise ArgumentError("slurm", "none without --launcher slurm", repr(text))
+    settings: dict[str, str | int] = {}
+    for part in text.split(","):
+        name, sign, value = part.strip().partition("=")
+        if not (name.isidentifier() and sign and value):
+            raise ArgumentError("slurm", "NAME=VALUE,...", repr(text))
+        settings[name] = int(value) if value.isdecimal() else value
+    return settings
+
+
+def _worker_arguments(
+    out: Path, declarations: "Sequence[str]", schedule: str, zoo: Path, time_limit: float | None
+) -> list[str]:
+    """Arguments of this program for each worker, which may run in another folder."""
+    limit = [] if time_limit is None else ["--time-limit", f"{time_limit:g}s"]
+    device = ["--device", invocation().device]
+    where = ["--schedule", schedule, "--out", str(out.absolute()), "--zoo", str(zoo.absolute())]
+    return [*device, "paper", "run", *declarations, *where, *limit]
+
+
+def _launch(launcher: str, arguments: list[str], workers: int, out: Path, settings: dict[str, str | int]) -> None:
+    """Start the workers; wait for them unless they are jobs of a cluster."""
+    import subprocess
+
+    from smoothed.paper import launchers
+
+    command = launchers.worker_command(arguments)
+    if launcher == "slurm":
+        jobs = launchers.submit(command, workers, out / "jobs", settings, SLURM)
+        show(f"Jobs: {', '.join(jobs)}. Their output is in {out / 'jobs'}; see `smoothed paper list --out {out}`.")
+        return
+    if launcher == "accelerate":
+        code = subprocess.run(launchers.accelerate_command(command, workers), check=False).returncode  # noqa: S603
+        raise typer.Exit(code)
+    note(f"{workers} processes work in {out}; their output is in {out / 'logs'}")
+    codes = launchers.start_local(command, workers, out / "logs", lambda _: time.sleep(0.2))
+    if failed := [str(number) for number, code in enumerate(codes) if code]:
+        show(f"Failed: {', '.join(f'worker-{number}' for number in failed)}; see {out / 'logs'}.")
+        raise typer.Exit(1)
+    show(f"All {workers} processes have ended. See `smoothed paper show --out {out}`.")
+
+
+SLURM = "slurm"
+"""Name of the cluster that jobs are submitted to."""
+
+
 def show_results(
     out: Annotated[Path, _option("Folder of a run.")],
     declarations: Names = None,
     pages: Annotated[
         Path | None,
-        _option("Folder for the tables in Markdown and JSON, the figures and the results.", show_default="OUT/pages"),
+        _option(
+            "Folder for the claims and tables in Markdown and JSON, the figures and the results.",
+            show_default="OUT/pages",
+        ),
     ] = None,
 ) -> None:
-    """Show tables beside the paper's numbers, and write them and the figures to files.
+    """Show tables beside the paper's numbers and which of its claims hold, and write both and the figures to files.
 
     The cells of rows that have not been run stay empty. Each difference has a 95 % interval, which counts the
-    deviations over runs, the published and ours, and our choice of test images.
+    deviations over runs, the published and ours, and our choice of test images. A claim is judged if all tables and
+    figures that it needs are named; what has not been run can't be told.
 
     Examples:
         smoothed paper show --out runs/paper
@@ -196,8 +286,17 @@ def show_results(
     from smoothed.paper.declaration import TableSpec
     from smoothed.paper.folder import existing_folder
     from smoothed.paper.pages import appendix_values, write_pages
-    from smoothed.paper.show import HOW, appendix_tables, gain_lines, terminal_table
+    from smoothed.paper.show import (
+        CLAIMS_HOW,
+        HOW,
+        appendix_tables,
+        claims_lines,
+        claims_table,
+        gain_lines,
+        terminal_table,
+    )
     from smoothed.paper.shown import comparisons, shown_rows
+    from smoothed.paper.verdicts import judge_claims
     from smoothed.utils.checks import check_choice
 
     chosen = [check_choice(name, DECLARATIONS, "names") for name in declarations or DECLARATIONS]
@@ -213,8 +312,11 @@ def show_results(
             for part in appendix_tables(values):
                 show(part)
     show(HOW)
+    if claims := judge_claims(folder, chosen):
+        for part in (claims_table(claims), CLAIMS_HOW, *claims_lines(claims, folder)):
+            show(part)
     page = write_pages(chosen, folder, pages or out / "pages")
-    note(f"tables, figures and results written to {page.parent}")
+    note(f"claims, tables, figures and results written to {page.parent}")
 
 
 class _Shown:

@@ -70,6 +70,10 @@ class RunFolder:
         """Folder of the finished batches of an evaluation."""
         return self.path / "unfinished" / name
 
+    def lock(self, name: str) -> Path:
+        """File that is locked while a step is worked at."""
+        return self.path / "locks" / f"{name.replace(' ', '-')}.lock"
+
     def network(self, name: str) -> Path:
         """File of a trained network, in this folder or in the zoo.
 

@@ -1,4 +1,4 @@
-"""The pages of a run: tables in Markdown and JSON, figures as SVG and PNG, and the JSON results behind them."""
+"""The pages of a run: claims and tables in Markdown and JSON, figures as SVG and PNG, and the results behind them."""
 
 import json
 import shutil
@@ -11,14 +11,17 @@ from smoothed.paper.declaration import FigureSpec, TableSpec, sources_of
 from smoothed.paper.draw import draw
 from smoothed.paper.folder import RunFolder
 from smoothed.paper.plan import tuning_name
-from smoothed.paper.show import HOW, appendix_markdown, markdown_table, table_json
+from smoothed.paper.show import HOW, appendix_markdown, claims_json, claims_markdown, markdown_table, table_json
 from smoothed.paper.shown import shown_rows
+from smoothed.paper.verdicts import judge_claims
 from smoothed.report.figures import write_figure
 from smoothed.utils.files import write_atomically, write_json, write_text
 
 
 def write_pages(names: Sequence[str], folder: RunFolder, destination: Path | str) -> Path:
-    """Write README.md with tables and figures, NAME.json of each table, figures, and `results/NAME.json`.
+    """Write README.md with claims, tables and figures, and beside it the files of each.
+
+    These are `claims.json`, NAME.json of each table, the figures, and `results/NAME.json`.
 
     Args:
         names: names of declarations; none for all.
@@ -34,6 +37,10 @@ def write_pages(names: Sequence[str], folder: RunFolder, destination: Path | str
     """
     destination = Path(destination)
     parts = [_introduction(folder)]
+    claims = judge_claims(folder, names)
+    if claims:
+        parts.append(claims_markdown(claims, folder))
+        write_json(claims_json(claims, folder), destination / "claims.json")
     for name in names or DECLARATIONS:
         spec = DECLARATIONS[name]
         if isinstance(spec, TableSpec):

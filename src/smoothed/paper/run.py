@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from filelock import FileLock, Timeout
+
 from smoothed.checkpoint import SUFFIX
 from smoothed.errors import DivergedError
 from smoothed.paper.folder import RunFolder
@@ -13,6 +15,7 @@ from smoothed.paper.networks import NETWORKS
 from smoothed.paper.plan import PaperStep, make_plan
 from smoothed.paper.schedules import PaperSchedule
 from smoothed.paper.steps import Clock, StepContext, TimeIsUpError, is_done, perform
+from smoothed.utils.distributed import SINGLE_PROCESS, Processes
 
 
 class RunObserver(Protocol):
@@ -77,17 +80,25 @@ def run_paper(
     time_limit: float | None = None,
     observer: RunObserver | None = None,
     command: str | None = None,
+    processes: Processes = SINGLE_PROCESS,
+    wait: float = 5.0,
 ) -> RunOutcome:
     """Train, tune and evaluate what the named declarations need and what is not done yet.
+
+    Several calls, on one machine or on several with a common file system, may share a folder. Each works at steps that
+    no other one works at, and ends when there is nothing left to do.
 
     Args:
         names: names of tables, figures, the appendix or networks; none for all tables, figures and the appendix.
         schedule: schedule of the run.
         out: folder of the run. Networks go to `networks/NAME`, results to `results/NAME.json`.
         zoo: folder of finished networks `NAME.safetensors`, which are not trained again.
-        time_limit: seconds after which the call returns, inside a step or between two; None for no limit.
+        time_limit: seconds after which the call returns, inside a step or between two; None for no limit. Several
+            `processes` stop inside a training or between two steps.
         observer: what is told about the progress; None for nothing.
         command: command line, for the provenance of results.
+        processes: processes that share the work of each step; all of them make the same call.
+        wait: seconds between two looks at the folder while other calls work at all steps that could be done.
 
     Returns:
         How many steps are done, and which failed. A training that diverges does not stop the others.
@@ -98,31 +109,101 @@ def run_paper(
         KeyboardInterrupt: Ctrl-C was pressed; the same call goes on.
     """
     start, clock = time.monotonic(), Clock.of(time_limit)
-    observer = observer or SilentObserver()
+    observer = SilentObserver() if observer is None or processes.rank > 0 else observer
     plan = make_plan(names, schedule)
     folder = RunFolder(Path(out), schedule, Path(zoo))
-    folder.open()
+    if processes.rank == 0:
+        folder.open()
+    processes.gather(None)
     for note in _zoo_notes(folder, plan):
         observer.note(note)
-    context = StepContext(folder, clock, observer.progress, command)
-    done, failed, waiting = set[str](), dict[str, str](), list[str]()
-    for number, step in enumerate(plan, start=1):
-        if any(need in failed or need in waiting for need in step.needs):
-            waiting.append(step.name)
+    context = StepContext(folder, clock, observer.progress, command, processes)
+    work = _Work(plan, folder)
+    while True:
+        found = work.claim() if processes.rank == 0 and not clock.is_up() else None
+        number = processes.gather(found)[0]
+        if number is None:
+            break
+        if number == BUSY:
+            time.sleep(wait if clock.end is None else max(0.0, min(wait, clock.end - time.monotonic())))
             continue
+        step = plan[number]
+        observer.begin(step, number + 1, len(plan))
         try:
-            if not is_done(step, folder):
-                clock.check()
-                observer.begin(step, number, len(plan))
-                perform(step, context)
-            done.add(step.name)
+            perform(step, context)
+            work.done.add(step.name)
         except TimeIsUpError:
-            done |= {other.name for other in plan[number:] if is_done(other, folder)}
             break
         except DivergedError as error:
-            failed[step.name] = str(error)
+            work.failed[step.name] = str(error)
             observer.note(f"{step.name}: {error}")
-    return RunOutcome(len(done), len(plan), time.monotonic() - start, failed, tuple(waiting))
+        finally:
+            work.release()
+    work.look()
+    return RunOutcome(len(work.done), len(plan), time.monotonic() - start, work.failed, tuple(work.waiting()))
+
+
+BUSY = -1
+"""Returned in place of a step's number if other calls work at all steps that could be done now."""
+
+
+class _Work:
+    """The steps of a plan as one call sees them.
+
+    A lock file for each step tells other calls that it is worked at. The system releases the lock of a process that
+    ends, however it ends.
+    """
+
+    def __init__(self, plan: Sequence[PaperStep], folder: RunFolder) -> None:
+        self.plan, self.folder = plan, folder
+        self.done, self.failed = set[str](), dict[str, str]()
+        self.lock: FileLock | None = None
+
+    def waiting(self) -> list[str]:
+        """Names of the steps that wait for a failed one."""
+        names: list[str] = []
+        for step in self.plan:
+            if any(need in self.failed or need in names for need in step.needs):
+                names.append(step.name)
+        return names
+
+    def look(self) -> None:
+        """Find out what is done."""
+        for step in self.plan:
+            if step.name not in self.done and step.name not in self.failed and is_done(step, self.folder):
+                self.done.add(step.name)
+
+    def claim(self) -> int | None:
+        """Lock the first step that can be done now and return its number; `BUSY` to wait; None if nothing is left."""
+        self.look()
+        waiting = self.waiting()
+        for number, step in enumerate(self.plan):
+            if step.name in self.done or step.name in self.failed or step.name in waiting:
+                continue
+            if all(need in self.done for need in step.needs) and self._lock(step):
+                if not is_done(step, self.folder):
+                    return number
+                self.release()  # another call has just done it
+                return BUSY
+        left = len(self.plan) - len(self.done) - len(self.failed) - len(waiting)
+        return BUSY if left else None
+
+    def release(self) -> None:
+        """Give up the lock of the present step."""
+        if self.lock is not None:
+            self.lock.release()
+            self.lock = None
+
+    def _lock(self, step: PaperStep) -> bool:
+        path = self.folder.lock(step.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            return False
+        self.lock = lock
+        return True
 
 
 def _zoo_notes(folder: RunFolder, plan: Sequence[PaperStep]) -> list[str]:

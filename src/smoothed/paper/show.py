@@ -8,10 +8,13 @@ from rich import box
 from rich.table import Column, Table
 
 from smoothed.evaluation.results import PairedGain
+from smoothed.paper.catalog import DECLARATIONS
 from smoothed.paper.declaration import TUNED, TableSpec
 from smoothed.paper.differences import PublishedDifference
+from smoothed.paper.estimates import POINTS, ClaimEstimate
 from smoothed.paper.folder import RunFolder
 from smoothed.paper.shown import ShownRow, attack_label, comparisons
+from smoothed.paper.verdicts import JudgedClaim, region_text, run_command
 from smoothed.report.format import format_interval, format_points
 
 HOW = (
@@ -22,6 +25,15 @@ HOW = (
     "set's deviation. Empty cells have not been run."
 )
 """Explanation of the columns, printed with the tables."""
+
+CLAIMS_HOW = (
+    "Each claim says in which region differences lie. Differences are in points unless stated, with a paired 95 % "
+    "interval over the same images. A difference holds if its interval lies inside the region, does not hold if it "
+    "lies outside, and can't be told if the interval includes an end of the region or if a result is missing. A claim "
+    "holds if all its differences hold, and does not hold if one of them does not. How much networks of other seeds "
+    "differ is not part of the intervals."
+)
+"""Explanation of the verdicts, printed with the claims."""
 
 COLUMNS = ("row", "attack", "M", "sigma", "images", "runs", "clean, paper", "clean, ours", "difference")
 COLUMNS += ("attacked, paper", "attacked, ours", "difference")
@@ -94,6 +106,65 @@ def table_json(table: TableSpec, rows: Sequence[ShownRow], folder: RunFolder) ->
         "rows": [row.to_json() for row in rows],
         "comparisons": [vars(gain) for gain in comparisons(list(rows))],
     }
+
+
+def claims_table(claims: Sequence[JudgedClaim]) -> Table:
+    """The claims for the terminal, in at most 80 columns: the sentence, then a line for each difference."""
+    made = Table(
+        Column("claim", ratio=1, overflow="fold"),
+        Column("difference", justify="right", no_wrap=True),
+        Column("verdict", no_wrap=True),
+        title="The paper's claims",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for judged in claims:
+        claim, several = judged.claim, len(judged.parts) > 1
+        made.add_section()
+        made.add_row(claim.sentence, "", judged.verdict, style="bold")
+        made.add_row(f"{claim.where}. Holds {region_text(claim.region)}: {claim.difference}.", style="italic")
+        for part in judged.parts:
+            if part.estimate is not None:
+                made.add_row(f"  {part.name}", _estimate(part.estimate), part.verdict if several else "")
+        if judged.why:
+            made.add_row(f"{judged.why[0].upper()}{judged.why[1:]}.")
+    return made
+
+
+def claims_lines(claims: Sequence[JudgedClaim], folder: RunFolder) -> list[str]:
+    """How many claims hold, and the command that makes the results that are missing."""
+    counts = Counter(judged.verdict for judged in claims)
+    told = [f"{counts[verdict]} {text}" for verdict, text in _COUNTED.items()]
+    lines = [f"Claims: {', '.join(told)}."]
+    needed = {name for judged in claims for name in judged.to_run}
+    command = run_command([name for name in DECLARATIONS if name in needed], folder)
+    return [*lines, f"Make the results that are not run with `{command}`."] if command else lines
+
+
+def claims_markdown(claims: Sequence[JudgedClaim], folder: RunFolder) -> str:
+    """The claims in Markdown, with the results and the reason of each difference."""
+    lines = ["## The paper's claims", "", CLAIMS_HOW, "", " ".join(claims_lines(claims, folder)), ""]
+    lines += [_line(("claim", "from", "difference", "verdict", "why")), _line(("---", "---", "--:", "---", "---"))]
+    for judged in claims:
+        claim, command = judged.claim, run_command(judged.to_run, folder)
+        why = f"{judged.why}; `{command}`" if command else judged.why
+        about = f"{claim.difference}: {region_text(claim.region)}"
+        lines.append(_line((f"**{claim.sentence}** {claim.where}.", about, "", f"**{judged.verdict}**", why)))
+        for part in judged.parts:
+            results = ", ".join(f"`{name}`" for name in part.results)
+            estimate = "" if part.estimate is None else _estimate(part.estimate)
+            lines.append(_line((part.name, results, estimate, part.verdict, part.why)))
+    return "\n".join(lines) + "\n"
+
+
+def claims_json(claims: Sequence[JudgedClaim], folder: RunFolder) -> dict[str, Any]:
+    """The claims as JSON values."""
+    values = [judged.to_json() for judged in claims]
+    return {"schema": "smoothed-paper-claims", "schedule": folder.schedule.name, "claims": values}
+
+
+_COUNTED = {"holds": "hold", "does not hold": "do not hold", "can't be told": "can't be told"}
 
 
 def appendix_tables(values: dict[str, Any]) -> list[Table]:
@@ -170,6 +241,12 @@ def _difference(found: PublishedDifference | None) -> str:
     if found is None:
         return ""
     return f"{found.points:+.1f} ({found.interval[0]:+.1f} to {found.interval[1]:+.1f})"
+
+
+def _estimate(found: ClaimEstimate) -> str:
+    digits = 1 if found.unit == POINTS else 2
+    value, low, high = (f"{number:+.{digits}f}" for number in (found.value, *found.interval))
+    return f"{value} ({low} to {high})"
 
 
 def _line(cells: Iterable[str]) -> str:

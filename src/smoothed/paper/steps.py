@@ -34,6 +34,7 @@ from smoothed.rng.seeds import seed_from
 from smoothed.smoothing.config import NoiseConfig, SmoothingConfig
 from smoothed.training.loop import Progress, train
 from smoothed.utils.devices import best_device
+from smoothed.utils.distributed import SINGLE_PROCESS, Processes
 from smoothed.utils.files import write_json
 from smoothed.utils.modes import Classifier
 
@@ -67,9 +68,13 @@ class Clock:
         """Seconds that are left, or None without a limit."""
         return None if self.end is None else self.end - time.monotonic()
 
+    def is_up(self) -> bool:
+        """Whether no time is left."""
+        return self.end is not None and time.monotonic() >= self.end
+
     def check(self) -> None:
         """Raise `TimeIsUpError` if no time is left."""
-        if self.end is not None and time.monotonic() >= self.end:
+        if self.is_up():
             raise TimeIsUpError
 
 
@@ -82,19 +87,24 @@ class StepContext:
         clock: time limit.
         on_progress: called with the finished amount of the step's work and its total.
         command: command line, for the provenance of results; None for none.
+        processes: processes that share the work of a step.
     """
 
     folder: RunFolder
     clock: Clock = Clock()
     on_progress: OnStep = lambda _done, _total: None
     command: str | None = None
+    processes: Processes = SINGLE_PROCESS
 
     def batch_progress(self) -> OnProgress:
-        """Progress callback of an evaluation, which stops it at a batch's end when the time is up."""
+        """Progress callback of an evaluation, which stops it at a batch's end when the time is up.
+
+        Several processes go on, because they would not stop at the same batch.
+        """
 
         def report(done: int, total: int) -> None:
             self.on_progress(done, total)
-            if done < total:
+            if done < total and self.processes.count == 1:
                 self.clock.check()
 
         return report
@@ -125,16 +135,20 @@ def perform(step: PaperStep, context: StepContext) -> None:
         TimeIsUpError: the time limit has passed; the same call goes on later.
         SmoothedError: the step fails.
     """
+    is_first = context.processes.rank == 0
     if step.kind == "train":
         assert step.network is not None  # noqa: S101
         _train(step.network, context)
     elif step.kind == "appendix":
-        _compute_appendix(step.name, context)
+        if is_first:
+            _compute_appendix(step.name, context)
     else:
         result = _PERFORM[step.kind](step, context)
-        summary = {**result.summary, "paper": step_settings(step, context.folder)}
-        replace(result, summary=summary).save(context.folder.result(step.name))
-        shutil.rmtree(context.folder.batches(step.name), ignore_errors=True)
+        if is_first:
+            summary = {**result.summary, "paper": step_settings(step, context.folder)}
+            replace(result, summary=summary).save(context.folder.result(step.name))
+            shutil.rmtree(context.folder.batches(step.name), ignore_errors=True)
+    context.processes.gather(None)  # nobody goes on before the files are there
 
 
 def step_settings(step: PaperStep, folder: RunFolder) -> dict[str, Any]:
@@ -197,7 +211,6 @@ def _train(network: NetworkSpec, context: StepContext) -> None:
     parent = network.parent_in(folder.schedule.name)
     config = folder.config(network, None if parent is None else folder.network(parent))
     out = folder.training(network)
-    context.clock.check()
 
     def report(progress: Progress) -> None:
         context.on_progress(progress.step, progress.total_steps)
@@ -214,7 +227,8 @@ def _train(network: NetworkSpec, context: StepContext) -> None:
     if not outcome.finished:
         raise TimeIsUpError
     finished = {"config": config.to_json(), "steps": outcome.step, "seconds": outcome.seconds, "best": outcome.best}
-    write_json(finished, out / FINISHED)
+    if context.processes.rank == 0:
+        write_json(finished, out / FINISHED)
 
 
 def _tune(step: PaperStep, context: StepContext) -> Result:
@@ -232,12 +246,13 @@ def _tune(step: PaperStep, context: StepContext) -> Result:
         name=network.name,
         precision=schedule.precision,
         out=folder.batches(step.name),
+        processes=context.processes,
         on_progress=context.batch_progress(),
         command=context.command,
     )
     rows = [Row.from_json(row) for row in result.rows]
     chosen = choose_sigma(rows)
-    if path.is_relative_to(folder.path):  # files of a zoo are not written to
+    if path.is_relative_to(folder.path) and context.processes.rank == 0:  # files of a zoo are not written to
         update_header(path, smoothing=smoothing_card(chosen, rows, result.data["name"]))
     return replace(result, summary={**result.summary, "chosen": chosen.to_json()})
 
@@ -270,6 +285,7 @@ def _sweep(step: PaperStep, context: StepContext) -> Result:
         runs=schedule.figure_runs,
         precision=schedule.precision,
         out=folder.batches(step.name),
+        processes=context.processes,
         on_progress=context.batch_progress(),
         command=context.command,
     )
@@ -304,6 +320,7 @@ def _evaluate(step: PaperStep, context: StepContext) -> Result:
             precision=schedule.precision,
             keep_images=0,
             out=folder.batches(step.name),
+            processes=context.processes,
             on_progress=context.batch_progress(),
             command=context.command,
         )

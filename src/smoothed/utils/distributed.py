@@ -1,5 +1,6 @@
 """Division of work among the processes that Accelerate launched, exchange of results, and clean shutdown."""
 
+import gc
 import os
 import signal
 import threading
@@ -103,6 +104,7 @@ def leaving_process_group() -> Iterator[None]:
         if handles_sigterm:
             signal.signal(signal.SIGTERM, final_handler)
         if distributed.is_available() and distributed.is_initialized():
+            gc.collect()  # a trained network in a reference cycle would keep the threads of the group alive
             distributed.destroy_process_group()
 
 
