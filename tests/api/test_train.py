@@ -235,7 +235,10 @@ def test_refusals(tmp_path, monkeypatch):
     cases = [
         *(({"network": refused}, f"network: .*{message}") for refused, message in networks),
         ({"network": own_network(channels=1)}, "inputs: expected the number of channels that the model accepts"),
-        ({"network": "resnet20", "data": pair(channels=1)}, "data: expected images of 3 channels for resnet20, got 1"),
+        (
+            {"network": "resnet20-cni-w", "data": pair(channels=1)},
+            "data: expected images of 3 channels for resnet20-cni-w, got 1",
+        ),
         ({"data": data[0]}, "data: expected .*pass labels too"),
         ({"recipe": "ad"}, "recipe: expected one of natural"),
         ({"recipe": "natural", "attack": unchanged}, "attack: expected a recipe that trains on attacked images, got"),

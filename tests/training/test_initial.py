@@ -238,13 +238,24 @@ def test_new_noise_on_a_trained_network_is_said(tmp_path, data):
 
 
 @pytest.mark.parametrize("channels", [1, 4])
-def test_images_of_other_channels_need_another_network(data, channels):
+def test_images_of_any_number_of_channels(data, channels, tmp_path):
     images = data.images[:, :1].expand(-1, channels, -1, -1)
-    config = TrainingConfig(data="custom", injection="none")
-    with pytest.raises(
-        ArgumentError, match=f"data: expected images of 3 channels for resnet20, got {channels} in rand"
-    ):
-        initial_network(config, dataclasses.replace(data, images=images))
+    data = dataclasses.replace(data, images=images)
+    start = initial_network(TrainingConfig(data="custom", injection="pni-w"), data)
+    logits = start.model.eval()(images[:2].float() / 255)
+    assert logits.shape == (2, len(data.classes))
+    assert len(start.std) == channels
+    path = tmp_path / "network.safetensors"
+    save(path, start.model, describe("resnet20", start.model, start.injection, start.classes))
+    again = initial_network(TrainingConfig(data="custom", injection="pni-w", start=str(path)), data)
+    assert again.model.state_dict().keys() == start.model.state_dict().keys()
+
+
+def test_a_checkpoint_is_fine_tuned_on_images_of_its_channels(data, tmp_path):
+    path = checkpoint(tmp_path / "network.safetensors", "none")
+    data = dataclasses.replace(data, images=data.images[:, :1])
+    with pytest.raises(ArgumentError, match=r"data: expected images of 3 channels for .*, got 1 in rand"):
+        initial_network(TrainingConfig(data="custom", start=path), data)
 
 
 # One's own network.

@@ -23,9 +23,6 @@ STATISTICS = {"cifar10": (CIFAR10_MEAN, CIFAR10_STD), "cifar100": (CIFAR100_MEAN
 
 # Random stream of the initial weights; the streams in `batch` have the numbers from 1.
 INITIAL_WEIGHTS = 0
-# Number of channels of the images that the architectures of this package accept.
-CHANNELS = 3
-
 Changes = list[dict[str, Any]]
 """Injected noise as JSON values, in the format of `Injection.to_json`."""
 
@@ -68,7 +65,7 @@ def initial_network(config: TrainingConfig, train_set: Images, network: nn.Modul
 
     Raises:
         ArgumentError: `network` is given without `architecture="custom"` or the other way round, or together with
-            `start`; or the images do not have the three channels of the architecture.
+            `start`; or the images have another number of channels than those of the checkpoint `start`.
         CheckpointError: the checkpoint cannot be read, or has another architecture, as many classes of other names, or
             noise that the injection does not include.
     """
@@ -86,10 +83,6 @@ def initial_network(config: TrainingConfig, train_set: Images, network: nn.Modul
             raise ArgumentError("normalize", expected, f"{len(own_std)} numbers")
         injection, notes = _fit_noise(config, network, network, "network")
         return InitialNetwork(network, injection, {}, std, train_set.classes, notes)
-    if len(mean) != CHANNELS:
-        hint = "pass a network of your own in Python, or images of three channels"
-        expected = f"images of {CHANNELS} channels for {config.architecture}"
-        raise ArgumentError("data", expected, f"{len(mean)} in {train_set.name}", hint)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(mix(config.seed, INITIAL_WEIGHTS))  # the fork restores this generator only
         # Standard deviations of 0, of images of one colour, would divide by 0.
@@ -112,6 +105,11 @@ def _fine_tuned(config: TrainingConfig, train_set: Images, new: nn.Module, std: 
         raise CheckpointError(
             f"{config.start}: expected architecture {config.architecture}, got {header['architecture']} "
             f"({misfit(bare, new.state_dict())}); pass --architecture {header['architecture']} to fine-tune it"
+        )
+    channels = len(header["mean"])
+    if len(std) != channels:
+        raise ArgumentError(
+            "data", f"images of {channels} channels for {config.start}", f"{len(std)} in {train_set.name}"
         )
     fresh = copy.deepcopy(new)
     model, classes, notes = _with_classes(config, header, train_set, model, new)
