@@ -27,6 +27,7 @@ from smoothed.injection import inject_preset
 from smoothed.models import build
 from smoothed.training.config import TrainingConfig
 from smoothed.training.cost import forward_equivalents
+from smoothed.training.initial import initial_network
 from smoothed.training.loop import accelerator_for
 from smoothed.training.recipes import RECIPES
 from smoothed.training.run import Run
@@ -69,8 +70,10 @@ class OurLoop:
 
     def __init__(self, config: TrainingConfig, data: ImageSet) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            self.accelerator: Accelerator = accelerator_for(config, Path(folder))
-        self.run = Run(config, data, self.accelerator)
+            self.accelerator: Accelerator = accelerator_for(
+                config, Path(folder), resolve_precision(config.precision, best_device())
+            )
+        self.run = Run(config, initial_network(config, data), len(data), self.accelerator)
         self.data = data
         self.batches = self._endless()
 
