@@ -13,7 +13,7 @@ ResNet-20 with CNI on the weights of every layer, and a ResNet-20 without noise 
   compiled operations, which change a whole process or take long to prepare. They are added to it to be measured.
 
 Ratios above 1 are gains. Each set of techniques runs in a process of its own, and the four processes of a comparison
-run in turn. A ratio is the median over rounds, with its minimum and maximum.
+start together and run in turn: the longer a process runs, the more of its freed memory the C library keeps. A ratio is the median over rounds, with its minimum and maximum.
 """
 
 import argparse
@@ -162,7 +162,7 @@ class Result:
 
 
 class Bench:
-    """Measures techniques in processes that stay alive as long as they are needed.
+    """Measures techniques, each in processes of the same age.
 
     Args:
         seconds: time after which a comparison ends, if it has had three rounds.
@@ -177,6 +177,7 @@ class Bench:
     def measure(self, name: str, jobs: Sequence[str], *, memory_kept: bool) -> Iterator[Result]:
         """Measure a technique on those of the given jobs that it affects."""
         technique = BY_NAME[name]
+        self.processes.clear()
         for job in (job for job in JOBS if job in jobs and job in technique.jobs):
             for noise in (noise for noise in technique.network_noises if noise in self.network_noises):
                 reserved_for = job if technique.own_process else ""
@@ -186,14 +187,6 @@ class Bench:
                 removed = [without / full for _, _, without, full in times]
                 medians = [1e3 * statistics.median(each) for each in zip(*times, strict=True)]
                 yield Result(name, job, noise, memory_kept, _spread(added), _spread(removed), medians, len(times))
-
-    def keep_only(self, needed: Sequence[frozenset[str]]) -> None:
-        """End the processes with other sets of techniques, and those reserved for one job."""
-        self.processes = {
-            (on, reserved_for): process
-            for (on, reserved_for), process in self.processes.items()
-            if on in needed and not reserved_for
-        }
 
     def _process(self, on: frozenset[str], reserved_for: str) -> Alone:
         if (on, reserved_for) not in self.processes:
@@ -307,8 +300,6 @@ def main() -> None:
             results += bench.measure(name, options.jobs, memory_kept=memory_kept)
         except EOFError:
             console.print(f"{name}: not measured, because a process has ended; see its error message above")
-            bench.processes.clear()  # the other processes may still be running a job
-        bench.keep_only([on for later, kept in work[done:] for on in variants(later, memory_kept=kept)])
         print(f"{done} of {len(work)} after {time.perf_counter() - start:.0f} s: {name}", file=sys.stderr, flush=True)
         if options.json is not None:
             options.json.parent.mkdir(parents=True, exist_ok=True)
