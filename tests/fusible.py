@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.testing import assert_close
 
-from smoothed.injection import CNI, PNI, inject, inject_preset, noise_from, noise_layers
+from smoothed.injection import CNI, PNI, VariationalDropout, inject, inject_preset, noise_from, noise_layers
 from smoothed.models import CIFAR10_MEAN, CIFAR10_STD, ResNet, WideResNet
 from smoothed.rng.seeds import seeded
 from smoothed.rng.sources import Keyed
@@ -85,6 +85,7 @@ INJECTIONS = {
     "pni-element": lambda model: inject(model, weights=PNI("element")),
     "cni-0": lambda model: inject(model, weights=CNI(rank=0)),
     "cni-5": lambda model: inject(model, weights=CNI(rank=5)),
+    "vdo": lambda model: inject(model, weights=VariationalDropout()),
     "cni-w": lambda model: inject_preset(model, "cni-w"),
     "mixed": mixed,
     "mixed-with-activations": lambda model: inject(

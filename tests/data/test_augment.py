@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from smoothed.data.augment import PADDING, augment
+from smoothed.data.augment import PADDING, augment, draw_augmentation
 
 
 def numbered(count, height, width):
@@ -94,3 +94,22 @@ def test_leaves_its_images_and_torchs_generator_alone(images, generator):
 
 def test_a_batch_of_none(generator):
     assert augment(torch.zeros(0, 3, 8, 8), generator).shape == (0, 3, 8, 8)
+
+
+@pytest.mark.parametrize(("height", "width", "padding"), [(8, 8, 2), (6, 9, 2), (9, 6, 4), (5, 7, 0)])
+def test_undo_puts_pixels_back_where_they_come_from(height, width, padding, generator):
+    images, drawn = numbered(16, height, width), draw_augmentation(generator, 16, padding)
+    augmented = -drawn.apply(images)
+    restored = drawn.undo(augmented, images)
+    expected = images.clone()
+    for image, top, left in zip(expected, drawn.tops.tolist(), drawn.lefts.tolist(), strict=True):
+        rows = slice(max(0, top - padding), max(0, top - padding + height))
+        columns = slice(max(0, left - padding), max(0, left - padding + width))
+        image[:, rows, columns] *= -1
+    assert torch.equal(restored, expected)
+    assert torch.equal(drawn.apply(restored), augmented)
+
+
+def test_some_rows_of_what_was_drawn(generator):
+    images, drawn = numbered(10, 6, 6), draw_augmentation(generator, 10)
+    assert torch.equal(drawn.rows(slice(3, 7)).apply(images[3:7]), drawn.apply(images)[3:7])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from smoothed.injection import CNI, PNI, Additive
+from smoothed.injection import CNI, PNI, Additive, VariationalDropout
 from smoothed.injection.layer import NoiseLayer
 from smoothed.rng.seeds import seeded
 from smoothed.rng.sources import Fresh, Keyed
@@ -19,6 +19,9 @@ NOISE_LAWS = {
     "cni-0": CNI(rank=0),
     "cni-1": CNI(rank=1),
     "cni-5": CNI(rank=5),
+    "vdo-layer": VariationalDropout("layer"),
+    "vdo-channel": VariationalDropout("channel"),
+    "vdo-element": VariationalDropout("element"),
 }
 
 
@@ -45,6 +48,8 @@ def noise(request):
 def covariance(layer, weight):
     """Of the whole weight, (8, 8), by the definition of the layer's law."""
     spread = ((weight - weight.mean()) ** 2).sum().div(7).sqrt()
+    if hasattr(layer, "log_alpha"):
+        return torch.diag((layer.log_alpha.exp() * weight**2).flatten()).detach()
     if hasattr(layer, "alpha"):
         return torch.diag((layer.alpha * spread).expand(weight.shape).flatten() ** 2).detach()
     return (torch.diag((spread * layer.variance).abs().flatten()) + layer.factor @ layer.factor.T).detach()

@@ -99,7 +99,9 @@ def test_rse_is_its_papers():
         assert 0.03 < below.square().mean().sqrt().item() < 0.11
 
 
-@pytest.mark.parametrize("name", ["pni-w", "cni-w", "pni-a-a", "cni-a", "rse", "cni-w+input", "cni-w+pni-a"])
+@pytest.mark.parametrize(
+    "name", ["pni-w", "cni-w", "vdo-w", "vdo-w-layer", "pni-a-a", "cni-a", "rse", "cni-w+input", "cni-w+pni-a"]
+)
 def test_strength_scales_the_noise(name, network, images):
     """Every noise layer under one key: twice the strength is twice the noise."""
     noises = []

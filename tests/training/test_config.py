@@ -73,7 +73,7 @@ def test_bad_choices():
             ({"input_draws": "x"}, "input_draws: expected one of fresh, fixed"),
             ({"attack": "x"}, "attack: expected one of fgsm.*none, free, iaat"),
             ({"norm": "l1"}, "norm: expected one of linf, l2"),
-            ({"loss": "hinge"}, "loss: expected one of adversarial, bernoulli, trades, mart"),
+            ({"loss": "hinge"}, "loss: expected one of adversarial, bernoulli, trades, mart, consistency"),
             ({"schedule": "x"}, "schedule: expected one of steps, onecycle"),
             ({"precision": "fp8"}, "precision: expected one of auto, float32, bf16, got 'fp8'"),
             ({"keep": "all"}, "keep: expected one of best, extremes"),
@@ -86,6 +86,9 @@ def test_bad_choices():
             ({"injection": "keep"}, "injection: expected a noise for a new network, got 'keep'; name the network"),
             ({"injection": "remove"}, "injection: expected a noise for a new network, got 'remove'; name the network"),
             ({"eps": 8}, r"eps: expected a radius of at most 1 .* in the L-inf norm, got 8; write 8/255"),
+            ({"copy_sigma": 25}, "copy_sigma: expected a standard deviation of at most 1 .* got 25; write 25/255"),
+            ({"attack": "noisy", "copy_sigma": 0.0}, "copy_sigma: expected .* above 0 with attack noisy, whose copies"),
+            ({"attack": "maxup", "copy_sigma": 0.0}, "copy_sigma: expected .* above 0 with attack maxup, whose copies"),
             (
                 {"input_sigma": 1.5},
                 "input_sigma: expected a standard deviation of at most 1 .* got 1.5; for a number in",
@@ -99,7 +102,9 @@ def test_bad_choices():
     )
 
 
-COUNTS = ["attack_steps", "eot_samples", "loss_samples", "replays", "epochs", "batch_size", "accumulation"]
+COUNTS = [
+    *("attack_steps", "eot_samples", "copies", "loss_samples", "replays", "epochs", "batch_size", "accumulation"),
+]
 SHARES = ["adversarial_weight", "label_smoothing", "average", "eps_warmup", "steps_warmup"]
 AMOUNTS = sorted(name for name, value in DEFAULTS.items() if type(value) is float and name not in SHARES)
 
@@ -130,6 +135,8 @@ def test_bad_numbers(names, values, expected):
         ({"loss": "trades", "beta": 0.0}, False),
         ({"loss": "mart", "beta": 0.0, "adversarial_weight": 0.0}, True),
         ({"loss": "mart", "attack": "none"}, False),
+        ({"loss": "consistency", "adversarial_weight": 0.0, "beta": 0.0}, True),
+        ({"attack": "maxup"}, True),
     ],
 )
 def test_who_needs_an_attack(settings, needs):

@@ -91,6 +91,12 @@ def test_a_step_of_each_recipe_costs_what_is_said(name, image_set, make_run):
         ("iaat", {"attack_steps": 1, "loss_samples": 2}),
         ("fgsm-rs", {"attack": "fgsm", "attack_steps": 3}),
         ("smoothadv", {"eot_samples": 9, "attack_steps": 1}),
+        ("stability", {"beta": 0.0}),
+        ("maxup", {"copies": 2, "adversarial_weight": 0.5}),
+        ("maxup-crop", {"loss": "trades", "weight_perturbation": 0.01}),
+        ("fgsm-pgi", {"beta": 0.0}),
+        ("fgsm-pgi", {"loss": "adversarial"}),
+        ("dynamic", {"attack_steps": 2, "injection": "vdo-w"}),
         ("smoothadv-l2", {"loss": "bernoulli", "adversarial_weight": 0.5}),
     ],
 )

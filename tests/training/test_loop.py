@@ -168,6 +168,44 @@ def test_extremes_are_kept_where_they_are_asked_for(unkilled):
     assert {path.name for path in unkilled.glob("*.safetensors")} == {"best.safetensors", "last.safetensors"}
 
 
+RESUMED = {
+    "stability": {"attack": "noisy", "loss": "trades"},
+    "maxup": {"attack": "maxup", "adversarial_weight": 1.0},
+    "maxup-crop": {"attack": "maxup-crop", "adversarial_weight": 1.0},
+    "dynamic": {"attack": "dynamic"},
+    "fgsm-pgi": {"attack": "fgsm-pgi", "loss": "consistency", "injection": "none"},
+    "vdo": {"injection": "vdo-w"},
+    "vdo-layer, trades, awp": {
+        "injection": "vdo-w-layer",
+        "loss": "trades",
+        "attack": "kl",
+        "weight_perturbation": 0.01,
+    },
+}
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("name", RESUMED)
+def test_each_kind_of_training_goes_on_within_an_epoch(name, tmp_path):
+    """Interrupted after steps 2 and 5 of 6: the weights, the metrics and the memory of an uninterrupted run."""
+
+    def interrupt(progress):
+        if progress.step in (2, 5):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run_small(whole, average=0.5, **RESUMED[name])
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run_small(parts, average=0.5, on_step=interrupt, **RESUMED[name])
+    run_small(parts, average=0.5, **RESUMED[name])
+    assert same_weights(whole, parts)
+    assert lines(whole) == lines(parts)
+    states = [next((folder / "state").glob("step-*")) for folder in (whole, parts)]
+    remembered = [read_tensors(state / "examples.safetensors")[0] for state in states]
+    assert all(torch.equal(tensor, remembered[1][key]) for key, tensor in remembered[0].items())
+
+
 @pytest.fixture
 def one_thread():
     """The order of a sum over threads is not promised."""

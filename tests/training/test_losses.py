@@ -14,6 +14,7 @@ from smoothed.training.losses import (
     adversarial_loss,
     bernoulli_loss,
     boosted_cross_entropy,
+    consistency_loss,
     mart_loss,
     trades_loss,
 )
@@ -110,6 +111,22 @@ def test_mart(model, batch, beta):
     assert_same(model, batch, mart_loss(model, *batch, beta=beta), literal(mart(beta), model, *batch))
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("beta", [0.0, 1.0, 10.0])
+def test_consistency(model, batch, beta, smoothing):
+    """CE(f(x')) + beta / K |f(x') - f(start)|^2, on logits; the gradient flows through both."""
+    start, adversarial, labels = batch
+    named = LOSSES["consistency"](TrainingConfig(loss="consistency", beta=beta, label_smoothing=smoothing))
+    for loss in (named, lambda *given: consistency_loss(*given[:4], beta=beta, label_smoothing=smoothing)):
+        total = 0
+        for first, second, label in zip(start, adversarial, labels.tolist(), strict=True):
+            before, after = (model[1].weight @ image.flatten() + model[1].bias for image in (first, second))
+            powers = after.exp()
+            total = total + cross_entropy(powers / powers.sum(), label, smoothing)
+            total = total + beta * sum((a - b) ** 2 for a, b in zip(after, before, strict=True)) / CLASSES
+        assert_same(model, batch, loss(model, *batch, None), total / IMAGES)
+
+
 # Equation 23: a coin for each image.
 
 
@@ -191,6 +208,8 @@ def test_the_coins_follow_the_images(model):
         (trades_loss, {"beta": 1.0}, "ca"),
         (mart_loss, {"beta": 0.0}, "a"),
         (mart_loss, {"beta": 1.0}, "ac"),
+        (consistency_loss, {"beta": 0.0}, "a"),
+        (consistency_loss, {"beta": 1.0}, "ac"),
     ],
 )
 def test_a_term_of_weight_zero_costs_no_pass(model, batch, loss, options, sides):

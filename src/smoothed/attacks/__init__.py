@@ -3,6 +3,7 @@
 from smoothed.attacks.attack import Attack, AttackOptions
 from smoothed.attacks.bpda import bpda
 from smoothed.attacks.eot import EOT
+from smoothed.attacks.fosc import fosc
 from smoothed.attacks.losses import LOSSES, Loss, cross_entropy, dlr, margin, targeted_dlr, targeted_margin
 from smoothed.attacks.max_loss.apgd import apgd, apgd_targeted
 from smoothed.attacks.max_loss.divergence import divergence_pgd
@@ -71,6 +72,7 @@ __all__ = [
     "expected_vote",
     "fgsm",
     "fgsm_random_start",
+    "fosc",
     "margin",
     "multi_targeted_pgd",
     "named_attack",

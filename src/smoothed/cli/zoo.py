@@ -33,6 +33,7 @@ def zoo(
 
     from smoothed.errors import ArgumentError
     from smoothed.paper.zoo import add_to_zoo, zoo_entries
+    from smoothed.report.format import format_percent
     from smoothed.utils.files import require_writable, write_json
 
     if json is not None:
@@ -57,7 +58,7 @@ def zoo(
     for entry in entries:
         training: dict[str, Any] = entry.header.get("training", {})
         kept = training.get("validation") or {}
-        numbers = [f"{kept[key]:.1%}".replace("%", " %") if key in kept else "" for key in KEPT]
+        numbers = [format_percent(kept[key]) if key in kept else "" for key in KEPT]
         table.add_row(
             entry.name,
             entry.title,

@@ -1,4 +1,4 @@
-"""Noise inside a network: PNI and CNI on the weights and activations of any `torch.nn.Module`."""
+"""Noise inside a network: PNI, CNI and others on the weights and activations of any `torch.nn.Module`."""
 
 from smoothed.injection.additive import Additive
 from smoothed.injection.calibration import Calibration, calibrate_noise
@@ -15,6 +15,7 @@ from smoothed.injection.inject import (
 from smoothed.injection.layer import NoiseLayer, frozen, noise_from, noise_layers, noiseless
 from smoothed.injection.pni import PNI
 from smoothed.injection.presets import PRESETS, inject_preset
+from smoothed.injection.variational import VariationalDropout
 
 __all__ = [
     "CNI",
@@ -26,6 +27,7 @@ __all__ = [
     "Injection",
     "NoiseLayer",
     "NoiseStrengthWarning",
+    "VariationalDropout",
     "calibrate_noise",
     "count_weight_normals",
     "frozen",

@@ -16,12 +16,18 @@ from smoothed.injection.additive import Additive
 from smoothed.injection.cni import CNI
 from smoothed.injection.layer import NoiseLayer, noise_layers
 from smoothed.injection.pni import PNI
+from smoothed.injection.variational import VariationalDropout
 from smoothed.utils.checks import check_network, check_not_negative
 
-NoiseLaw = PNI | CNI | Additive
+NoiseLaw = PNI | CNI | Additive | VariationalDropout
 """Specification of noise inside a network; it creates the noise layers."""
 NoiseLawByType = Mapping[type[nn.Module], NoiseLaw]
-NOISE_LAWS: dict[str, type[PNI] | type[CNI] | type[Additive]] = {"Additive": Additive, "CNI": CNI, "PNI": PNI}
+NOISE_LAWS: dict[str, type[NoiseLaw]] = {
+    "Additive": Additive,
+    "CNI": CNI,
+    "PNI": PNI,
+    "VariationalDropout": VariationalDropout,
+}
 NOISY_TYPES = (_ConvNd, nn.Linear)
 NoisyType = _ConvNd | nn.Linear
 ACTIVATION_NOISE = "activation_noise"

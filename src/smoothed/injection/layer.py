@@ -22,7 +22,11 @@ class NoiseLayer(nn.Module, ABC):
         index: number of the layer in its network, from 1, set by `noise_from`; part of the key of keyed noise.
         per_row: whether each row of the batch has its own noise (activations) or all rows share it (weights).
         law: law from which `inject` made the layer; None for a layer that was made otherwise.
+        decays: whether the optimiser's weight decay applies to the learned strengths. A layer whose training has a
+            `penalty` of its own says no.
     """
+
+    decays = True
 
     def __init__(self, *, per_row: bool) -> None:
         super().__init__()
@@ -46,6 +50,13 @@ class NoiseLayer(nn.Module, ABC):
     @abstractmethod
     def scale_(self, factor: float) -> None:
         """Multiply the standard deviation of the noise by `factor`, in place."""
+
+    def penalty(self) -> Tensor | None:
+        """Return a scalar that training adds to the loss, in nats for the whole training set, or None for no term."""
+        return None
+
+    def project_(self) -> None:
+        """Take the learned strengths back into their range, in place, after a step of the optimiser."""
 
     def linear_form(self, weight: Tensor) -> tuple[Tensor, Tensor | None] | None:
         """Return the noise of a weight in the form `scale * n + factor @ z` with standard normals n and z.
@@ -82,24 +93,9 @@ class NoiseLayer(nn.Module, ABC):
 
 
 def noise_layers(model: Classifier) -> list[NoiseLayer]:
-    """Return all noise layers of `model` in the order of its modules; an empty list if it is no `torch.nn.Module`.
-
-    A module whose structure does not change may list its noise layers in an attribute `known_noise`.
-    """
-    # Called before every pass; this search takes a fifth of the time of `modules()`, which also builds names.
-    found, visited, pending = list[NoiseLayer](), set[int](), [model] if isinstance(model, nn.Module) else []
-    while pending:
-        module = pending.pop()
-        if id(module) in visited:
-            continue
-        visited.add(id(module))
-        if isinstance(module, NoiseLayer):
-            found.append(module)
-        elif (known := vars(module).get("known_noise")) is not None:
-            pending += reversed(known)
-        elif module._modules:
-            pending += [child for child in reversed(module._modules.values()) if child is not None]
-    return found
+    """Return all noise layers of `model` in the order of its modules; an empty list if it is no `torch.nn.Module`."""
+    modules = model.modules() if isinstance(model, nn.Module) else []
+    return [module for module in modules if isinstance(module, NoiseLayer)]
 
 
 @contextmanager

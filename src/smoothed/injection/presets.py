@@ -9,6 +9,7 @@ from smoothed.injection.additive import Additive
 from smoothed.injection.cni import CNI
 from smoothed.injection.inject import NOISY_TYPES, Injection, NoiseLaw, add_noise
 from smoothed.injection.pni import PNI
+from smoothed.injection.variational import VariationalDropout
 from smoothed.utils.checks import check_choice, check_not_negative
 
 Preset = Callable[[nn.Module, float], Injection]
@@ -87,6 +88,8 @@ PRESETS: dict[str, Preset] = {
     "cni-w+pni-a": _combine(_cni_w, _activations(PNI("layer", site="input"))),
     "cni-w+input": _combine(_cni_w, _learned_input),
     "rse": _rse,
+    "vdo-w": _weights(VariationalDropout("element")),
+    "vdo-w-layer": _weights(VariationalDropout("layer")),
 }
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from smoothed.data.augment import augment
+from smoothed.data.augment import Augmentation, draw_augmentation
 from smoothed.data.images import Images
 from smoothed.data.imageset import to_float
 from smoothed.errors import ArgumentError
@@ -64,6 +64,7 @@ class Part:
         epoch: index of the epoch, from 0.
         progress: finished share of the run, in [0, 1].
         row_generator: random numbers that depend on an image's position in the whole batch, not on its part.
+        augmentation: crops and flips that gave `clean`; None for images as they are.
     """
 
     clean: Tensor
@@ -74,6 +75,7 @@ class Part:
     epoch: int
     progress: float
     row_generator: RowGenerator
+    augmentation: Augmentation | None = None
 
 
 @dataclass(frozen=True)
@@ -115,9 +117,11 @@ class Batch:
         device = self.images.device
         pieces = share.own_pieces(self.total)
         begin = pieces[0].start
+        generator, drawn = seeded(mix(seed, CROPS, self.number)), None
         images = self.images
         if augmentation != "none":
-            images = augment(images, seeded(mix(seed, CROPS, self.number)), first=begin, total=self.total)
+            drawn = draw_augmentation(generator, len(images), device=device, first=begin, total=self.total)
+            images = drawn.apply(images)
         images = to_float(images)
         for piece in pieces:
             local = slice(piece.start - begin, piece.stop - begin)
@@ -130,6 +134,7 @@ class Batch:
                 self.epoch,
                 self.progress,
                 RowGenerator(mix(seed, ROWS, self.step), piece.start, device),
+                None if drawn is None else drawn.rows(local),
             )
 
 

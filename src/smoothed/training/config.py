@@ -11,7 +11,7 @@ from smoothed.data.named import FOLDER_PREFIX
 from smoothed.errors import ArgumentError
 from smoothed.injection import PRESETS
 from smoothed.models import ARCHITECTURES
-from smoothed.training.examples import EXAMPLES
+from smoothed.training.examples import EXAMPLES, NOISY_COPIES
 from smoothed.training.losses import LOSSES
 from smoothed.training.schedules import SCHEDULES
 from smoothed.utils.checks import check_choice, check_fraction, check_not_negative, check_positive, check_seed
@@ -56,12 +56,17 @@ class TrainingConfig:
         relative_step_size: length of each attack step, as a share of eps; `mi-fgsm` takes 1 / `attack_steps` instead.
         steps_warmup: share of the run, in [0, 1], over which the number of attack steps grows from 1.
         eot_samples: draws averaged for each gradient of the attack; attacks on a single draw ignore it.
+        copies: number of random copies of an image, m of MaxUp, among which `maxup` and `maxup-crop` take the worst.
+        copy_sigma: standard deviation of the Gaussian noise of copies (`noisy`, `maxup`), in pixel units of [0, 1].
         loss: key of `losses.LOSSES`.
         adversarial_weight: weight of the adversarial examples, in [0, 1]: w of eq. 6 (1 drops the clean term, 0 the
             adversarial one), q of eq. 23.
-        beta: weight of the divergence term, at least 0: 1 / lambda in TRADES, lambda in MART.
+        beta: weight of the second term, at least 0: 1 / lambda in TRADES, lambda in MART, in stability training and in
+            FGSM-PGI.
         label_smoothing: share of the target, in [0, 1], that is spread over all classes.
         loss_samples: draws over which each loss is averaged.
+        kl_weight: weight, at least 0, of the divergence of variational dropout's posterior from its prior, which is
+            divided by the number of training images: 1 is the published bound. Other noise has no such term.
         weight_perturbation: gamma of adversarial weight perturbation, relative to each layer's norm; 0 for none.
         replays: optimiser steps on each batch (m of free adversarial training).
         epochs: passes over the training images.
@@ -71,7 +76,7 @@ class TrainingConfig:
         lr: peak learning rate of SGD.
         noise_lr: factor on the learning rate for the learned strengths of the noise.
         momentum: Nesterov momentum of SGD; 0 for none.
-        weight_decay: L2 penalty on every parameter.
+        weight_decay: L2 penalty on every parameter but those that `kl_weight` is for.
         average: decay of the exponential weight average that is evaluated and kept; 0 keeps the weights themselves.
         precision: `auto` (bf16 where the hardware has units for it), `float32` or `bf16` (mixed).
         keep: checkpoints to keep: `best` for the best robust validation accuracy; `extremes` for those of the best and
@@ -99,11 +104,14 @@ class TrainingConfig:
     relative_step_size: float = 0.25
     steps_warmup: float = 0.0
     eot_samples: int = 8
+    copies: int = 4
+    copy_sigma: float = 0.1
     loss: str = "adversarial"
     adversarial_weight: float = 0.5
     beta: float = 6.0
     label_smoothing: float = 0.0
     loss_samples: int = 1
+    kl_weight: float = 1.0
     weight_perturbation: float = 0.0
     replays: int = 1
     epochs: int = 400
@@ -130,7 +138,8 @@ class TrainingConfig:
         """Whether the loss uses adversarial examples."""
         if self.attack == "none":
             return False
-        return {"trades": self.beta > 0, "mart": True}.get(self.loss, self.adversarial_weight > 0)
+        always = {"trades": self.beta > 0, "mart": True, "consistency": True}
+        return always.get(self.loss, self.adversarial_weight > 0)
 
     def to_json(self) -> dict[str, Any]:
         """Return all settings as JSON values."""
@@ -186,19 +195,30 @@ def _check_kinds(config: TrainingConfig) -> None:
 
 def _check_numbers(config: TrainingConfig) -> None:
     """Raise `ArgumentError` unless all amounts are in their ranges."""
-    counts = ("attack_steps", "eot_samples", "loss_samples", "replays", "epochs", "batch_size", "accumulation")
-    for name in (*counts, "validation_attack_images"):
+    counts = ("attack_steps", "eot_samples", "copies", "loss_samples", "replays", "epochs", "batch_size")
+    for name in (*counts, "accumulation", "validation_attack_images"):
         check_positive(getattr(config, name), name)
     amounts = ("injection_strength", "input_sigma", "input_sigma_normalized", "eps", "relative_step_size", "beta")
-    for name in (*amounts, "weight_perturbation", "lr", "noise_lr", "momentum", "weight_decay"):
+    for name in (
+        *amounts,
+        "copy_sigma",
+        "kl_weight",
+        "weight_perturbation",
+        "lr",
+        "noise_lr",
+        "momentum",
+        "weight_decay",
+    ):
         check_not_negative(getattr(config, name), name)
     for name in ("adversarial_weight", "label_smoothing", "average", "eps_warmup", "steps_warmup"):
         check_fraction(getattr(config, name), name)
     settled_radius(config.eps, config.norm)
+    expected = "a standard deviation of at most 1 (pixel units of [0, 1])"
     if config.input_sigma > 1:
-        expected = "a standard deviation of at most 1 (pixel units of [0, 1])"
         hint = "for a number in the paper's unit, set input_sigma_normalized instead"
         raise ArgumentError("input_sigma", expected, config.input_sigma, hint)
+    if config.copy_sigma > 1:
+        raise ArgumentError("copy_sigma", expected, config.copy_sigma, "write 25/255 for 25 grey levels")
 
 
 def _check_combinations(config: TrainingConfig) -> None:
@@ -211,5 +231,8 @@ def _check_combinations(config: TrainingConfig) -> None:
     if config.new_head and config.start is None:
         hint = "name the network to fine-tune: --from on the command line, start= in Python"
         raise ArgumentError("new_head", "a checkpoint whose last layer it replaces", "none", hint)
+    if config.copy_sigma == 0 and config.attack in NOISY_COPIES:
+        expected = f"a standard deviation above 0 with attack {config.attack}, whose copies would be the images"
+        raise ArgumentError("copy_sigma", expected, config.copy_sigma)
     if config.loss == "mart" and config.label_smoothing > 0:
         raise ArgumentError("label_smoothing", "0 with loss mart, which uses hard labels", config.label_smoothing)

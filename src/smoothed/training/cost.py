@@ -7,6 +7,7 @@ Batch norms, noise and validation are not counted.
 from smoothed.attacks import SINGLE_DRAW_ATTACKS, SINGLE_STEP_ATTACKS, TRAINING_ATTACKS
 from smoothed.attacks.objectives import MAX_STORED_DRAWS
 from smoothed.training.config import TrainingConfig
+from smoothed.training.examples import WORST_COPIES
 
 INPUT_GRADIENT_COST = 2
 """Cost of a forward pass and a backward pass to the inputs."""
@@ -22,14 +23,19 @@ def forward_equivalents(config: TrainingConfig) -> int:
 
 def _attack_cost(config: TrainingConfig) -> int:
     single_draw_cost = config.attack_steps * INPUT_GRADIENT_COST
-    if not config.needs_attack or config.attack == "free":
+    if not config.needs_attack:
         return 0
-    if config.attack in SINGLE_STEP_ATTACKS:
-        return INPUT_GRADIENT_COST
-    if config.attack == "kl":
-        return 1 + single_draw_cost
-    if config.attack == "iaat":
-        return 3 * single_draw_cost + 2  # attacks at three radii; two of them are followed by a forward pass
+    fixed_costs = {
+        **dict.fromkeys(SINGLE_STEP_ATTACKS, INPUT_GRADIENT_COST),
+        "fgsm-pgi": INPUT_GRADIENT_COST,
+        "free": 0,
+        "noisy": 0,
+        **dict.fromkeys(WORST_COPIES, config.copies),  # forward passes alone
+        "kl": 1 + single_draw_cost,
+        "iaat": 3 * single_draw_cost + 2,  # attacks at three radii; two of them are followed by a forward pass
+    }
+    if config.attack in fixed_costs:
+        return fixed_costs[config.attack]
     samples = config.eot_samples
     if config.attack == "smoothadv" and samples > MAX_STORED_DRAWS:
         # Draws that are not stored are computed twice.
@@ -45,5 +51,6 @@ def _loss_terms(config: TrainingConfig) -> int:
         "bernoulli": False,
         "trades": config.beta > 0,
         "mart": config.beta > 0,
+        "consistency": config.beta > 0,
     }
     return config.loss_samples * (2 if has_two_terms[config.loss] else 1)

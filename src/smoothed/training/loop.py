@@ -28,6 +28,7 @@ from smoothed.training.config import TrainingConfig
 from smoothed.training.initial import initial_network
 from smoothed.training.interrupt import DeferredInterrupt
 from smoothed.training.metrics import Metrics
+from smoothed.training.overfitting import note_of, overfits
 from smoothed.training.own_parts import PROBED_IMAGES, check_own_network
 from smoothed.training.precision import training_precision
 from smoothed.training.run import Run
@@ -80,7 +81,8 @@ class TrainingResult:
             epoch ends.
         seconds: duration of the run, summed over all calls.
         fallback: reason why attacks could not use a fused or compiled network; None if they could.
-        notes: what differs from the request or from the checkpoint that the network comes from, one sentence each.
+        notes: what differs from the request or from the checkpoint that the network comes from, and catastrophic
+            overfitting if an epoch shows it, one sentence each.
     """
 
     finished: bool
@@ -114,6 +116,9 @@ def train(
     `metrics.jsonl`, TensorBoard's files, and the state under `state/`; with `config.keep="extremes"` also
     `converged.safetensors` and `diverged.safetensors` (best and worst clean validation accuracy).
 
+    A run on single-step examples also records its accuracy on them, `training_adversarial`, and whether an epoch shows
+    catastrophic overfitting (see `overfitting.overfits`), which is said once. The best network is from before it.
+
     Args:
         config: settings of the run.
         train_set: training images; a set in memory is moved to the device.
@@ -128,7 +133,7 @@ def train(
         save_every: seconds between saved states. States are also saved after each epoch, at the end and at Ctrl-C.
         compiled: whether to compile the attacked network with torch.compile.
         on_step: function called after each step.
-        on_note: function called before the first step with each of the result's `notes`.
+        on_note: function called with each of the result's `notes`: before the first step, or when it is noticed.
         command: command line of the run, for the model card.
 
     Returns:
@@ -153,7 +158,7 @@ def train(
     _require_folder(folder)
     accelerator = accelerator_for(config, folder, precision)
     run = Run(config, start, len(train_set), accelerator, attack=attack)
-    session = TrainingSession(run, validation_set.to(accelerator.device), folder, command, start_time)
+    session = TrainingSession(run, validation_set.to(accelerator.device), folder, command, start_time, on_note=on_note)
     total = run.plan.steps
     last_save = time.monotonic()
     if on_note is not None and run.step == 0:
@@ -185,21 +190,35 @@ def train(
     if interrupt.requested:
         raise KeyboardInterrupt
     finished, best = run.step >= total, run.kept.get("best")
-    return TrainingResult(finished, run.step, total, best, run.seconds, run.fallback, run.notes)
+    notes = (*run.notes, *session.notes)
+    return TrainingResult(finished, run.step, total, best, run.seconds, run.fallback, notes)
 
 
 class TrainingSession:
     """One call of `train`: the run, its output files, and its duration."""
 
-    def __init__(self, run: Run, validation_set: Images, folder: Path, command: str | None, start_time: float) -> None:
-        self.start_time = start_time
+    def __init__(
+        self,
+        run: Run,
+        validation_set: Images,
+        folder: Path,
+        command: str | None,
+        start_time: float,
+        *,
+        on_note: Callable[[str], None] | None = None,
+    ) -> None:
+        self.start_time, self.on_note = start_time, on_note
         self.run, self.validation_set, self.folder, self.command = run, validation_set, folder, command
         saved = load_state(folder / "state")
         if saved is not None:
             run.restore(*saved)
         self.seconds_before, self.first_step = run.seconds, run.step
         self.metrics = Metrics(folder, run.accelerator, run.step)
-        self.latest_metrics = (self.metrics.read() or [{}])[-1]
+        lines = self.metrics.read()
+        self.latest_metrics = (lines or [{}])[-1]
+        self.epochs = [line for line in lines if "training_adversarial" in line and line["step"] <= run.step]
+        overfitted = [i for i, line in enumerate(self.epochs, start=1) if line["catastrophic_overfitting"]]
+        self.notes = tuple(note_of(self.epochs[:number]) for number in overfitted[:1])
 
     def elapsed(self) -> float:
         """Seconds since the call of `train` started."""
@@ -213,9 +232,12 @@ class TrainingSession:
 
     def losses(self) -> list[float]:
         """Losses of this epoch's steps, averaged over all processes."""
-        if not self.run.losses:
+        return self._over_processes(self.run.losses)
+
+    def _over_processes(self, numbers: list[Tensor]) -> list[float]:
+        if not numbers:
             return []
-        local = torch.stack(self.run.losses)
+        local = torch.stack(numbers)
         return self.run.accelerator.reduce(local, "mean").tolist()  # pyright: ignore[reportAttributeAccessIssue]
 
     def check_finite(self) -> None:
@@ -244,26 +266,41 @@ class TrainingSession:
         """Validate, save the checkpoints, log the metrics and write the model card; `epoch` counts from 1."""
         run = self.run
         run.seconds = self.seconds_before + self.elapsed()
-        losses = self.losses()
+        losses, accuracies = self.losses(), self._over_processes(run.accuracies)
         clean, robust = validate(run, self.validation_set)
         numbers = {"epoch": epoch, "validation_clean": clean, "validation_robust": robust}
         self.latest_metrics = numbers
+        training = self._single_step_metrics(numbers, accuracies)
         for name in self._new_records(clean, robust):
             run.kept[name] = numbers
             self._save_checkpoint(name, numbers)
         self._save_checkpoint("last", numbers)
-        self.metrics.log(run.step, **numbers, loss=sum(losses) / len(losses), seconds=run.seconds)
+        self.metrics.log(run.step, **numbers, loss=sum(losses) / len(losses), seconds=run.seconds, **training)
         if run.accelerator.is_main_process:
             write_card(run, self.folder, self.metrics.read(), self.command)
-        run.losses = []
+        run.losses, run.accuracies = [], []
+
+    def _single_step_metrics(self, numbers: dict[str, float], accuracies: list[float]) -> dict[str, float]:
+        """The further metrics of an epoch of single-step training; catastrophic overfitting is said the first time."""
+        if not accuracies:
+            return {}
+        training = {"training_adversarial": sum(accuracies) / len(accuracies)}
+        self.epochs.append({**numbers, **training})
+        attacked = min(len(self.validation_set), self.run.config.validation_attack_images)
+        training["catastrophic_overfitting"] = float(overfits(self.epochs, attacked))
+        if training["catastrophic_overfitting"] and not self.notes:
+            self.notes = (note_of(self.epochs),)
+            if self.on_note is not None:
+                self.on_note(self.notes[0])
+        return training
 
     def store(self) -> None:
         """Save the state in the main process; the others wait, so that no process runs ahead of the saved state."""
         run = self.run
         run.seconds = self.seconds_before + self.elapsed()
-        losses = self.losses()
+        losses, accuracies = self.losses(), self._over_processes(run.accuracies)
         if run.accelerator.is_main_process:
-            save_state(self.folder / "state", run.step, run.tensor_groups(), run.meta(losses))
+            save_state(self.folder / "state", run.step, run.tensor_groups(), run.meta(losses, accuracies))
         run.accelerator.wait_for_everyone()
 
     def _new_records(self, clean: float, robust: float) -> list[str]:

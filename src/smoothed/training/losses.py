@@ -140,6 +140,39 @@ def mart_loss(
     return loss
 
 
+def consistency_loss(
+    model: Classifier,
+    start: Images,
+    adversarial: Images,
+    labels: Labels,
+    *,
+    beta: float,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """CE(f(adversarial)) + beta mean over classes of (f(adversarial) - f(start))^2 (Jia et al., 2022: FGSM-PGI, eq. 8).
+
+    The paper writes the squared L2 norm of the difference without saying whether f is the logits or the softmax, and
+    how classes are weighted. Here f is the logits, and the squares are averaged over classes, for which the paper's
+    weight of 10 is meant.
+
+    Args:
+        model: classifier f from images to logits (N, K).
+        start: images from which the attack started, in [0, 1], float (N, C, H, W).
+        adversarial: adversarial images in [0, 1], float (N, C, H, W).
+        labels: true classes, int64 (N,).
+        beta: weight of the squared differences, the paper's lambda, at least 0; 0 leaves the cross-entropy only.
+        label_smoothing: s in [0, 1]; the target of the first term is (1 - s) on the label plus s / K on every class.
+
+    Returns:
+        Scalar loss. The gradient flows through both outputs.
+    """
+    attacked = _logits(model, adversarial)
+    loss = functional.cross_entropy(attacked, labels, label_smoothing=label_smoothing)
+    if beta > 0:
+        loss = loss + beta * functional.mse_loss(attacked, _logits(model, start))
+    return loss
+
+
 def boosted_cross_entropy(logits: Float[Tensor, "n k"], labels: Labels) -> Float[Tensor, " n"]:
     """-log p_y - log(1 - max over k != y of p_k) of each image, accurate also if a wrong class has p_k near 1.
 
@@ -216,10 +249,20 @@ def _mart(options: LossOptions) -> Loss:
     return lambda model, clean, adversarial, labels, _: mart_loss(model, clean, adversarial, labels, beta=options.beta)
 
 
+def _consistency(options: LossOptions) -> Loss:
+    return lambda model, start, adversarial, labels, _: consistency_loss(
+        model, start, adversarial, labels, beta=options.beta, label_smoothing=options.label_smoothing
+    )
+
+
 LOSSES: dict[str, Callable[[LossOptions], Loss]] = {
     "adversarial": _adversarial,
     "bernoulli": _bernoulli,
     "trades": _trades,
     "mart": _mart,
+    "consistency": _consistency,
 }
 """Functions by name that create the loss from its options."""
+
+COMPARE_WITH_START = ("consistency",)
+"""Losses that take the images from which the attack started in place of the clean ones."""

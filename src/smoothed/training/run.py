@@ -18,7 +18,7 @@ from smoothed.injection import count_weight_normals, noise_layers, noiseless
 from smoothed.training.averaging import average_weights
 from smoothed.training.batch import Plan, Share
 from smoothed.training.config import TrainingConfig
-from smoothed.training.examples import AttackedExamples, Examples, make_examples
+from smoothed.training.examples import SINGLE_STEP, AttackedExamples, Examples, make_examples
 from smoothed.training.initial import InitialNetwork
 from smoothed.training.losses import LOSSES
 from smoothed.training.weight_perturbation import weights_to_perturb
@@ -36,9 +36,14 @@ class Run:
         evaluated_model: network to evaluate and save: the weight average if there is one, else `model`.
         step: number of finished steps.
         seconds: duration of the run, over all calls of `train`.
+        penalised: noise layers with a term of the loss of their own.
+        watches_overfitting: whether the accuracy on the training examples is recorded, and compared with that under
+            PGD.
         notes: what differs from the request or from the checkpoint that the network comes from, one sentence each.
         kept: epoch number and accuracies of each saved checkpoint, by its name.
         losses: losses of this epoch's steps on this process.
+        accuracies: accuracies of this epoch's steps on this process on the training examples of a single-step attack;
+            empty for other recipes.
     """
 
     def __init__(
@@ -83,12 +88,22 @@ class Run:
             make_examples(config, images) if attack is None else AttackedExamples(config, images, own_attack(attack))
         )
         self.weights_to_perturb = weights_to_perturb(model) if config.weight_perturbation > 0 else []
+        self.penalised = [layer for layer in noise_layers(model) if layer.penalty() is not None]
+        # The mixture of clean and attacked images of `bernoulli` has no accuracy on the examples alone.
+        single_step = config.needs_attack and config.attack in SINGLE_STEP
+        self.watches_overfitting = single_step and config.loss != "bernoulli"
         self.normals_per_pass = count_weight_normals(model)
         self.provenance = {**provenance(accelerator.device), "precision": accelerator.mixed_precision}
         self.provenance["processes"] = accelerator.num_processes
         self.step, self.seconds = 0, 0.0
         self.kept: dict[str, dict[str, float]] = {}
         self.losses: list[Tensor] = []
+        self.accuracies: list[Tensor] = []
+
+    def penalty(self) -> Tensor:
+        """Return the term of the loss that the noise of the network has of its own, for one image, a scalar."""
+        terms = [term for layer in self.penalised if (term := layer.penalty()) is not None]
+        return self.config.kl_weight / self.plan.images * torch.stack(terms).sum()
 
     def compile_for(self, images: Tensor) -> None:
         """Compile the attacked network for inputs like `images`; on failure, `fallback` receives the reason."""
@@ -118,9 +133,10 @@ class Run:
             groups["average"] = dict(self.average.state_dict())
         return {**groups, "examples": dict(self.examples.state())}
 
-    def meta(self, losses: list[float]) -> dict[str, Any]:
-        """Return the rest of the state as JSON values; `losses` are this epoch's, averaged over all processes."""
-        return {"config": self.config.to_json(), "seconds": self.seconds, "kept": self.kept, "losses": losses}
+    def meta(self, losses: list[float], accuracies: list[float]) -> dict[str, Any]:
+        """Return the rest of the state as JSON values; `losses` and `accuracies` are averages over all processes."""
+        of_epoch = {"losses": losses, "accuracies": accuracies}
+        return {"config": self.config.to_json(), "seconds": self.seconds, "kept": self.kept, **of_epoch}
 
     def restore(self, groups: Mapping[str, Mapping[str, Tensor]], meta: Mapping[str, Any]) -> None:
         """Restore a state of `tensor_groups` and `meta`, from a run with any number of processes.
@@ -146,7 +162,10 @@ class Run:
             self.optimizer.state[target]["momentum_buffer"] = torch.empty_like(target).copy_(buffer)
         self.examples.restore(groups["examples"])
         self.step, self.seconds, self.kept = meta["step"], meta["seconds"], meta["kept"]
-        self.losses = [torch.tensor(loss, device=self.accelerator.device) for loss in meta["losses"]]
+        self.losses, self.accuracies = (
+            [torch.tensor(value, device=self.accelerator.device) for value in meta.get(name, [])]
+            for name in ("losses", "accuracies")
+        )
 
 
 def _check_attack(config: TrainingConfig, attack: Attack | None) -> None:
@@ -160,9 +179,12 @@ def _check_attack(config: TrainingConfig, attack: Attack | None) -> None:
 
 
 def _parameter_groups(model: nn.Module, noise_lr: float) -> list[dict[str, Any]]:
-    """SGD's parameter groups: weights and noise strengths, each with the factor on its learning rate."""
-    strength_ids = {id(parameter) for layer in noise_layers(model) for parameter in layer.parameters()}
-    weights = [parameter for parameter in model.parameters() if id(parameter) not in strength_ids]
-    strengths = [parameter for parameter in model.parameters() if id(parameter) in strength_ids]
+    """SGD's parameter groups: weights, noise strengths, and those without decay; each with its learning-rate factor."""
+    decays = {id(parameter): layer.decays for layer in noise_layers(model) for parameter in layer.parameters()}
+    weights = [parameter for parameter in model.parameters() if id(parameter) not in decays]
     groups: list[dict[str, Any]] = [{"params": weights, "lr_factor": 1.0}]
-    return [*groups, {"params": strengths, "lr_factor": noise_lr}] if strengths else groups
+    for decayed, options in ((True, {}), (False, {"weight_decay": 0.0})):
+        strengths = [parameter for parameter in model.parameters() if decays.get(id(parameter)) is decayed]
+        if strengths:
+            groups.append({"params": strengths, "lr_factor": noise_lr, **options})
+    return groups

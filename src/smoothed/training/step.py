@@ -12,11 +12,13 @@ from smoothed.rng.seeds import mix, seeded
 from smoothed.rng.sources import Pool, ShardSource
 from smoothed.training.batch import NOISE, Batch, Part
 from smoothed.training.examples.examples import GatherRows
+from smoothed.training.losses import COMPARE_WITH_START
 from smoothed.training.noisy_input import NoisyInput
 from smoothed.training.run import Run
 from smoothed.training.schedules import SCHEDULES
 from smoothed.training.weight_perturbation import perturb_weights
-from smoothed.utils.modes import batch_statistics
+from smoothed.utils.checks import output_logits
+from smoothed.utils.modes import Classifier, batch_statistics
 
 
 def take_step(run: Run, batch: Batch) -> Tensor:
@@ -30,7 +32,7 @@ def take_step(run: Run, batch: Batch) -> Tensor:
         group["lr"] = group["lr_factor"] * config.lr * SCHEDULES[config.schedule](batch.progress)
     run.network.train()
     pieces = run.share.processes * run.share.parts
-    total = torch.zeros((), device=accelerator.device)
+    total, correct = torch.zeros((), device=accelerator.device), torch.zeros((), device=accelerator.device)
     for number, part in enumerate(batch.parts(run.share, config.seed, config.augmentation)):
         # The generator of the shared noise starts anew for each part: all parts on all processes use the same noise.
         shared_generator = seeded(mix(config.seed, NOISE, batch.step), accelerator.device)
@@ -42,15 +44,25 @@ def take_step(run: Run, batch: Batch) -> Tensor:
                 with accelerator.autocast():
                     adversarial = run.examples.make(add_input_noise(run.attacked), part)
             with _perturbed_weights(run, part, number, add_input_noise, adversarial):
-                loss = _loss(run, add_input_noise(run.network), part, adversarial)
+                network = add_input_noise(run.network)
+                counting = _Counting(network, adversarial, part.labels)
+                loss = _loss(run, counting if run.watches_overfitting else network, part, adversarial)
+                if run.penalised:
+                    loss = loss + run.penalty()
                 # `backward` averages over parts and processes; the factor weights each piece by its number of images.
                 accelerator.backward(loss * (len(part.labels) * pieces / part.total))
             run.examples.learn(part, adversarial, _gather_function(run, number))
             run.optimizer.step()
             run.optimizer.zero_grad()
+            for layer in run.penalised:
+                layer.project_()
         total += loss.detach() * len(part.labels)
+        if run.watches_overfitting:
+            correct += counting.accuracy() * len(part.labels)
     if run.average is not None:
         run.average.update_parameters(run.model)
+    if run.watches_overfitting:
+        run.accuracies.append(correct * (run.share.processes / batch.total))
     return total * (run.share.processes / batch.total)
 
 
@@ -65,9 +77,28 @@ def _input_noise(run: Run, part: Part) -> Callable[[nn.Module], nn.Module]:
     return noisy.with_network
 
 
-def _loss(run: Run, network: nn.Module, part: Part, adversarial: Tensor) -> Tensor:
+class _Counting:
+    """A network that counts its right answers on the adversarial examples of a part, over all its passes on them."""
+
+    def __init__(self, network: nn.Module, adversarial: Tensor, labels: Tensor) -> None:
+        self.network, self.adversarial, self.labels = network, adversarial, labels
+        self.shares = list[Tensor]()
+
+    def __call__(self, images: Tensor) -> Tensor:
+        logits = output_logits(self.network(images))
+        if images is self.adversarial:
+            self.shares.append((logits.detach().argmax(1) == self.labels).float().mean())
+        return logits
+
+    def accuracy(self) -> Tensor:
+        """Share of right answers, a scalar."""
+        return torch.stack(self.shares).mean()
+
+
+def _loss(run: Run, network: Classifier, part: Part, adversarial: Tensor) -> Tensor:
     samples = run.config.loss_samples
-    losses = [run.loss(network, part.clean, adversarial, part.labels, part.row_generator) for _ in range(samples)]
+    compared = run.examples.reference(part) if run.config.loss in COMPARE_WITH_START else part.clean
+    losses = [run.loss(network, compared, adversarial, part.labels, part.row_generator) for _ in range(samples)]
     return torch.stack(losses).mean()
 
 

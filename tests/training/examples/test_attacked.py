@@ -12,7 +12,12 @@ from smoothed.training.examples import (
     AdaptiveExamples,
     AttackedExamples,
     CleanExamples,
+    DynamicExamples,
     FreeExamples,
+    NoisyExamples,
+    PriorExamples,
+    WorstCropExamples,
+    WorstNoisyExamples,
     make_examples,
 )
 from smoothed.training.examples.examples import linear_warmup, scheduled_attack
@@ -59,6 +64,11 @@ def test_every_name_makes_examples():
         "none": CleanExamples,
         "free": FreeExamples,
         "iaat": AdaptiveExamples,
+        "noisy": NoisyExamples,
+        "maxup": WorstNoisyExamples,
+        "maxup-crop": WorstCropExamples,
+        "dynamic": DynamicExamples,
+        "fgsm-pgi": PriorExamples,
     }
 
 

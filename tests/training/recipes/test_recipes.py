@@ -53,8 +53,22 @@ PUBLISHED = {
         **{"input_sigma": 0.25, "input_sigma_normalized": 0.0, "input_draws": "fixed", "adversarial_weight": 1.0},
     },
     "iaat": {**BASE, "attack": "iaat", "eps": 8 / 255, "injection": "none"},
+    # Lambda is that of a later baseline; the deviations of copies are this project's.
+    "stability": {**BASE, "attack": "noisy", "loss": "trades", "beta": 2.0, "copy_sigma": 0.1, "injection": "none"},
+    "maxup": {**BASE, "attack": "maxup", "copies": 4, "copy_sigma": 0.1, "adversarial_weight": 1.0},
+    "maxup-crop": {**BASE, "attack": "maxup-crop", "copies": 4, "adversarial_weight": 1.0, "injection": "none"},
+    "dynamic": {
+        **{**BASE, "attack": "dynamic", "norm": "linf", "eps": 8 / 255, "relative_step_size": 1 / 4},
+        **{"attack_steps": 10, "adversarial_weight": 1.0, "injection": "none"},
+    },
+    "vdo": {**BASE, "attack": "none", "injection": "vdo-w", "kl_weight": 1.0},
+    "vdo-w": {**BASE, **PGD_7, **EQ_6, "injection": "vdo-w", "kl_weight": 1.0},
     "fgsm-rs": {**FAST, "attack": "fgsm-rs", "adversarial_weight": 1.0, "injection": "none"},
     "nfgsm": {**FAST, "attack": "nfgsm", "adversarial_weight": 1.0, "injection": "none"},
+    "fgsm-pgi": {
+        **{**FAST, "attack": "fgsm-pgi", "relative_step_size": 1.0, "loss": "consistency", "beta": 10.0},
+        **{"injection": "none", "label_smoothing": 0.0},
+    },
     # As many steps as 400 epochs have.
     "free": {**BASE, "attack": "free", "replays": 8, "epochs": 50, "adversarial_weight": 1.0, "injection": "none"},
     "at+ema": {**BASE, **PGD_7, **EQ_6, "average": 0.999},

@@ -25,7 +25,7 @@ def carlini_wagner_linf(
     targeted: bool = False,
     make_objective: ObjectiveFactory = one_draw_loss,
 ) -> Float[Tensor, "n c h w"]:
-    """Return adversarial inputs of small L-inf distance: Adam on sum max(|delta_i| - tau, 0) + c f6(x + delta).
+    """Return adversarial inputs of small L-inf distance: Adam on `sum max(|delta_i| - tau, 0) + c f6(x + delta)`.
 
     f6 is the margin that is missing for a success by `confidence`; the optimisation is in tanh space. The tolerance tau
     starts at 1, and is `decrease_factor` times the smallest norm found so far, so it falls at each success. Each image

@@ -2,18 +2,33 @@
 
 from collections.abc import Callable
 
-from smoothed.attacks import TRAINING_ATTACKS
+from smoothed.attacks import SINGLE_STEP_ATTACKS, TRAINING_ATTACKS
 from smoothed.training.examples.adaptive import AdaptiveExamples
 from smoothed.training.examples.attacked import AttackedExamples, CleanExamples
+from smoothed.training.examples.copies import NoisyExamples, WorstCropExamples, WorstNoisyExamples
+from smoothed.training.examples.dynamic import DynamicExamples
 from smoothed.training.examples.examples import ExampleOptions, Examples
 from smoothed.training.examples.free import FreeExamples
+from smoothed.training.examples.prior import PriorExamples
 
 EXAMPLES: dict[str, Callable[[ExampleOptions, int], Examples]] = {
     "none": CleanExamples,
     "free": FreeExamples,
     "iaat": AdaptiveExamples,
+    "noisy": NoisyExamples,
+    "maxup": WorstNoisyExamples,
+    "maxup-crop": WorstCropExamples,
+    "dynamic": DynamicExamples,
+    "fgsm-pgi": PriorExamples,
 }
 """Constructors by name, from (options, number of training images), in addition to `attacks.TRAINING_ATTACKS`."""
+
+NOISY_COPIES = ("noisy", "maxup")
+"""Examples whose copies have Gaussian noise of deviation `copy_sigma`."""
+WORST_COPIES = ("maxup", "maxup-crop")
+"""Examples that choose among `copies` copies of an image."""
+SINGLE_STEP = (*(name for name in TRAINING_ATTACKS if name in SINGLE_STEP_ATTACKS), "fgsm-pgi", "free")
+"""Examples of one gradient step, whose training can overfit catastrophically."""
 
 
 def make_examples(options: ExampleOptions, images: int) -> Examples:
@@ -25,11 +40,19 @@ def make_examples(options: ExampleOptions, images: int) -> Examples:
 
 __all__ = [
     "EXAMPLES",
+    "NOISY_COPIES",
+    "SINGLE_STEP",
+    "WORST_COPIES",
     "AdaptiveExamples",
     "AttackedExamples",
     "CleanExamples",
+    "DynamicExamples",
     "ExampleOptions",
     "Examples",
     "FreeExamples",
+    "NoisyExamples",
+    "PriorExamples",
+    "WorstCropExamples",
+    "WorstNoisyExamples",
     "make_examples",
 ]

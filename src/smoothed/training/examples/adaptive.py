@@ -49,6 +49,10 @@ class AdaptiveExamples:
         larger, smaller = current + STEP, (current - STEP).clamp_min(0)
         return torch.where(is_robust(larger), larger, torch.where(is_robust(current), current, smaller))
 
+    def reference(self, part: Part) -> Tensor:
+        """See `Examples.reference`."""
+        return part.clean
+
     def learn(self, part: Part, adversarial: Tensor, gather: GatherRows) -> None:
         """See `Examples.learn`."""
         del adversarial

@@ -22,6 +22,10 @@ class CleanExamples:
         del model
         return part.clean
 
+    def reference(self, part: Part) -> Tensor:
+        """See `Examples.reference`."""
+        return part.clean
+
     def learn(self, part: Part, adversarial: Tensor, gather: GatherRows) -> None:
         """See `Examples.learn`."""
 

@@ -35,6 +35,12 @@ class ExampleOptions(Protocol):
     def eot_samples(self) -> int: ...  # noqa: D102
     @property
     def batch_size(self) -> int: ...  # noqa: D102
+    @property
+    def copies(self) -> int: ...  # noqa: D102
+    @property
+    def copy_sigma(self) -> float: ...  # noqa: D102
+    @property
+    def label_smoothing(self) -> float: ...  # noqa: D102
 
 
 class Examples(Protocol):
@@ -42,6 +48,13 @@ class Examples(Protocol):
 
     def make(self, model: Classifier, part: Part) -> Tensor:
         """Return adversarial inputs for `part`, of the shape of `part.clean`. The caller sets the mode of the model."""
+        ...
+
+    def reference(self, part: Part) -> Tensor:
+        """Return the images that a consistency loss compares the last result of `make` with: the start of the attack.
+
+        They are the clean images of `part` unless the examples remember another start.
+        """
         ...
 
     def learn(self, part: Part, adversarial: Tensor, gather: GatherRows) -> None:

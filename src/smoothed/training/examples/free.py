@@ -36,6 +36,10 @@ class FreeExamples:
         self.perturbation = self.perturbation.to(part.clean.device)
         return (part.clean + self.perturbation[part.positions]).clamp(0, 1).requires_grad_()
 
+    def reference(self, part: Part) -> Tensor:
+        """See `Examples.reference`."""
+        return part.clean
+
     def learn(self, part: Part, adversarial: Tensor, gather: GatherRows) -> None:
         """See `Examples.learn`."""
         if self.perturbation is None or adversarial.grad is None:

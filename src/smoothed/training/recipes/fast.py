@@ -14,6 +14,15 @@ FGSM_RS = AT_FULL.variant(
 NFGSM = FGSM_RS.variant(
     "nfgsm", "de Jorge et al., 2022", "one step from uniform noise of radius 2 eps, without projection", attack="nfgsm"
 )
+FGSM_PGI = FGSM_RS.variant(
+    "fgsm-pgi",
+    "Jia et al., 2022",
+    "one step from the image's perturbation of the epochs before; 10 times the change of its logits in that step",
+    attack="fgsm-pgi",
+    relative_step_size=1.0,
+    loss="consistency",
+    beta=10.0,
+)
 FREE = AT_FULL.variant(
     "free",
     "Shafahi et al., 2019",
@@ -46,4 +55,4 @@ GRADUAL = AT.variant(
     steps_warmup=0.2,
 )
 
-RECIPES = (FGSM_RS, NFGSM, FREE, EMA, AWP, TRADES_AWP, LABEL_SMOOTHING, GRADUAL)
+RECIPES = (FGSM_RS, NFGSM, FGSM_PGI, FREE, EMA, AWP, TRADES_AWP, LABEL_SMOOTHING, GRADUAL)
