@@ -57,10 +57,11 @@ ORDER = {
 }
 
 
-# The only imports that run upward, each inside a function: a result prints and draws itself.
+# The only imports that run upward, each inside a function: a result prints and draws itself, and writes its page.
 UPWARD = {
     (("evaluation", "results"), ("report", "result"), "result_text"),
     (("evaluation", "results"), ("report", "result"), "plot_result"),
+    (("evaluation", "results"), ("report", "html", "page"), "write_report"),
 }
 
 

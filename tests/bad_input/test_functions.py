@@ -58,6 +58,10 @@ def result():
     return smoothed.Result("evaluate", [{"accuracy": 0.5}])
 
 
+def run_without_epochs():
+    return smoothed.Result("train", [], summary={"kept": {}})
+
+
 def stored_result(folder):
     """The path of a result."""
     return result().save(folder / "result.json")
@@ -104,9 +108,11 @@ GOOD = {
     "Result": {"kind": "evaluate", "rows": list},
     "Result.load": {"path": stored_result},
     "Result.save": {"self": result, "path": "result.json"},
+    "Result.report": {"self": run_without_epochs, "path": "report.html"},
     "CNI": {},
     "PNI": {},
     "Additive": {},
+    "VariationalDropout": {},
     "certify_inputs": {"smoothed": vote, "inputs": IMAGES, "selection_samples": 2, "num_samples": 20},
     "predict_or_abstain": {"smoothed": vote, "inputs": IMAGES, "num_samples": 20},
     "votes.by_rank": {"weights": (1.0, 0.5)},
@@ -125,6 +131,7 @@ GOOD = {
     "attacks.apgd_targeted": {**IN_BALL, **FEW, "loss": lambda: smoothed.attacks.targeted_margin},
     **{f"attacks.{name}": IN_BALL for name in ("fgsm", "fgsm_random_start", "nfgsm")},
     **{f"attacks.{name}": {**ATTACKED, **FEW} for name in ("ddn", *CARLINI_WAGNER)},
+    "attacks.fosc": {**IN_BALL, "adversarial": IMAGES},
     "attacks.square": {**IN_BALL, "max_queries": 3},
     "attacks.nattack": {**IN_BALL, "max_queries": 11, "population": 5},
     "attacks.zoo": {**IN_BALL, "max_queries": 11, "coordinates": 2},
@@ -210,6 +217,7 @@ SHARED = {
     "granularity": "choice",
     "initial": "not negative",
     "initial_variance": "not negative",
+    "initial_alpha": "not negative",
     "initial_factor": "not negative",
     "learned": "flag",
     "alpha": "level",
@@ -270,6 +278,7 @@ SHARED = {
     "learning_rate": "not negative",
     "momentum": "not negative",
     "start": "images to start from",
+    "adversarial": "images to start from",
     "p_init": "share",
     "remeasure_every": "optional not negative",
     "difference": "positive",
@@ -295,6 +304,7 @@ SHARED = {
     "summary": "dict",
     "comparisons": "list",
     "tensors": "dict",
+    "against": "result to compare",
 }
 OWN = {
     ("train", "attack"): "training attack",
@@ -336,6 +346,7 @@ OWN = {
     ("Result", "data"): "dict",
     ("Result.load", "path"): "result to read",
     ("Result.save", "path"): "path of a result to write",
+    ("Result.report", "path"): "path of a page to write",
     **{("TrainingConfig", field.name): config_kind(field) for field in fields(smoothed.TrainingConfig)},
 }
 ALSO = {

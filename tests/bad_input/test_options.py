@@ -5,6 +5,7 @@ import itertools
 import pytest
 import typer
 
+import smoothed
 from bad_input.wrong import Files
 from smoothed.cli.main import build_app, main
 
@@ -53,6 +54,8 @@ GOOD = {
     "check": (*QUICK, "--steps", "1"),
     "certify": (*QUICK, "--num-samples", "20"),
     "train": ("--architecture", "wrong_input:network", "--data", "wrong_input:data", "--out", "run", "--epochs", "1"),
+    "report": ("--out", "report.html", "result.json"),
+    "compare": ("result.json", "result.json"),
     "recipes": (),
     "download": ("cifar10",),
     "paper list": (),
@@ -105,6 +108,8 @@ SHARED = {
     "chunk_size": COUNT,
     "out": ["TEXT", "TEXT/folder", ""],
     "json": FILE,
+    "report": [*FILE, "report.txt", "report"],
+    "results": ["MISSING", "FOLDER", "TEXT", "TRUNCATED"],
     "precision": CHOICE,
     "device": [*CHOICE, "cuda:99", "cpu:1"],
     "quiet": [],
@@ -136,6 +141,9 @@ SHARED = {
     "steps_warmup": SHARE,
     "loss": CHOICE,
     "adversarial_weight": SHARE,
+    "copies": COUNT,
+    "copy_sigma": ["x", "", "-1", "25", "1/0", "nan", "inf"],
+    "kl_weight": NOT_NEGATIVE,
     "beta": NOT_NEGATIVE,
     "label_smoothing": SHARE,
     "loss_samples": COUNT,
@@ -177,6 +185,7 @@ OF_COMMAND = {
     ("certify", "sigma_normalized"): LISTS["sigma_normalized"],
     ("worst-case", "eot_samples"): [*LIST, "0", "2,1", "1,1"],
     ("attack", "examples"): FILE,
+    ("report", "out"): [*FILE, "report.txt", "report"],
     ("sweep", "noise"): [*CHOICE, *OWN],
     ("train", "data"): ["nodata", "", *OWN, "MISSING", "FOLDER", "TEXT", "sample", "imagefolder:MISSING"],
 }
@@ -185,6 +194,8 @@ OF_COMMAND = {
 
 BASE = {
     **{("evaluate", option): QUICK for option in ("examples", "votes_per_image")},
+    ("report", "results"): ("--out", "report.html"),
+    ("compare", "results"): ("result.json",),
     ("train", "start"): ("--data", "wrong_input:data", "--out", "run"),
     ("zoo", "add"): ("--name", "cni-w"),
     ("zoo", "name"): ("--add", "resnet20-cni-w"),
@@ -263,6 +274,7 @@ def files(tmp_path, monkeypatch):
     work = tmp_path / "work"
     work.mkdir()
     work.joinpath("wrong_input.py").write_text(MODULE)
+    smoothed.Result("train", [], summary={"kept": {}}).save(work / "result.json")
     monkeypatch.chdir(work)
     monkeypatch.setenv("SMOOTHED_DATA", str(tmp_path / "data"))
     monkeypatch.setattr("sys.dont_write_bytecode", True)

@@ -211,6 +211,11 @@ def kinds(files):
         "list": [3, "x", None, (1,), [3], {}],
         "dict": [3, "x", None, [1], TALL],
         "path of a result to write": [3, None, "", b"x", "a\0b", "net.safetensors", files.folder, files.unwritable],
+        "path of a page to write": [
+            *[3, None, "", b"x", "a\0b", "page.txt", files.folder],
+            files.unwritable.with_suffix(".html"),
+        ],
+        "result to compare": [3, "result.json", object(), [], smoothed.Result("train", [], summary={"kept": {}})],
         "result to read": [
             *[3, None, "", "a\0b", files.missing, files.folder, files.text, files.truncated],
             *files.results,

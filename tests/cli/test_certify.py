@@ -117,7 +117,7 @@ def test_what_several_processes_cannot_share_is_refused(run, monkeypatch, capsys
     for arguments in (["check"], ["--device", "cpu", "-q", "check"]):
         assert run(*arguments) == 2
     assert (
-        "processes: expected one for check, or certify, evaluate, sweep, train, worst-case, got 2"
+        "processes: expected one for check, or certify, evaluate, paper run, sweep, train, worst-case, got 2"
         in capsys.readouterr().err
     )
     assert run("--help") == 0

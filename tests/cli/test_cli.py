@@ -43,6 +43,8 @@ PROMISED = {"model", "vote", "num_samples", "sigma", "attack", "eps", "clean", "
         ["certify"],
         ["demo"],
         ["download"],
+        ["report"],
+        ["compare"],
     ],
 )
 def test_help(run, command, capsys):
@@ -50,7 +52,10 @@ def test_help(run, command, capsys):
     assert "--help" in capsys.readouterr().out
 
 
-COMMANDS = ["attack", "certify", "check", "demo", "download", "evaluate", "recipes", "sweep", "train", "worst-case"]
+COMMANDS = [
+    *("attack", "certify", "check", "compare", "demo", "download", "evaluate", "recipes", "report", "sweep", "train"),
+    "worst-case",
+]
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+import smoothed.api.train  # noqa: F401 - before a test puts something else in the place of the loop's `train`
 from launching import ENVIRONMENT, LAUNCH, by_two
 from smoothed.checkpoint import describe, load, read_header, read_tensors, save
 from smoothed.evaluation.results import Result

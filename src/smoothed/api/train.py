@@ -50,14 +50,16 @@ class TrainedModel:
         config: settings of the run.
         metrics: for each epoch, its number `epoch` (from 1), the number `step` of finished steps, the mean training
             `loss` in nats, the accuracies `validation_clean` and `validation_robust` (under PGD-7, of one draw), in
-            [0, 1], and the `seconds` since the start of the run.
+            [0, 1], and the `seconds` since the start of the run. With a single-step attack also `training_adversarial`,
+            the accuracy on the training examples, and `catastrophic_overfitting`, 1 if the epoch shows it, else 0.
         best: `epoch`, `validation_clean` and `validation_robust` of the epoch whose weights `model` has; None before
             the first epoch ends.
         folder: folder of the run with its checkpoints and its model card; None if no `out` was given.
         finished: whether the run is complete; if not, the same call with the same `out` continues it.
         seconds: duration of the run, over all calls.
         result: the same as a `Result`, with one row for each epoch.
-        notes: what was changed on the network that the run started from, one sentence each.
+        notes: what was changed on the network that the run started from, and catastrophic overfitting if an epoch
+            shows it, one sentence each.
     """
 
     model: nn.Module = field(repr=False)

@@ -32,7 +32,7 @@ def attack(
     from smoothed.cli.results import check_files, show_result
 
     attack.check()
-    check_files(run.json, others=[examples])
+    check_files(run.json, report=run.report, others=[examples])
     inputs = CommandInputs.load(model, data)
     classifier = inputs.classifier(inputs.smoothing(smoothing))
     with progress("attacking") as on_progress:
@@ -50,4 +50,4 @@ def attack(
             command=command_line(),
         )
     note(f"images written to {examples}")
-    show_result(result, run.json)
+    show_result(result, run.json, report=run.report)

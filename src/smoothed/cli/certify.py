@@ -78,7 +78,7 @@ def certify(
     from smoothed.cli.results import check_files, show_result
     from smoothed.utils.distributed import leaving_process_group
 
-    check_files(run.json)
+    check_files(run.json, report=run.report)
     radii = numbers(smoothing.radii, "radii")
     sigma, normalized = smoothing.sigma, smoothing.sigma_normalized
     sigmas = None if sigma is None else numbers(sigma, "sigma")
@@ -106,4 +106,4 @@ def certify(
             command=command_line(),
         )
     if is_main_process():
-        show_result(result, run.json)
+        show_result(result, run.json, report=run.report)

@@ -66,7 +66,7 @@ def check(
     from smoothed.cli.inputs import CommandInputs
     from smoothed.cli.results import check_files, show_result
 
-    check_files(run.json)
+    check_files(run.json, report=run.report)
     inputs = CommandInputs.load(model, data, at_most=MOST_IMAGES)
     classifier = inputs.classifier(inputs.smoothing(smoothing))
     with progress("checking") as on_progress:
@@ -84,4 +84,4 @@ def check(
             on_progress=on_progress,
             command=command_line(),
         )
-    show_result(result, run.json)
+    show_result(result, run.json, report=run.report)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 from smoothed.cli.console import command_line, progress, show
-from smoothed.cli.options import DATA_PANEL, Json, Seed, option, run_option
+from smoothed.cli.options import DATA_PANEL, Json, Report, Seed, option, run_option
 
 MODEL = "resnet20-cni-w"
 COUNTS = (1, 4, 16, 64)
@@ -20,6 +20,7 @@ def demo(
         run_option("File for the plot of accuracy against M; its suffix gives the format: .png, .pdf, .svg."),
     ] = Path("smoothed-demo.png"),
     json: Json = None,
+    report: Report = None,
 ) -> None:
     """Load the bundled ResNet-20 with noise inside, attack it with PGD-7, and let it vote over 1 to 64 draws.
 
@@ -37,7 +38,7 @@ def demo(
     from smoothed.smoothing.votes import VOTES
     from smoothed.utils.devices import best_device
 
-    check_files(json, plot)
+    check_files(json, plot, report)
     network = load(MODEL, device=best_device())
     header = vars(network)["checkpoint_header"]
     with progress("attacking and voting") as on_progress:
@@ -54,7 +55,7 @@ def demo(
             on_progress=on_progress,
             command=command_line(),
         )
-    show_result(result, json, plot)
+    show_result(result, json, plot, report)
     own = header["smoothing"]
     show(f"Sigma was chosen on {own['chosen_on']} images by {own['chosen_by']}.")
     show(f"The votes ran in {result.setting['precision']}, the attack in float32.")

@@ -129,16 +129,16 @@ def evaluate(
     if smoothing.tune or record:
         require_own_checkpoint(model.model or DEFAULT_MODEL)
     attack.check()
-    check_files(run.json, plot)
+    check_files(run.json, plot, run.report)
     if examples is not None:
         check_examples_file(examples)
         result = _evaluate_examples(examples, model, data, smoothing, run, votes_per_image)
-        show_result(result, run.json)
+        show_result(result, run.json, report=run.report)
         return
     inputs, noises, result = _evaluate(model, data, attack, smoothing, run, runs, plot)
     if not is_main_process():
         return
-    show_result(result, run.json, plot)
+    show_result(result, run.json, plot, run.report)
     if smoothing.tune:
         _store_sigma(inputs, noises, result)
     if record:

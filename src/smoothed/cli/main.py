@@ -42,6 +42,7 @@ def build_app() -> typer.Typer:
     from smoothed.cli.options import Device, Quiet, QuietOptions, SharedOptions
     from smoothed.cli.paper import paper_app
     from smoothed.cli.recipes import recipes
+    from smoothed.cli.report import compare, report
     from smoothed.cli.sweep import sweep
     from smoothed.cli.train import train
     from smoothed.cli.worst_case import worst_case
@@ -69,9 +70,10 @@ def build_app() -> typer.Typer:
             raise typer.Exit
         invocation().device, invocation().quiet = device, quiet
 
-    for command in (demo, evaluate, worst_case, sweep, attack, check, certify, train, recipes, zoo, download):
+    computing = (demo, evaluate, worst_case, sweep, attack, check, certify, train)
+    for command in (*computing, report, compare, recipes, zoo, download):
         name, text = command.__name__.replace("_", "-"), _paragraphs(command.__doc__ or "")
-        shared = QuietOptions if command in (recipes, zoo, download) else SharedOptions
+        shared = SharedOptions if command in computing else QuietOptions
         app.command(name, help=text)(expanded(command, shared, _prepared))
     app.add_typer(paper_app(lambda command: expanded(command, SharedOptions, _prepared), _paragraphs), name="paper")
     return app

@@ -229,6 +229,10 @@ Json = Annotated[
     Path | None,
     run_option("File to write the result to, as JSON; what is large goes to a .safetensors file beside it."),
 ]
+Report = Annotated[
+    Path | None,
+    run_option("File for a page of the result that opens in a browser: .html, with images, votes and charts inside."),
+]
 Plot = Annotated[Path | None, run_option("File for a plot; its suffix gives the format: .png, .pdf, .svg.")]
 Runs = Annotated[int, run_option("Number of repetitions, each with a fresh attack and fresh draws.")]
 Record = Annotated[bool, run_option("Store the result in the checkpoint's header, too.", "--record")]
@@ -247,6 +251,7 @@ class RunOptions:
         run_option("Folder for finished steps. After an interruption, the same command continues from it."),
     ] = None
     json: Json = None
+    report: Report = None
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def sweep(
     from smoothed.utils.imports import is_object_name
 
     attack.check()
-    check_files(run.json, plot)
+    check_files(run.json, plot, run.report)
     votes = choices(smoothing.votes, "votes", VOTES)
     counts = integers(smoothing.num_samples, "num-samples")
     noises = _noises(smoothing)
@@ -107,7 +107,7 @@ def sweep(
         )
     if not is_main_process():
         return
-    show_result(result, run.json, plot)
+    show_result(result, run.json, plot, run.report)
     if data.split == "test" and not is_object_name(data.data):
         warn(selection_warning(inputs.images.name))
 

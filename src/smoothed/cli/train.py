@@ -174,18 +174,37 @@ def train(
     eot_samples: Annotated[
         int | None, _option(ATTACK, "Draws averaged for each gradient of epgd, epgd-loss and smoothadv.")
     ] = None,
+    copies: Annotated[
+        int | None, _option(ATTACK, "Random copies of an image, of which maxup and maxup-crop take the worst.")
+    ] = None,
+    copy_sigma: Annotated[
+        float | None,
+        _option(
+            ATTACK,
+            "Standard deviation of the Gaussian noise of copies (noisy, maxup), in pixel units, such as 25/255.",
+            parser=fraction,
+            metavar="NUMBER",
+        ),
+    ] = None,
     loss: Annotated[str | None, _option(LOSS, f"Loss: {names(LOSSES)}.")] = None,
     adversarial_weight: Annotated[
         float | None,
         _option(LOSS, "Weight of the adversarial term in [0, 1]: w of eq. 6 (adversarial), q of eq. 23 (bernoulli)."),
     ] = None,
     beta: Annotated[
-        float | None, _option(LOSS, "Weight of the divergence term: 1 / lambda of TRADES, lambda of MART.")
+        float | None,
+        _option(
+            LOSS,
+            "Weight of the second term: 1 / lambda of TRADES, lambda of MART, of stability training and of FGSM-PGI.",
+        ),
     ] = None,
     label_smoothing: Annotated[
         float | None, _option(LOSS, "Share of the target, in [0, 1], that is spread over all classes.")
     ] = None,
     loss_samples: Annotated[int | None, _option(LOSS, "Draws over which each loss is averaged.")] = None,
+    kl_weight: Annotated[
+        float | None, _option(LOSS, "Weight of the divergence term of variational dropout; 1 is the published bound.")
+    ] = None,
     weight_perturbation: Annotated[
         float | None, _option(LOSS, "gamma of adversarial weight perturbation; 0 switches it off.")
     ] = None,
@@ -231,6 +250,9 @@ def train(
     json: Annotated[
         Path | None, _option(RUN, "File to write the outcome of the run and its best accuracies to, as JSON.")
     ] = None,
+    report: Annotated[
+        Path | None, _option(RUN, "File for a page of the run that opens in a browser: .html, with its curves.")
+    ] = None,
 ) -> None:
     """Train a robust network and keep the checkpoint with the best robust accuracy on held-out images.
 
@@ -248,12 +270,16 @@ def train(
     given = dict(locals())
     from smoothed.api.train import training_result
     from smoothed.data.adapt import as_training
+    from smoothed.report.html.page import check_report_name
     from smoothed.training.loop import train as run
     from smoothed.utils.distributed import leaving_process_group
     from smoothed.utils.files import require_writable
 
-    if json is not None:
-        require_writable(json)
+    for path in (json, report):
+        if path is not None:
+            require_writable(path)
+    if report is not None:
+        check_report_name(report)
     own_attack, own_network = _own_attack(given), _own_network(given)
     whole = _settled(recipe, config, given, own_network)
     named, taken = _taken_data(data, whole)
@@ -280,8 +306,11 @@ def train(
             raise
     if is_main_process():
         _tell(outcome, out)
+        result = training_result(out, outcome, whole, train_set)
         if json is not None:
-            errors.print(f"result written to {training_result(out, outcome, whole, train_set).save(json)}")
+            errors.print(f"result written to {result.save(json)}")
+        if report is not None:
+            errors.print(f"report written to {result.report(report)}")
 
 
 def _own_attack(given: dict[str, Any]) -> "Attack | None":

@@ -96,7 +96,7 @@ def worst_case(
 
     if record:
         require_own_checkpoint(model.model)
-    check_files(run.json)
+    check_files(run.json, report=run.report)
     options: dict[str, Any] = {
         "alpha": smoothing.alpha,
         "eps": attack.eps,
@@ -136,7 +136,7 @@ def worst_case(
         )
     if not is_main_process():
         return
-    show_result(result, run.json)
+    show_result(result, run.json, report=run.report)
     if record:
         entry = {"data": result.data["name"], "setting": result.setting, "rows": result.rows, **result.summary}
         update_header(inputs.own_checkpoint, worst_case=entry)

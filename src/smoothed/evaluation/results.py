@@ -280,6 +280,29 @@ class Result:
 
         return plot_result(self, path)
 
+    def report(self, path: Path | str, *, against: "Result | None" = None) -> Path:
+        """Write the result as one HTML file, which opens in a browser without a network.
+
+        The page has the verdict, the threat model, each image with its votes, charts, and the provenance. Pictures are
+        those of at most 200 images, and the file is smaller than 5 MB. A result that was read without its file of
+        tensors has a page without images.
+
+        Args:
+            path: file to write, which ends in .html; it is replaced atomically.
+            against: a second result on the same images. It is shown beside this one, image by image, with the paired
+                test of its accuracy minus that of this result.
+
+        Returns:
+            `path` as a `Path`.
+
+        Raises:
+            ArgumentError: `path` is no path or ends in another suffix, or `against` is no result on the same images.
+            OutputError: the file can't be written.
+        """
+        from smoothed.report.html.page import write_report  # noqa: PLC0415 - runs upward, so only when it is called
+
+        return write_report(self, path, against)
+
 
 def tensors_path(path: Path | str) -> Path:
     """Path of the safetensors file beside the JSON file `path`."""

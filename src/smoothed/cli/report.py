@@ -1,0 +1,95 @@
+"""`smoothed report` and `smoothed compare`: pages of results that are stored in files."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from smoothed.cli.console import note, show
+from smoothed.cli.options import Report
+
+if TYPE_CHECKING:
+    from smoothed.evaluation.results import Result
+
+MOST = 2
+"""Number of results that a page can show."""
+
+FILE_HELP = "File that --json or `Result.save` wrote, with its .safetensors file beside it."
+
+
+def report(
+    results: Annotated[list[Path], typer.Argument(help=f"{FILE_HELP} Of two files, the page compares the results.")],
+    out: Annotated[Path, typer.Option(help="File for the page: .html.")] = Path("report.html"),
+) -> None:
+    """Write one result, or two on the same images side by side, as a page that opens in a browser.
+
+    The page is a single file that needs no network. It has the verdict, the threat model, the images with their votes,
+    and charts. Two results are matched image by image, with the paired test of the second against the first.
+
+    Examples:
+        smoothed report result.json
+        smoothed report one-draw.json vote.json --out comparison.html
+    """
+    from smoothed.cli.results import check_files
+    from smoothed.errors import ArgumentError
+
+    if len(results) > MOST:
+        raise ArgumentError("results", "one file, or two to compare", f"{len(results)} files")
+    check_files(None, report=out, argument="out")
+    first, *others = map(_read, results)
+    with _named("against", "results"):
+        note(f"report written to {first.report(out, against=others[0] if others else None)}")
+
+
+def compare(
+    results: Annotated[list[Path], typer.Argument(help=f"Two files on the same images. {FILE_HELP}")],
+    report: Report = None,
+) -> None:
+    """Compare two results on the same images by the paired test: the second accuracy minus the first.
+
+    The first lines compare the votes that the report of each result shows first. Further lines compare votes that both
+    results have.
+
+    Examples:
+        smoothed compare one-draw.json vote.json
+        smoothed compare pgd.json epgd.json --report comparison.html
+    """
+    from smoothed.cli.results import check_files
+    from smoothed.errors import ArgumentError
+    from smoothed.report.html.comparison import check_same_images, comparison_sentence, pair_lines
+
+    check_files(None, report=report)
+    before, *others = map(_read, results)
+    if len(others) != 1:
+        raise ArgumentError("results", "two files", f"{len(results)}")
+    (after,) = others
+    check_same_images(before, after, "results")
+    lines = pair_lines(before, after)
+    for line in lines:
+        gain = line.gain
+        show(
+            f"{gain.name}, {gain.images}: {line.first} and {line.second}, {gain.gain} points (paired 95 % interval "
+            f"{gain.bounds}); only the second is right on {gain.won} images, only the first on {gain.lost} ({gain.p})"
+        )
+    show(comparison_sentence(lines))
+    if report is not None:
+        note(f"report written to {before.report(report, against=after)}")
+
+
+def _read(path: Path) -> "Result":
+    from smoothed.evaluation.results import Result
+
+    return Result.load(path)
+
+
+@contextmanager
+def _named(argument: str, option: str) -> Iterator[None]:
+    """Name an option of the command line in errors about an argument of a function."""
+    from smoothed.errors import ArgumentError
+
+    try:
+        yield
+    except ArgumentError as error:
+        raise (error.named(option) if error.argument == argument else error) from None

@@ -1,0 +1,290 @@
+"""The classifiers of a result, with the outcome of each image: what the list of images, the charts and the tests read.
+
+A classifier is one vote under one noise, at one or several numbers of draws M. Each kind of evaluation stores its
+tensors in its own layout (docs/results-format.md); here they have one.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smoothed.evaluation.paper_protocol.rows import ONE_DRAW
+from smoothed.evaluation.results import Result
+from smoothed.report.format import format_attack, format_sigma
+
+# Shares that differ by less are a tie: sums of scores in float32 that should be equal.
+TIE = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class ImageOutcomes:
+    """What one vote did on each image; N images, of which the first n have shares.
+
+    Attributes:
+        right: share of right votes of each image, the mean over runs, (N,) float64 in [0, 1].
+        changes: whether one run was right and another one wrong, (N,) bool.
+        margin: share of the true class minus the largest other share, in [-1, 1], (N,), in the first run; None if it
+            was not measured.
+        draws: draws taken, (N,), in the first run; None if they were not counted.
+        shares: vote shares, (n, K), in the first run; None if they were not kept.
+        predicted: class of the vote, (n,) int64, -1 for an abstention; None if it is unknown.
+    """
+
+    right: Tensor
+    changes: Tensor
+    margin: Tensor | None = None
+    draws: Tensor | None = None
+    shares: Tensor | None = None
+    predicted: Tensor | None = None
+
+    @classmethod
+    def of_runs(
+        cls, runs: Tensor, *, margin: Tensor | None = None, draws: Tensor | None = None, shares: Tensor | None = None
+    ) -> "ImageOutcomes":
+        """Outcomes from the share of right votes of each image in each run, (runs, N); the rest is of the first run."""
+        values = runs.double()
+        most = values > 0.5
+        predicted = shares.argmax(1) if shares is not None and len(shares) else None
+        return cls(values.mean(0), most.any(0) & ~most.all(0), margin, draws, shares, predicted)
+
+    @property
+    def is_right(self) -> Tensor:
+        """Whether more than half of the votes on each image are right, (N,) bool."""
+        return self.right > 0.5
+
+    @cached_property
+    def tied(self) -> Tensor:
+        """Whether two classes share the highest score, (N,) bool; false where neither shares nor margin are known."""
+        tied = torch.zeros(len(self.right), dtype=torch.bool)
+        if self.margin is not None:
+            tied |= self.margin.abs() < TIE
+        if self.shares is not None and len(self.shares):
+            first, second = self.shares.topk(2, 1).values.unbind(1)
+            tied[: len(self.shares)] = first - second < TIE
+        return tied
+
+
+@dataclass(frozen=True, eq=False)
+class ShownClassifier:
+    """One vote under one noise.
+
+    Attributes:
+        name: what it is, such as `soft vote, sigma 0.25`.
+        num_samples: numbers of draws M, ascending.
+        clean: outcomes on clean images at each M.
+        attacked: outcomes on attacked images at each M; empty without an attack.
+        attack: name of the attack; empty without one.
+        adversarial: attacked versions of the first images, (kept, C, H, W); None if they were not kept.
+        is_base: whether it is what votes are compared with: one draw, or the network without noise.
+    """
+
+    name: str
+    num_samples: list[int]
+    clean: list[ImageOutcomes]
+    attacked: list[ImageOutcomes] = field(default_factory=list)
+    attack: str = ""
+    adversarial: Tensor | None = None
+    is_base: bool = False
+
+    @property
+    def decisive(self) -> ImageOutcomes:
+        """The outcomes at the largest M, on attacked images if there are any."""
+        return (self.attacked or self.clean)[-1]
+
+
+def shown_classifiers(result: Result) -> list[ShownClassifier]:
+    """The classifiers of a result, the base first; none if it has no outcomes of images."""
+    if "labels" not in result.tensors or result.kind not in _READERS:
+        return []
+    return _READERS[result.kind](result)
+
+
+def main_classifier(classifiers: list[ShownClassifier]) -> int:
+    """Number of the classifier that is shown first: the first one that is no base."""
+    return next((number for number, each in enumerate(classifiers) if not each.is_base), 0)
+
+
+def attack_label(setting: Mapping[str, Any]) -> str:
+    """The name of the attack of a setting or a row as tables show it; empty without an attack."""
+    name = setting.get("attack")
+    return "" if name in (None, "none") else format_attack(name, setting.get("steps"))
+
+
+def noise_words(row: Mapping[str, Any]) -> str:
+    """The input noise of a row or a setting: `sigma 0.25`, with its distribution unless that is Gaussian."""
+    sigma = format_sigma(row["sigma"], row["sigma_normalized"])
+    return sigma if row["noise"] == "gaussian" or row["sigma"] == 0 else f"{row['noise']} {sigma}"
+
+
+def _evaluate(result: Result) -> list[ShownClassifier]:
+    tensors, groups = result.tensors, dict[tuple[Any, ...], list[int]]()
+    for number, row in enumerate(result.rows):
+        groups.setdefault((row["vote"], row["noise"], row["sigma"]), []).append(number)
+    shown = list[ShownClassifier]()
+    for (vote, _, _), rows in groups.items():
+        rows.sort(key=lambda number: result.rows[number]["num_samples"])
+        row = result.rows[rows[0]]
+        base = vote == ONE_DRAW
+        adversarial = tensors.get("adversarial")
+        shown.append(
+            ShownClassifier(
+                "one draw, no input noise" if base else f"{vote} vote, {noise_words(row)}",
+                [result.rows[number]["num_samples"] for number in rows],
+                [_of_row(tensors, "clean", number) for number in rows],
+                [_of_row(tensors, "robust", number) for number in rows] if "robust.right" in tensors else [],
+                attack_label(row),
+                None if adversarial is None else adversarial[int(tensors["setting"][rows[0]])],
+                base,
+            )
+        )
+    return shown
+
+
+def _of_row(tensors: dict[str, Tensor], images: str, row: int) -> ImageOutcomes:
+    shares = tensors.get(f"{images}.shares")
+    return ImageOutcomes.of_runs(
+        tensors[f"{images}.right"][row],
+        margin=tensors[f"{images}.margin"][row, 0],
+        draws=tensors[f"{images}.draws"][row, 0],
+        shares=None if shares is None else shares[row],
+    )
+
+
+def _worst_case(result: Result) -> list[ShownClassifier]:
+    shown = list[ShownClassifier]()
+    for network, prefix in networks(result).items():
+        right = result.tensors[f"{prefix}.right"]
+        row = next(row for row in result.rows if row["network"] == network)
+        base = prefix == "mean"
+        shown.append(
+            ShownClassifier(
+                "mean network (no noise)" if base else f"{row['vote']} vote, {noise_words(row)}",
+                [row["num_samples"]],
+                [ImageOutcomes.of_runs(right[0])],
+                [ImageOutcomes.of_runs(right[-1])],
+                "worst case",
+                result.tensors.get(f"{prefix}.adversarial"),
+                base,
+            )
+        )
+    return shown
+
+
+def networks(result: Result) -> dict[str, str]:
+    """The networks of a worst-case result, with the prefixes of their tensors."""
+    names = dict.fromkeys(row["network"] for row in result.rows)
+    prefixes = {name: name.partition(" ")[0] for name in names}
+    return {name: prefix for name, prefix in prefixes.items() if f"{prefix}.right" in result.tensors}
+
+
+def _certify(result: Result) -> list[ShownClassifier]:
+    tensors, shown = result.tensors, list[ShownClassifier]()
+    sigmas = dict.fromkeys((row["sigma"], row["sigma_normalized"]) for row in result.rows)
+    for number, sigma in enumerate(sigmas):
+        shares = tensors["counts"][number].double() / tensors["counts"][number].sum(1, keepdim=True)
+        predicted = tensors["predicted"][number]
+        right = (predicted == tensors["labels"]).double()
+        outcomes = ImageOutcomes(
+            right,
+            torch.zeros(len(right), dtype=torch.bool),
+            true_margin(shares, tensors["labels"]),
+            None,
+            shares,
+            predicted,
+        )
+        draws = result.setting["num_samples"]
+        shown.append(ShownClassifier(f"prediction vote, {format_sigma(*sigma)}", [draws], [outcomes]))
+    return shown
+
+
+def true_margin(shares: Tensor, labels: Tensor) -> Tensor:
+    """Share of the true class minus the largest other share, (N,), from shares (N, K) and labels (N,)."""
+    places = labels[:, None]
+    others = shares.scatter(1, places, -1.0)
+    return shares.gather(1, places)[:, 0] - others.amax(1)
+
+
+def _check(result: Result) -> list[ShownClassifier]:
+    tensors, setting = result.tensors, result.setting
+    clean, attacked = (ImageOutcomes.of_runs(tensors[f"{name}.accuracy"][None]) for name in ("clean", "white_box"))
+    name = f"{setting['vote']} vote, {noise_words(setting)}"
+    attack = format_attack("pgd", setting["steps"])
+    return [ShownClassifier(name, [setting["num_samples"]], [clean], [attacked], attack, tensors.get("adversarial"))]
+
+
+def _attack(result: Result) -> list[ShownClassifier]:
+    tensors, (row,) = result.tensors, result.rows
+    clean, attacked = (ImageOutcomes.of_runs(tensors[f"{name}.right"][None]) for name in ("clean", "robust"))
+    name = f"{row['vote']} vote, {noise_words(row)}"
+    return [
+        ShownClassifier(name, [row["num_samples"]], [clean], [attacked], attack_label(row), tensors.get("adversarial"))
+    ]
+
+
+def _examples(result: Result) -> list[ShownClassifier]:
+    """Single draws, which are the first row, and the vote."""
+    tensors, shown = result.tensors, list[ShownClassifier]()
+    votes = result.setting["votes_per_image"]
+    for number, row in enumerate(result.rows):
+        draws = number == 0
+        counts = [
+            (tensors[f"{images}.right_draws"] / tensors[f"{images}.draws"])
+            if draws
+            else tensors[f"{images}.right"] / votes
+            for images in ("clean", "robust")
+        ]
+        clean, attacked = (ImageOutcomes.of_runs(shares[None]) for shares in counts)
+        noise = noise_words(row)
+        shown.append(
+            ShownClassifier(
+                f"single draws, {noise}" if draws else f"{row['vote']} vote, {noise}",
+                [row["num_samples"]],
+                [clean],
+                [attacked],
+                row["attack"],
+                tensors.get("adversarial"),
+                draws,
+            )
+        )
+    return shown
+
+
+def _sweep(result: Result) -> list[ShownClassifier]:
+    """One classifier for each sigma, by the vote of the best setting, with the best sigma first."""
+    if "right" not in result.tensors:
+        return []
+    setting, right, best = result.setting, result.tensors["right"], result.summary["best"]
+    vote = setting["votes"].index(best["vote"])
+    normalized = setting["sigmas_normalized"] or [None] * len(setting["sigmas"])
+    shown = list[ShownClassifier]()
+    for number, sigma in enumerate(setting["sigmas"]):
+        clean, *attacked = (
+            [ImageOutcomes.of_runs(kind[number, vote, count]) for count in range(len(setting["num_samples"]))]
+            for kind in right
+        )
+        shown.append(
+            ShownClassifier(
+                f"{best['vote']} vote, {format_sigma(sigma, normalized[number])}",
+                list(setting["num_samples"]),
+                clean,
+                attacked[0] if attacked else [],
+                attack_label(setting),
+            )
+        )
+    shown.insert(0, shown.pop(setting["sigmas"].index(best["sigma"])))
+    return shown
+
+
+_READERS: dict[str, Callable[[Result], list[ShownClassifier]]] = {
+    "attack": _attack,
+    "certify": _certify,
+    "check": _check,
+    "evaluate": _evaluate,
+    "examples": _examples,
+    "sweep": _sweep,
+    "worst-case": _worst_case,
+}

@@ -1,0 +1,121 @@
+"""Two results side by side: refused on other images, and paired tests computed anew image by image."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from made_results import Page, evaluated
+from small_results import small_result
+from smoothed.errors import ArgumentError
+from smoothed.report.html.comparison import check_same_images, pair_lines
+from smoothed.report.html.page import report_page
+
+
+@pytest.fixture(scope="module")
+def results():
+    return evaluated(30, seed=0, name="first"), evaluated(30, seed=5, name="second", votes=("soft",))
+
+
+def paired(before, after):
+    """Gain, numbers of won and lost images and two-sided p-value of the sign test, from shares of right runs."""
+    won = sum(b < a for b, a in zip(before, after, strict=True))
+    lost = sum(b > a for b, a in zip(before, after, strict=True))
+    tail = sum(math.comb(won + lost, k) for k in range(min(won, lost) + 1)) / 2 ** (won + lost)
+    gain = sum(a - b for b, a in zip(before, after, strict=True)) / len(before)
+    return gain, won, lost, min(1.0, 2 * tail)
+
+
+def test_every_pair_is_tested_image_by_image(results):
+    first, second = results
+    lines = pair_lines(first, second)
+    # The first vote of each at its largest M, the base of both, and the soft vote at both Ms.
+    rows = [(2, 2), (0, 0), (3, 1), (4, 2)]
+    assert len(lines) == 2 * len(rows)
+    for number, line in enumerate(lines):
+        before, after = rows[number // 2]
+        kind = ("clean", "robust")[number % 2]
+        shares = [
+            result.tensors[f"{kind}.right"][row].double().mean(0).tolist()
+            for result, row in zip(results, (before, after), strict=True)
+        ]
+        gain, won, lost, p = paired(*shares)
+        assert line.gain.gain == f"{100 * gain:+.1f}"
+        assert (line.gain.won, line.gain.lost) == (str(won), str(lost))
+        assert line.gain.p == ("p < 0.001" if p < 0.001 else f"p = {p:.2g}")
+        assert line.first == f"{100 * sum(shares[0]) / 30:.1f} %"
+        assert line.second == f"{100 * sum(shares[1]) / 30:.1f} %"
+        assert line.gain.images == ("clean images", "PGD-7")[number % 2]
+    assert lines[0].gain.name == (
+        "first: prediction vote, sigma 0.25 (1 normalized), M = 8; second: soft vote, sigma 0.25 (1 normalized), M = 8"
+    )
+
+
+def test_a_page_of_two_has_both_and_their_differences_first(results):
+    page = Page(report_page(*results))
+    assert [result["name"] for result in page.data["results"]] == ["first", "second"]
+    assert page.all("h2")[:3] == ["Paired test", "A: first", "B: second"]
+    assert len(page.data["images"]) == 30
+
+    def differs(image):
+        a, b = (image["results"][number]["votes"][1][-1][1][0] > 0.5 for number in (0, 1))
+        return a != b
+
+    order = [differs(image) for image in page.data["images"]]
+    assert any(order)
+    assert order == sorted(order, reverse=True)
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_other_images_are_refused(results):
+    first = results[0]
+    fewer, other = evaluated(20), evaluated(30)
+    other.tensors["labels"] = (other.tensors["labels"] + 1) % 4
+    with pytest.raises(
+        ArgumentError, match=r"against: expected two results on the same images, got 30 images of random"
+    ):
+        report_page(first, fewer)
+    with pytest.raises(ArgumentError, match="30 images of random images with other labels"):
+        report_page(first, other)
+    pixels = replace(first, data={**first.data, "pixels": "3" * 16, "name": "photos"})
+    report_page(first, pixels)  # the kept images are the same: another device rounds them in another way
+    others = {**first.tensors, "images": 1 - first.tensors["images"]}
+    with pytest.raises(ArgumentError, match="images of random images and of photos with other pixels"):
+        report_page(first, replace(pixels, tensors=others))
+    without = {name: tensor for name, tensor in first.tensors.items() if name != "images"}
+    with pytest.raises(ArgumentError, match="with other pixels"):
+        report_page(first, replace(pixels, tensors=without))
+
+
+def test_results_without_outcomes_are_refused(results):
+    first = results[0]
+    with pytest.raises(
+        ArgumentError, match="against: expected two results with the outcome of each image, got one of the"
+    ):
+        check_same_images(first, replace(first, tensors={}))
+    with pytest.raises(ArgumentError, match="got one of the kind train with no outcomes of images"):
+        report_page(small_result("train"), small_result("train"))
+    with pytest.raises(ArgumentError, match="against: expected a Result, got an object of type str"):
+        first.report("page.html", against="second.json")
+
+
+@pytest.mark.parametrize(
+    "kinds", [("evaluate", "worst-case"), ("certify", "attack"), ("check", "sweep"), ("examples",) * 2]
+)
+def test_results_of_different_kinds_on_the_same_images(kinds):
+    """All small results are of the same twelve images."""
+    first, second = map(small_result, kinds)
+    page = Page(report_page(first, second))
+    assert [result["kind"] for result in page.data["results"]] == list(kinds)
+    assert all(len(image["results"]) == 2 for image in page.data["images"])
+    assert page.all("p", class_="verdict")[0].endswith(").")
+
+
+def test_a_result_against_itself_has_no_differences(results):
+    first = results[0]
+    for line in pair_lines(first, first):
+        assert (line.gain.gain, line.gain.won, line.gain.lost, line.gain.p) == ("+0.0", "0", "0", "p = 1")
+        assert line.gain.reading == "may be chance"
+    assert torch.equal(first.tensors["labels"], results[1].tensors["labels"])

@@ -1,0 +1,309 @@
+"""Numbers of a page against the tensors and rows of its result, computed anew in plain Python."""
+
+import base64
+import io
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from made_results import Page, evaluated
+from small_results import small_result
+from smoothed.report.html.page import report_page
+from smoothed.report.html.pictures import amplification, difference, picture
+
+SIDE = 8
+
+
+def percent(share, digits=1):
+    return f"{100 * share:.{digits}f} %"
+
+
+def lines(page):
+    """The cells of each line of all tables."""
+    found = []
+    for (tag, _), text in zip(page.tags, page.texts, strict=True):
+        if tag == "tr":
+            found.append([])
+        elif tag in {"td", "th"}:
+            found[-1].append(" ".join(text.split()))
+    return found
+
+
+def pixels(uri):
+    """The pixels of a picture, (H, W, C) or (H, W), in 0..255."""
+    head, _, text = uri.partition(",")
+    assert head == "data:image/png;base64"
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
+
+
+@pytest.fixture(scope="module")
+def made():
+    result = evaluated(40, side=SIDE)
+    return result, Page(report_page(result))
+
+
+def test_every_outcome_of_the_list_is_that_of_the_tensors(made):
+    result, page = made
+    tensors, data = result.tensors, page.data
+    about = data["results"][0]["classifiers"]
+    assert [each["name"] for each in about] == [
+        "one draw, no input noise",
+        "prediction vote, sigma 0.25 (1 normalized)",
+        "soft vote, sigma 0.25 (1 normalized)",
+    ]
+    assert [each["samples"] for each in about] == [[1], [1, 8], [1, 8]]
+    rows = [[0], [1, 2], [3, 4]]
+    assert sorted(image["number"] for image in data["images"]) == list(range(40))
+    for image in data["images"]:
+        number = image["number"]
+        assert image["label"] == int(tensors["labels"][number])
+        for classifier, of_classifier in zip(rows, image["results"][0]["votes"], strict=True):
+            for row, step in zip(classifier, of_classifier, strict=True):
+                for kind, outcome in zip(("clean", "robust"), step, strict=True):
+                    right, margin, draws, tie, changes, predicted, shares = outcome
+                    runs = [bool(tensors[f"{kind}.right"][row, run, number]) for run in range(2)]
+                    assert right == sum(runs) / 2
+                    assert changes == (len(set(runs)) == 2)
+                    assert margin == pytest.approx(float(tensors[f"{kind}.margin"][row, 0, number]), abs=1e-4)
+                    assert draws == int(tensors[f"{kind}.draws"][row, 0, number])
+                    kept = tensors[f"{kind}.shares"][row, number].tolist()
+                    assert predicted == kept.index(max(kept))
+                    assert tie == (sorted(kept)[-1] == sorted(kept)[-2])
+                    assert dict(shares) == {place: round(share, 4) for place, share in enumerate(kept)}
+
+
+def test_pictures_are_the_images_the_attacked_ones_and_their_differences(made):
+    result, page = made
+    tensors, about = result.tensors, page.data["results"][0]
+    largest = max(float((tensors["adversarial"][setting] - tensors["images"]).abs().max()) for setting in (0, 1))
+    assert about["factor"] == math.floor(0.5 / largest)
+    for image in page.data["images"][:10]:
+        number = image["number"]
+        expected = (tensors["images"][number].permute(1, 2, 0) * 255).round()
+        assert np.array_equal(pixels(image["picture"]), expected.numpy())
+        for classifier, setting in enumerate((0, 1, 1)):
+            place = about["classifiers"][classifier]["picture"]
+            attacked = tensors["adversarial"][setting, number]
+            assert np.array_equal(
+                pixels(image["results"][0]["attacked"][place]), (attacked.permute(1, 2, 0) * 255).round().numpy()
+            )
+            change = 0.5 + about["factor"] * (attacked - tensors["images"][number])
+            drawn = pixels(image["results"][0]["difference"][place])
+            assert np.abs(drawn - 255.0 * change.permute(1, 2, 0).numpy()).max() <= 0.51
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (2, "L"), (3, "RGB"), (5, "RGB")])
+def test_pictures_of_any_number_of_channels(channels, mode):
+    image = torch.rand(channels, 9, 6, generator=torch.Generator().manual_seed(0))
+    text = picture(image, 64).partition(",")[2]
+    drawn = Image.open(io.BytesIO(base64.b64decode(text)))
+    assert (drawn.mode, drawn.size) == (mode, (6, 9))
+    assert Image.open(io.BytesIO(base64.b64decode(picture(image, 3).partition(",")[2]))).size == (2, 3)
+
+
+def test_an_image_that_no_attack_changed_has_a_grey_difference():
+    image = torch.rand(1, 3, 4, 4)
+    factor = amplification(image, image)
+    assert factor == 1
+    assert torch.equal(difference(image[0], image[0], factor), torch.full((3, 4, 4), 0.5))
+
+
+def test_the_verdict_has_the_accuracies_of_the_rows(made):
+    result, page = made
+    row = result.row(vote="prediction", num_samples=8)
+    base = result.rows[0]
+    low, high = (100 * bound for bound in row["robust_interval"])
+    expected = [percent(row["clean"]), percent(row["robust"]), percent(base["clean"]), percent(base["robust"])]
+    assert page.all("strong")[:4] == expected
+    assert page.all("span", class_="range")[1] == f"{low:.1f}-{high:.1f} %"
+    found = {(line[0], line[1]): line[2:] for line in lines(page) if len(line) == 8 and "over one draw" in line[0]}
+    assert len(found) == 4
+    for gain in result.comparisons:
+        last = {"prediction": 2, "soft": 4}[gain.name.split()[0]]
+        kind = "clean" if gain.images == "clean" else "robust"
+        before, after = (result.tensors[f"{kind}.right"][number].int().sum(0).tolist() for number in (0, last))
+        won = sum(a > b for a, b in zip(after, before, strict=True))
+        lost = sum(a < b for a, b in zip(after, before, strict=True))
+        p = min(1.0, 2 * sum(math.comb(won + lost, k) for k in range(min(won, lost) + 1)) / 2 ** (won + lost))
+        shown = found[gain.name, "clean images" if kind == "clean" else "PGD-7"]
+        assert shown[0] == f"{100 * gain.gain:+.1f}"
+        assert shown[2:4] == [str(won), str(lost)]
+        assert shown[4] == ("p < 0.001" if p < 0.001 else f"p = {p:.2g}")
+        assert shown[5] == ("may be chance" if not gain.significant else "helps" if gain.gain > 0 else "hurts")
+
+
+def test_charts_have_the_numbers_of_the_rows(made):
+    result, page = made
+    found = lines(page)
+    for row in result.rows[1:]:
+        for kind in ("clean", "robust"):
+            low, high = (100 * bound for bound in row[f"{kind}_interval"])
+            line = [f"{row['vote']} vote", str(row["num_samples"]), f"{100 * row[kind]:.1f}", f"{low:.1f}-{high:.1f}"]
+            assert line in found
+        number = result.rows.index(row)
+        draws = result.tensors["robust.draws"][number, 0].double().mean()
+        name = f"{row['vote']} vote, sigma 0.25 (1 normalized)"
+        assert [name, f"{float(draws):.4g}", f"{100 * row['robust']:.1f}"] in [line[:3] for line in found]
+
+
+def naive_bins(shares, right):
+    """Mean share, accuracy and count by tenths of the largest share."""
+    bins = {}
+    for row, hit in zip(shares, right, strict=True):
+        bins.setdefault(min(9, int(max(row) * 10)), []).append((max(row), hit))
+    return [
+        (sum(share for share, _ in of_bin) / len(of_bin), sum(hit for _, hit in of_bin) / len(of_bin), len(of_bin))
+        for _, of_bin in sorted(bins.items())
+    ]
+
+
+def test_calibration_and_coverage_against_a_slow_version(made):
+    result, page = made
+    found, labels = lines(page), result.tensors["labels"].tolist()
+    for kind, name in (("clean", "clean images"), ("robust", "PGD-7")):
+        shares = result.tensors[f"{kind}.shares"][2].double().tolist()
+        right = [row.index(max(row)) == label for row, label in zip(shares, labels, strict=True)]
+        bins = naive_bins(shares, right)
+        for share, accuracy, _ in bins:
+            assert [name, f"{share:.4g}", f"{100 * accuracy:.1f}"] in [line[:3] for line in found]
+        error = sum(abs(share - accuracy) * count for share, accuracy, count in bins) / len(right)
+        assert f"{100 * error:.1f} points on " in page.text
+        margins = [sorted(row)[-1] - sorted(row)[-2] for row in shares]
+        order = sorted(range(len(right)), key=lambda number: -margins[number])
+        for count in (10, 20, 40):
+            accuracy = sum(right[number] for number in order[:count]) / count
+            assert [name, f"{count / 40:.4g}", f"{100 * accuracy:.1f}"] in [line[:3] for line in found]
+
+
+def test_images_of_equal_margin_are_answered_together():
+    from smoothed.report.html.calibration import accuracy_by_coverage
+
+    shares = torch.tensor([[0.9, 0.1]] * 3 + [[0.6, 0.4]] * 5)
+    right = torch.tensor([True, False, True, False, False, True, True, True])
+    assert accuracy_by_coverage(shares, right) == [(3 / 8, pytest.approx(2 / 3), 3), (1.0, pytest.approx(5 / 8), 8)]
+
+
+def test_the_attacks_of_the_worst_case_are_those_of_the_tensors():
+    result = small_result("worst-case")
+    page = Page(report_page(result))
+    found = lines(page)
+    for prefix, network in (("mean", "mean network"), ("smoothed", "smoothed")):
+        rows = [row for row in result.rows if row["network"] == network]
+        shares = result.tensors[f"{prefix}.right"].double().mean(1).tolist()
+        broken = [[share <= 0.5 for share in of_row] for of_row in shares]
+        for number, row in enumerate(rows):
+            name = {"none": "clean images", "worst case": "worst case"}.get(row["attack"], row["attack"])
+            line = [name, f"{row['attacked']:g}", "" if row["eot_samples"] is None else str(row["eot_samples"])]
+            line.append(percent(sum(shares[number]) / len(shares[number])))
+            line.append("{:.1f}-{:.1f}".format(*(100 * bound for bound in row["robust"]["interval"])))
+            worst = {int(count): accuracy["mean"] for count, accuracy in row["worst"].items()}
+            line.append(percent(worst[2]) if 2 in worst else "-")
+            line.append(str(sum(broken[number])))
+            if 0 < number < len(rows) - 1:
+                others = [of_row for place, of_row in enumerate(broken) if place not in (0, number, len(rows) - 1)]
+                alone = [
+                    here and not any(of_row[image] for of_row in others) for image, here in enumerate(broken[number])
+                ]
+                made = (result.tensors[f"{prefix}.worst_attack"][0] == number - 1).sum()
+                line += [str(sum(alone)), str(int(made))]
+            else:
+                line += ["", ""]
+            assert line in found
+    for image in page.data["images"]:
+        for prefix, group in zip(("mean", "smoothed"), image["results"][0]["attacks"], strict=True):
+            right = result.tensors[f"{prefix}.right"][:, 0, image["number"]]
+            assert [share for _, share in group["shares"]] == [round(float(share), 4) for share in right]
+            made = int(result.tensors[f"{prefix}.worst_attack"][0, image["number"]])
+            assert group["made"] == (None if made < 0 else group["shares"][made + 1][0])
+
+
+def test_certified_accuracy_is_that_of_the_images():
+    result = small_result("certify")
+    page = Page(report_page(result))
+    found = [line[:3] for line in lines(page)]
+    right = (result.tensors["certified_class"][0] == result.tensors["labels"]).tolist()
+    radii = [radius for radius, hit in zip(result.tensors["radius"][0].tolist(), right, strict=True) if hit]
+    for radius in radii:
+        share = sum(other > radius for other in radii) / len(right)
+        assert any(
+            line[1] == f"{radius:.4g}" and float(line[2]) <= 100 * share + 0.06 for line in found if len(line) == 3
+        )
+    for image in page.data["images"]:
+        (certificate,) = image["results"][0]["certified"]
+        assert certificate["radius"] == round(float(result.tensors["radius"][0, image["number"]]), 4)
+        assert certificate["class"] == int(result.tensors["certified_class"][0, image["number"]])
+        counts = result.tensors["counts"][0, image["number"]]
+        label = int(result.tensors["labels"][image["number"]])
+        shares = {k: round(float(count) / 40, 4) for k, count in enumerate(counts) if count or k == label}
+        assert dict(image["results"][0]["votes"][0][0][0][6]) == shares
+
+
+def test_every_check_has_its_verdict_and_a_threshold_of_its_own():
+    from smoothed.report.html.lights import _THRESHOLDS, lights
+
+    result = small_result("check")
+    page = Page(report_page(result))
+    assert page.all("span", class_="word") == [row["verdict"] for row in result.rows]
+    assert {row["name"] for row in result.rows} == set(_THRESHOLDS)
+    for row, light in zip(result.rows, lights(result), strict=True):
+        assert row["meaning"] in page.text
+        assert f"Threshold: {light.threshold}." in page.text
+        for figure in row["figures"]:
+            assert f"{figure['name']} " in page.text
+    assert "at least 0.33, for 2 draws" in page.text
+    assert "at most 3 points" in page.text
+    curve = next(row for row in result.rows if row["name"] == "accuracy falls with eps")["figures"]
+    found = [line[:3] for line in lines(page)]
+    for multiple, figure in zip((0, 0.5, 1, 2, 4), curve, strict=False):
+        assert ["PGD-1", f"{multiple * 0.1 * 255:.4g}", f"{100 * figure['value']:.1f}"] in found
+
+
+def test_a_sweep_has_every_cell_and_its_images():
+    result = small_result("sweep")
+    page = Page(report_page(result))
+    found = lines(page)
+    for row in result.rows:
+        assert any(
+            line[0] == row["vote"] and line[1:3] == [str(row["num_samples"]), f"{row['sigma']:.4g}"] for line in found
+        )
+    best, right = result.summary["best"], result.tensors["right"]
+    sigmas = result.setting["sigmas"]
+    order = [best["sigma"], *(sigma for sigma in sigmas if sigma != best["sigma"])]
+    vote = result.setting["votes"].index(best["vote"])
+    for image in page.data["images"]:
+        for sigma, of_sigma in zip(order, image["results"][0]["votes"], strict=True):
+            for count, step in enumerate(of_sigma):
+                for kind, outcome in enumerate(step):
+                    runs = right[kind, sigmas.index(sigma), vote, count, :, image["number"]]
+                    assert outcome[0] == float(runs.double().mean())
+
+
+@pytest.mark.parametrize("kind", ["attack", "examples", "check"])
+def test_outcomes_of_the_other_kinds(kind):
+    result = small_result(kind)
+    tensors, page = result.tensors, Page(report_page(result))
+    names = {
+        "attack": lambda images, _: tensors[f"{images}.right"],
+        "check": lambda images, _: tensors[{"clean": "clean", "robust": "white_box"}[images] + ".accuracy"],
+        "examples": lambda images, vote: (
+            tensors[f"{images}.right"] / 2 if vote else tensors[f"{images}.right_draws"] / tensors[f"{images}.draws"]
+        ),
+    }
+    for image in page.data["images"]:
+        for place, of_classifier in enumerate(image["results"][0]["votes"]):
+            for images, outcome in zip(("clean", "robust"), of_classifier[0], strict=True):
+                expected = float(names[kind](images, place)[image["number"]])
+                assert outcome[0] == pytest.approx(expected, abs=1e-4)
+
+
+def test_training_shows_its_epochs():
+    result = small_result("train")
+    page = Page(report_page(result))
+    best = result.summary["kept"]["best"]
+    assert page.all("strong") == [percent(best["validation_clean"]), percent(best["validation_robust"])]
+    for row in result.rows:
+        line = ["clean images", str(row["epoch"]), f"{100 * row['validation_clean']:.1f}"]
+        assert line in [found[:3] for found in lines(page)]
