@@ -222,8 +222,8 @@ def load(name_or_path: Path | str, *, device: torch.device | str = "cpu") -> nn.
     header = read_header(path)
     if header.get("architecture") == CUSTOM:
         raise CheckpointError(
-            f"{path}: expected a network of this package, got a custom one; build it yourself and use load_into, or "
-            "name the function that builds it as the model and this file as its weights"
+            f"{path}: expected a network of this package, got a custom one; name the function that builds it as the "
+            "model, and this file as its weights (--model package.module:function --weights FILE)"
         )
     try:
         with torch.random.fork_rng(devices=[]):  # the initial weights, which are replaced, take random numbers

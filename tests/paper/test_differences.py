@@ -37,3 +37,11 @@ def test_the_interval_covers_what_images_do(same_images):
         ).interval
         covered += low <= 0 <= high
     assert covered / repeats == pytest.approx(0.95, abs=0.015)
+
+
+@pytest.mark.parametrize("ours", [0.0, 1.0])
+def test_the_interval_has_a_width_where_all_images_have_the_same_outcome(ours):
+    """By hand: (0 + 2) / (16 + 4) = 0.1, or 0.9; its variance is 0.09 / 16, times the share of the images left out."""
+    found = PublishedDifference.of(ours, 50.0, std=0.0, runs=1, images=16, published_std=None)
+    half = 196 * (0.09 / 16 * (1 - 16 / 10_000)) ** 0.5
+    assert found.interval == pytest.approx((100 * ours - 50 - half, 100 * ours - 50 + half), rel=1e-3)

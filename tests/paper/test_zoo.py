@@ -90,3 +90,17 @@ def test_the_zoo_of_this_repository_is_within_its_limits():
         assert entry.name in NETWORKS
         assert json.loads(entry.path.with_suffix(".json").read_text()) == entry.card()
         assert next(load(entry.path).parameters()).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("at", "add: expected a network trained with injection 'none' for the name at, got 'cni-w'"),
+        ("pni-w-cifar100", "add: expected a network trained with data 'cifar100' for the name .*, got 'cifar10'"),
+        ("at-wide", "add: expected a network trained with architecture 'wide_resnet34_10' .*, got 'resnet20'"),
+    ],
+)
+def test_a_network_of_another_kind_does_not_get_the_name(name, message, tmp_path):
+    with pytest.raises(ArgumentError, match=message):
+        add_to_zoo(FILE, name, tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -301,10 +301,14 @@ def show_results(
 
     chosen = [check_choice(name, DECLARATIONS, "names") for name in declarations or DECLARATIONS]
     folder = existing_folder(out)
+    show(f"Schedule {folder.schedule.name}: {folder.schedule.about}. Attack steps and M are those of the schedule.")
     for name in chosen:
         spec = DECLARATIONS[name]
         if isinstance(spec, TableSpec):
             rows = shown_rows(spec, folder)
+            if all(row.values is None for row in rows):
+                show(f"{name}: not run")
+                continue
             show(terminal_table(spec, rows, folder))
             for sentence in gain_lines(comparisons(rows)):
                 show(sentence)

@@ -17,7 +17,8 @@ def recipes(
     """List the recipes for `smoothed train --recipe`: the source of each, its settings, and its cost.
 
     The cost is the number of forward passes that each training image takes in an epoch. A backward pass to the inputs
-    counts as one more, a backward pass to inputs and weights as two more.
+    counts as one more, a backward pass to inputs and weights as two more. docs/defences.md describes each in two
+    sentences and an equation.
     """
     from smoothed.training.cost import forward_equivalents
     from smoothed.training.recipes import RECIPES
@@ -25,7 +26,13 @@ def recipes(
 
     if json is not None:
         require_writable(json)
-    table = Table(Column("recipe", no_wrap=True), "source", "settings", "forward passes", "epochs")
+    table = Table(
+        Column("recipe", no_wrap=True),
+        Column("source", overflow="fold"),
+        Column("settings", overflow="fold"),
+        Column("passes", justify="right"),
+        Column("epochs", justify="right"),
+    )
     rows = []
     for recipe in RECIPES.values():
         config = recipe.config()

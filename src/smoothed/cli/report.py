@@ -61,19 +61,19 @@ def compare(
     from smoothed.report.html.comparison import check_same_images, comparison_sentence, pair_lines
 
     check_files(None, report=report)
-    before, *others = map(_read, results)
-    if len(others) != 1:
+    if len(results) != 2:
         raise ArgumentError("results", "two files", f"{len(results)}")
-    (after,) = others
+    before, after = map(_read, results)
     check_same_images(before, after, "results")
     lines = pair_lines(before, after)
+    show(comparison_sentence(lines))
     for line in lines:
         gain = line.gain
         show(
             f"{gain.name}, {gain.images}: {line.first} and {line.second}, {gain.gain} points (paired 95 % interval "
-            f"{gain.bounds}); only the second is right on {gain.won} images, only the first on {gain.lost} ({gain.p})"
+            f"{gain.bounds}). Images that only the second gets right: {gain.won}; that only the first gets right: "
+            f"{gain.lost} ({gain.p})."
         )
-    show(comparison_sentence(lines))
     if report is not None:
         note(f"report written to {before.report(report, against=after)}")
 

@@ -12,7 +12,9 @@ def zoo(
     add: Annotated[Path | None, typer.Option(help="Checkpoint of a training run to add.", metavar="FILE")] = None,
     name: Annotated[
         str | None,
-        typer.Option(help="Name of the added network: one of the networks that `smoothed paper list` names."),
+        typer.Option(
+            help="Name of the added network, one of the paper's: at, cni-w, high-k, epgd-diverged and others."
+        ),
     ] = None,
     folder: Annotated[Path, typer.Option(help="Folder of the zoo.")] = Path("zoo"),
     json: Annotated[Path | None, typer.Option(help="File to write the list to, as JSON.")] = None,
@@ -39,13 +41,14 @@ def zoo(
     if json is not None:
         require_writable(json)
     if (add is None) != (name is None):
-        raise ArgumentError("name" if name is None else "add", "--add and --name together", "one of them")
+        missing = "name" if name is None else "add"
+        raise ArgumentError(missing, "--name and --add FILE together", f"no --{missing}")
     if add is not None and name is not None:
         entry = add_to_zoo(add, name, folder)
         note(f"{entry.path} written, {entry.size / 1e6:.1f} MB, and its card beside it")
     entries = zoo_entries(folder)
     if not entries:
-        note(f"no networks in {folder}; they lie in a checkout of the repository, in the folder zoo")
+        note(f"no networks in {folder}; --add FILE --name NAME adds one, and --folder names another folder")
     table = Table(
         Column("name", no_wrap=True),
         "title",

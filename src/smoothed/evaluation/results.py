@@ -224,7 +224,7 @@ class Result:
         except OSError as error:
             raise DataError(f"{path}: could not be read ({error.strerror or error})") from None
         except (ValueError, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: expected the JSON of a result, got {error}") from None
+            raise DataError(f"{path}: expected the JSON of a result, got a file that is no JSON ({error})") from None
         if not isinstance(values, dict) or values.get("schema") != SCHEMA:
             raise DataError(f"{path}: expected a result of smoothed (schema {SCHEMA}), got another JSON file")
         if values.get("schema_version") != SCHEMA_VERSION:

@@ -55,7 +55,9 @@ class PublishedDifference:
         """
         theirs = published / 100
         variance = std**2 / runs + ((published_std or 0.0) / 100) ** 2 / published_runs
-        of_images = ours * (1 - ours) / images
+        # Two successes and two failures more keep the variance above 0 where all images have the same outcome.
+        smoothed = ours if 0 < ours < 1 else (ours * images + 2) / (images + 4)
+        of_images = smoothed * (1 - smoothed) / images
         if same_images:
             variance += of_images * max(0.0, 1 - images / TEST_IMAGES)
         else:

@@ -101,9 +101,9 @@ def submit(command: Command, workers: int, logs: Path, settings: Mapping[str, st
         with executor.batch():
             jobs = [executor.submit(submitit.helpers.CommandFunction(list(command))) for _ in range(workers)]
     except (RuntimeError, TypeError, ValueError, NameError, FailedJobError) as error:
-        raise ArgumentError(
-            "launcher", "a Slurm cluster that takes these settings", str(error).splitlines()[0]
-        ) from None
+        hint = "run this where sbatch and srun work, or use --launcher local"
+        expected = "a Slurm cluster that takes these settings"
+        raise ArgumentError("launcher", expected, f"an error ({str(error).splitlines()[0]})", hint) from None
     return [str(job.job_id) for job in jobs]
 
 

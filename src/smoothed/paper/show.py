@@ -61,6 +61,9 @@ def terminal_table(table: TableSpec, rows: Sequence[ShownRow], folder: RunFolder
         label, attack, count, sigma, _, _, *numbers = _cells(row, folder, digits=1)
         tuned = row.spec.measurement is not None and row.spec.measurement.sigma == TUNED and row.values is not None
         size = _size(row)
+        stated = f"M = {row.spec.num_samples}"
+        if count and stated in label:
+            label, count = label.replace(stated, f"M = {count}"), ""
         parts = (label, f"({sigma})" if tuned else "", f"M = {count}" if count else "", size if size != common else "")
         made.add_row(", ".join(part for part in parts if part).replace(", (", " ("))
         for name, of_kind in (("clean", numbers[:3]), (attack or "attacked", numbers[3:])):

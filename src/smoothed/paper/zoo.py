@@ -8,7 +8,9 @@ from smoothed.api.load import ZOO
 from smoothed.checkpoint import SUFFIX, load, locate, read_header, read_tensors, write_tensors
 from smoothed.errors import ArgumentError
 from smoothed.injection import NoiseLayer
+from smoothed.paper.declaration import NetworkSpec
 from smoothed.paper.networks import NETWORKS
+from smoothed.training.recipes import RECIPES
 from smoothed.utils.checks import check_choice
 from smoothed.utils.files import write_json
 
@@ -66,12 +68,14 @@ def add_to_zoo(checkpoint: Path | str, name: str, folder: Path | str = ZOO) -> Z
         folder: folder of the zoo.
 
     Raises:
-        ArgumentError: the name is unknown, or the file would be larger than `MAX_BYTES`.
+        ArgumentError: the name is unknown, the network has another architecture, other data or other noise than the
+            paper's network of this name, or the file would be larger than `MAX_BYTES`.
         CheckpointError: the file is damaged or no checkpoint.
         OutputError: the files can't be written.
     """
     check_choice(name, NETWORKS, "name")
     tensors, header = read_tensors(locate(checkpoint, "add"))
+    _require_of_name(header, NETWORKS[name])
     strengths = {
         f"{layer}.{parameter}"
         for layer, module in load(checkpoint).named_modules()
@@ -86,3 +90,14 @@ def add_to_zoo(checkpoint: Path | str, name: str, folder: Path | str = ZOO) -> Z
     entry = ZooEntry(name, path, path.stat().st_size, header)
     write_json(entry.card(), path.with_suffix(".json"))
     return entry
+
+
+def _require_of_name(header: dict[str, Any], network: NetworkSpec) -> None:
+    """Raise `ArgumentError` if a checkpoint can't be the paper's network of this name, whatever its schedule."""
+    wanted = RECIPES[network.recipe].config(**{"data": network.data, "architecture": network.architecture})
+    found = header.get("training", {}).get("config", {})
+    for setting in ("architecture", "data", "injection"):
+        value = found.get(setting, header.get(setting) if setting == "architecture" else None)
+        if value != getattr(wanted, setting):
+            expected = f"a network trained with {setting} {getattr(wanted, setting)!r} for the name {network.name}"
+            raise ArgumentError("add", expected, repr(value))
