@@ -8,13 +8,14 @@ from rich.console import Console
 
 from smoothed.errors import ArgumentError, DataError
 from smoothed.evaluation.results import Result
+from smoothed.paper.appendix_report import appendix_rows
 from smoothed.paper.catalog import DECLARATIONS
 from smoothed.paper.differences import PublishedDifference
 from smoothed.paper.draw import curve_points, draw
 from smoothed.paper.figures import FIGURE_B3, FIGURE_B4
 from smoothed.paper.folder import existing_folder
 from smoothed.paper.pages import write_pages
-from smoothed.paper.show import gain_lines, markdown_table, terminal_table
+from smoothed.paper.show import appendix_markdown, appendix_tables, gain_lines, markdown_table, terminal_table
 from smoothed.paper.shown import comparisons, shown_rows
 from smoothed.paper.tables import TABLE_1
 
@@ -147,3 +148,16 @@ def test_refusals(folder, tmp_path):
     folder.result(CNI).write_text("{")
     with pytest.raises(DataError, match="expected the JSON of a result"):
         shown_rows(TABLE_1, folder)
+
+
+def test_the_tables_of_the_appendix_fit_into_80_columns():
+    values = appendix_rows(num_samples=50)
+    console = Console(width=80, file=StringIO())
+    for table in appendix_tables(values):
+        console.print(table)
+    printed = console.file.getvalue()
+    assert "…" not in printed
+    row = values["objective"][5]
+    half = (row["estimate_interval"][1] - row["estimate_interval"][0]) / 2
+    assert f"{row['estimate']:.4g} ± {half:.1g}" in printed
+    assert f"| {row['p']:.4g} | {row['margin']:.4g} | " in appendix_markdown(values)

@@ -287,6 +287,7 @@ def show_results(
     from smoothed.paper.folder import existing_folder
     from smoothed.paper.pages import appendix_values, write_pages
     from smoothed.paper.show import (
+        APPENDIX_NOTE,
         CLAIMS_HOW,
         HOW,
         appendix_tables,
@@ -313,7 +314,7 @@ def show_results(
             for sentence in gain_lines(comparisons(rows)):
                 show(sentence)
         elif name == "appendix-a" and (values := appendix_values(folder)) is not None:
-            for part in appendix_tables(values):
+            for part in (*appendix_tables(values), APPENDIX_NOTE):
                 show(part)
     show(HOW)
     if claims := judge_claims(folder, chosen):

@@ -171,15 +171,14 @@ _COUNTED = {"holds": "hold", "does not hold": "do not hold", "can't be told": "c
 
 
 def appendix_tables(values: dict[str, Any]) -> list[Table]:
-    """The two tables of appendix A, from the JSON values of its result."""
+    """The two tables of appendix A, from the JSON values of its result, in at most 80 columns."""
     made = []
     for name, title in APPENDIX_TITLES.items():
-        rows = values[name]
-        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-        for column in rows[0]:
-            table.add_column(column.replace("_", " "), justify="right")
-        for row in rows:
-            table.add_row(*map(_text, row.values()))
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for column in _appendix_columns(values[name]):
+            table.add_column(APPENDIX_COLUMNS.get(column, column), justify="right")
+        for row in values[name]:
+            table.add_row(*_appendix_cells(row))
         made.append(table)
     return made
 
@@ -188,12 +187,37 @@ def appendix_markdown(values: dict[str, Any]) -> str:
     """The same in Markdown."""
     lines = ["## appendix-a: a support vector machine under attack, with and without noise on its input", ""]
     for name, title in APPENDIX_TITLES.items():
-        rows = values[name]
-        columns = [column.replace("_", " ") for column in rows[0]]
+        columns = [APPENDIX_COLUMNS.get(column, column) for column in _appendix_columns(values[name])]
         lines += [title, "", _line(columns), _line("--:" for _ in columns)]
-        lines += [*(_line(map(_text, row.values())) for row in rows), ""]
-    return "\n".join(lines)
+        lines += [*(_line(_appendix_cells(row)) for row in values[name]), ""]
+    return "\n".join([*lines, APPENDIX_NOTE, ""])
 
+
+def _appendix_columns(rows: list[dict[str, Any]]) -> list[str]:
+    return [column for column in rows[0] if column != "estimate_interval"]
+
+
+def _appendix_cells(row: dict[str, Any]) -> list[str]:
+    """The cells of a row; an estimate has the half of its interval beside it."""
+    low, high = row["estimate_interval"]
+    shown = {**row, "estimate": f"{_text(row['estimate'])} ± {(high - low) / 2:.1g}"}
+    return [_text(shown[column]) for column in _appendix_columns([row])]
+
+
+APPENDIX_COLUMNS = {
+    "without_noise": "without noise",
+    "with_noise": "with noise",
+    "estimate": "estimate, 95 % interval",
+    "equation_a28": "eq. A.28",
+    "length_by_equation_a30": "length by eq. A.30",
+    "length_by_bisection": "length by bisection",
+}
+"""Headers of columns whose names in the result are no words."""
+
+APPENDIX_NOTE = (
+    "The law is missing where the paper has none: for p = infinity it has one along an axis. Eq. A.30 holds along an "
+    "axis and for p = 2; elsewhere it is larger than the longest length, which bisection finds."
+)
 
 APPENDIX_TITLES = {
     "objective": "Objective of a sample (eq. A.26), exact and estimated, beside the right-hand side of eq. A.28",
