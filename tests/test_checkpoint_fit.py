@@ -132,7 +132,7 @@ class TestCustom:
 
     def test_load_refuses_with_a_hint(self, saved):
         with pytest.raises(
-            CheckpointError, match=r"own\.safetensors: expected a network of this package, got .*load_into"
+            CheckpointError, match=r"own\.safetensors: expected a network of this package, got .*--model package"
         ):
             checkpoint.load(saved[1])
 
