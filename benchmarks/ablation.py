@@ -9,8 +9,8 @@ ResNet-20 with CNI on the weights of every layer, and a ResNet-20 without noise 
   with all techniques switched off, in float32. A technique that builds on others is added to the plain network with
   these others.
 - Slow-down when removed from the full stack: time without the technique, and without what builds on it, over time of
-  the full stack. The full stack has all techniques that the machine supports, except kept memory and compiled
-  operations, which change a whole process or take long to prepare. They are added to it to be measured.
+  the full stack. The full stack has all techniques that the machine supports, except kept memory, compiled normals and
+  compiled operations, which change a whole process or take long to prepare. They are added to it to be measured.
 
 Ratios above 1 are gains. Each set of techniques runs in a process of its own, and the four processes of a comparison
 start together and run in turn: the longer a process runs, the more of its freed memory the C library keeps. A ratio is

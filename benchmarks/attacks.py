@@ -16,6 +16,7 @@ import torch
 import torchattacks
 from torch import Tensor, nn
 
+from hardware import settle
 from report import Row, at_least, at_most, seconds_in_turn, show
 from smoothed import load, noiseless
 from smoothed.acceleration.fusing import fuse
@@ -40,6 +41,7 @@ class Bench:
 
     def __init__(self, count: int) -> None:
         self.device = best_device()
+        settle(self.device)
         self.precision = resolve_precision("auto", self.device)
         network: nn.Module = load("resnet20-cni-w", device=self.device)
         network.requires_grad_(False)  # spares the peers the gradients of weights

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from smoothed.rng.counter_based import compile_numbers, normals, positions
+
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
     """Floating-point operations per second of a large matrix product of random numbers in `dtype`, best of eight."""
@@ -90,3 +92,9 @@ def wait(device: torch.device) -> None:
     """Wait until the device has finished all operations."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def settle(device: torch.device) -> None:
+    """Compile the random numbers of this process, and wait until they are compiled."""
+    compile_numbers()
+    normals(torch.arange(1024, device=device), positions(2**12, device))

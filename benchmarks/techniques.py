@@ -17,15 +17,17 @@ from torch import Tensor, nn
 import smoothed.training.batch
 import smoothed.training.run
 import smoothed.training.step
+from smoothed import injection
 from smoothed.acceleration import fast, fusing
 from smoothed.acceleration.fast import Fast
 from smoothed.acceleration.fused_weights import FusedLayer, FusedWeights, WeightDistribution
+from smoothed.injection import NoiseLayer
 from smoothed.rng import counter_based, seeds, sources
-from smoothed.rng.counter_based import GAMMA, splitmix64
+from smoothed.rng.counter_based import GAMMA, positions, positions_channels_last, splitmix64
 from smoothed.rng.sources import Keyed
-from smoothed.smoothing import classifier
+from smoothed.smoothing import classifier, sampling
 from smoothed.smoothing.input_noise import ScaledNoise
-from smoothed.utils import modes
+from smoothed.utils import checks, modes
 from smoothed.utils.devices import best_device, has_bf16_units
 
 JOBS = {
@@ -112,9 +114,12 @@ def without_weight_vector() -> Patches:
     @torch.no_grad()
     def of_draw(weights: FusedWeights, distribution: WeightDistribution, device_type: str) -> list[Tensor]:
         autocast_dtype = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else None
+        cached = vars(weights).get("gains")
+        if cached is None or cached[0] is not distribution:
+            gains = [layer.gain_and_bias(fold=distribution.norms_folded)[0] for layer in weights.layers]
+            cached = vars(weights)["gains"] = distribution, gains
         of_layers = []
-        for layer in weights.layers:
-            gain, _ = layer.gain_and_bias(fold=distribution.norms_folded)
+        for layer, gain in zip(weights.layers, cached[1], strict=True):
             weight: Any = layer.module.weight
             weight = weight if gain is None else weight * gain.view(-1, *[1] * (len(layer.shape) - 1))
             of_layers.append(weight if layer.exact or autocast_dtype is None else weight.to(autocast_dtype))
@@ -133,15 +138,25 @@ def without_weight_vector() -> Patches:
     return replace_attributes(FusedWeights, of_draw=of_draw, of_keys=of_keys)
 
 
-def without_cached_distribution() -> Patches:
-    """Compute what all draws of the weights share anew in each pass."""
-    original = FusedWeights.distribution
+def clearing_cache(method: str, clear: Callable[[FusedWeights], object]) -> Patches:
+    """Clear a cache of `FusedWeights` before each call of one of its methods."""
+    original = getattr(FusedWeights, method)
 
-    def distribution(weights: FusedWeights, device_type: str) -> WeightDistribution:
-        weights._distributions.clear()
-        return original(weights, device_type)
+    def without_cache(weights: FusedWeights, *arguments: Any) -> object:  # noqa: ANN401 - arguments of the method
+        clear(weights)
+        return original(weights, *arguments)
 
-    return replace_attributes(FusedWeights, distribution=distribution)
+    return replace_attributes(FusedWeights, **{method: without_cache})
+
+
+def without_cached_positions() -> Patches:
+    """Compute the positions of random numbers anew at each request."""
+    uncached = [
+        patch
+        for function in (positions, positions_channels_last)
+        for patch in replace_function(function, function.__wrapped__)
+    ]
+    return uncached + clearing_cache("_noise_positions", lambda weights: setattr(weights, "_cached_positions", None))
 
 
 def noisy_rows_in_steps(law: ScaledNoise, key: Keyed, layer: int, inputs: Tensor) -> Tensor:
@@ -158,6 +173,20 @@ def mix_rows_by_torch(*keys: int | Sequence[int] | Tensor) -> Tensor:
     return state
 
 
+def copied_rows(rows: Tensor, index: Tensor) -> Tensor:
+    """`sampling._taken`, which always copies."""
+    index = index.to(rows.device)
+    if rows.ndim == 4 and rows.is_contiguous(memory_format=torch.channels_last):
+        return rows.movedim(1, -1).index_select(0, index).movedim(-1, 1)
+    return rows.index_select(0, index)
+
+
+def all_noise_layers(model: object) -> list[NoiseLayer]:
+    """`noise_layers`, by `torch.nn.Module.modules`."""
+    modules = model.modules() if isinstance(model, nn.Module) else []
+    return [module for module in modules if isinstance(module, NoiseLayer)]
+
+
 @contextmanager
 def always_eval_mode(model: object) -> Iterator[None]:
     """`modes.eval_mode`, which sets the mode of all submodules even if they are in eval mode."""
@@ -167,6 +196,12 @@ def always_eval_mode(model: object) -> Iterator[None]:
     yield
     for module, mode in previous:
         module.training = mode
+
+
+def uncached_bounds(labels: Tensor) -> tuple[int, int]:
+    """`checks._bounds`, which reads the labels at each call."""
+    low, high = torch.aminmax(labels)
+    return int(low), int(high)
 
 
 @dataclass(frozen=True)
@@ -234,7 +269,16 @@ TECHNIQUES = [
     ),
     Technique(
         "cached distribution", "the part of the weights that all draws share kept between passes",
-        ("image", "attack", "train"), without_cached_distribution, needs=_FUSED,
+        ("image", "attack", "train"),
+        lambda: clearing_cache("distribution", lambda weights: weights._distributions.clear()), needs=_FUSED,
+    ),
+    Technique(
+        "cached draw", "the weights of a draw kept for all passes of the draw", ("vote",),
+        lambda: clearing_cache("of_draw", lambda weights: setattr(weights, "_last_draw", None)),
+        _CNI, ("fused network", "weight vector", "cached distribution"),
+    ),
+    Technique(
+        "cached positions", "the positions of random numbers kept between requests", _DRAWING, without_cached_positions
     ),
     Technique(
         "stacked draws", "several draws of few images in one pass", ("image",),
@@ -253,16 +297,36 @@ TECHNIQUES = [
         lambda: replace_attributes(counter_based, _CHUNK_SIZES={}, _DEFAULT_CHUNK_SIZE=2**40),
     ),
     Technique(
+        "compiled normals", "random numbers compiled by torch.compile (compile_numbers)", _DRAWING,
+        lambda: replace_function(counter_based.compile_numbers, lambda **_: None), by_default=False,
+    ),
+    Technique(
         "keys by NumPy", "keys of random numbers computed by NumPy instead of torch", _DRAWING,
         lambda: replace_function(seeds.mix_rows, mix_rows_by_torch),
+    ),
+    Technique(
+        "passes before counting", "votes counted after several passes instead of each", _DRAWING,
+        lambda: replace_attributes(sampling, _MAX_PASSES=0),
+    ),
+    Technique(
+        "views of rows", "consecutive images taken from a batch without a copy", _DRAWING,
+        lambda: replace_function(sampling._taken, copied_rows),
     ),
     Technique(
         "passes of 128", "128 instead of 256 rows in a pass on a CPU", ("vote",),
         lambda: replace_attributes(classifier, _CHUNK_SIZE_ON_CPU=256), supported=runs_on_cpu,
     ),
     Technique(
+        "fast noise search", "noise layers found without a walk through all modules", ("image",),
+        lambda: replace_function(injection.noise_layers, all_noise_layers), _CNI,
+    ),
+    Technique(
         "mode set if needed", "eval mode set only if a submodule is in train mode", ("image",),
         lambda: replace_function(modes.eval_mode, always_eval_mode),
+    ),
+    Technique(
+        "cached label bounds", "smallest and largest label kept between checks of the same labels",
+        ("attack", "train"), lambda: replace_function(checks._bounds, uncached_bounds),
     ),
     Technique(
         "pooled normals", "random numbers of all layers drawn at once", ("train",),
@@ -276,7 +340,7 @@ TECHNIQUES = [
 
 BY_NAME = {technique.name: technique for technique in TECHNIQUES}
 # Techniques that wait for a compiler in each process, for 10 to 60 seconds.
-COMPILED = ("compiled operations",)
+COMPILED = ("compiled normals", "compiled operations")
 FULL_STACK = frozenset(technique.name for technique in TECHNIQUES if technique.by_default and technique.supported())
 
 
@@ -307,6 +371,7 @@ def variants(name: str, *, memory_kept: bool) -> list[frozenset[str]]:
 def only(on: frozenset[str]) -> Iterator[None]:
     """Switch off all techniques but the named ones inside the block."""
     with ExitStack() as stack:
+        stack.enter_context(mock.patch.dict(counter_based._compilation, enabled="compiled normals" in on))
         for technique in TECHNIQUES:
             if technique.off is not None and technique.name not in on:
                 for patch in technique.off():

@@ -40,6 +40,14 @@ def pytest_terminal_summary(terminalreporter):
     terminalreporter.write_line(f"peak memory of the largest process: {largest * unit / 1e9:.2f} GB")
 
 
+@pytest.fixture(autouse=True)
+def numbers_without_a_compiler():
+    """After each test, random numbers are made without a compiler, as before."""
+    yield
+    if "smoothed.rng.counter_based" in sys.modules:
+        sys.modules["smoothed.rng.counter_based"].compile_numbers(on=False)
+
+
 @pytest.fixture
 def generator():
     """A seeded generator on the CPU."""

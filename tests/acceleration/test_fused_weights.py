@@ -257,3 +257,73 @@ class TestFollows:
         with pytest.raises(ArgumentError, match="noise it was fused with, got other noise on 7; fuse it again"):
             fused(images)
         assert_same(fuse(network), images, rtol=1e-3, atol=1e-4)
+
+
+class TestKeptDraw:
+    """The weights of a keyed draw, and those without noise, are made once for their passes, and anew else."""
+
+    @pytest.fixture
+    def fused(self):
+        model = NETWORKS["biases"]()
+        inject(model, weights=CNI(rank=2))
+        return fuse(learned(model).float().requires_grad_(False))
+
+    def draws(self, monkeypatch):
+        made, draw = [], FusedWeights._draw
+        monkeypatch.setattr(
+            FusedWeights, "_draw", lambda self, distribution: made.append(1) or draw(self, distribution)
+        )
+        return made
+
+    def test_once_for_all_passes_of_a_draw(self, fused, images, monkeypatch):
+        made = self.draws(monkeypatch)
+        with torch.no_grad():
+            for draw in (3, 3, 4, 4, 3):
+                with noise_from(fused, Keyed(1, [draw] * len(images), range(len(images)))):
+                    assert_close(fused(images), fused.model(images), rtol=1e-4, atol=1e-4)
+        assert len(made) == 3
+
+    def test_not_once_what_it_depends_on_has_changed(self, fused, images, monkeypatch):
+        made = self.draws(monkeypatch)
+
+        def run():
+            with noise_from(fused, Keyed(1)):
+                return fused(images), fused.model(images)
+
+        changes = [
+            lambda: None,
+            lambda: set_by_hand(fused.model),
+            lambda: [layer.scale_(2.0) for layer in noise_layers(fused)],
+        ]
+        for change in changes:
+            change()
+            got, expected = run()
+            assert_close(got, expected, rtol=1e-3, atol=1e-3)
+        assert len(made) == 3
+        with torch.autocast("cpu", torch.bfloat16):
+            run()
+        with torch.inference_mode():
+            run()
+        inputs = images.clone().requires_grad_()
+        with noise_from(fused, Keyed(1)):
+            assert torch.autograd.grad(fused(inputs).sum(), inputs)[0].abs().max() > 0
+        assert len(made) == 6
+        with noise_from(fused, Keyed(2)):
+            fused(images)
+        assert len(made) == 7
+
+    def test_not_for_noise_of_a_generator(self, fused, images, monkeypatch):
+        made = self.draws(monkeypatch)
+        assert not torch.equal(fused(images), fused(images))
+        assert len(made) == 2
+
+    def test_once_without_noise_until_a_weight_changes(self, fused, images, monkeypatch):
+        made = self.draws(monkeypatch)
+        for change in (lambda _: None, set_by_hand):
+            change(fused.model)
+            with noiseless(fused):
+                clean = fused(images)
+                assert torch.equal(fused(images), clean)
+                assert_close(clean, fused.model(images), rtol=1e-3, atol=1e-3)
+            assert not torch.equal(fused(images), clean)
+        assert len(made) == 4

@@ -9,6 +9,7 @@ import torch
 from smoothed import Fast, Gaussian, Smoothed, load
 from smoothed.rng import counter_based
 from smoothed.rng.seeds import mix_rows, seeded
+from smoothed.smoothing import sampling
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 # bf16 rounds; the tests of its own code check it.
@@ -83,9 +84,17 @@ def test_every_switch_takes_effect_and_comes_back(techniques):
 def test_off_is_off(techniques):
     with techniques.only(frozenset()):
         assert Fast(load("resnet20-cni-w")).reason == "an ablation"
-        assert not counter_based._CHUNK_SIZES
+        assert sampling._MAX_PASSES == 0
     assert Fast(load("resnet20-cni-w")).reason is None
-    assert counter_based._CHUNK_SIZES
+    assert sampling._MAX_PASSES > 0
+
+
+def test_numbers_are_compiled_only_if_that_technique_is_on(techniques):
+    for on in ((), ("compiled normals",)):
+        with techniques.only(frozenset(on)):
+            techniques.fast.compile_numbers()  # what `Fast(compile=True)` calls
+            assert counter_based._compilation["enabled"] == bool(on)
+        assert not counter_based._compilation["enabled"]
 
 
 def test_keys_by_torch_are_those_by_numpy(techniques):

@@ -1,6 +1,9 @@
 """SplitMix64 and the laws against integers and floats of Python, and the distribution of what comes out."""
 
 import math
+import shutil
+import subprocess
+import sys
 from fractions import Fraction
 
 import pytest
@@ -10,6 +13,7 @@ from torch.testing import assert_close
 
 from smoothed.rng import counter_based
 from smoothed.rng.counter_based import (
+    compile_numbers,
     laplace,
     normal,
     normals,
@@ -54,6 +58,14 @@ DISTRIBUTIONS = {
 laws = pytest.mark.parametrize("law", ORACLES)
 
 
+@pytest.fixture(params=["in parts", "compiled"])
+def maker(request):
+    """Both ways to the same numbers."""
+    compile_numbers(on=request.param == "compiled")
+    yield request.param
+    compile_numbers(on=False)
+
+
 def some_keys(count):
     return torch.randint(-(2**63), 2**63 - 1, (count,), generator=torch.Generator().manual_seed(3))
 
@@ -63,7 +75,7 @@ def some_bits(count):
 
 
 def made_of(law, bits, dtype):
-    return law(torch.empty(len(bits), dtype=dtype), bits.clone(), torch.empty_like(bits))
+    return law(torch.empty(len(bits), dtype=dtype), bits.clone(), None)
 
 
 def of_integers(*words):
@@ -81,7 +93,9 @@ def test_it_is_the_published_sequence():
     assert [int(bits) % WORD for bits in splitmix64(1234567 + positions(4, CPU))] == expected
 
 
+@pytest.mark.slow
 @laws
+@pytest.mark.usefixtures("maker")
 @pytest.mark.parametrize(
     ("dtype", "error"),
     [(torch.float64, 1e-9), (torch.float32, 2e-6), (torch.bfloat16, 0.02), (torch.float16, 2e-3)],
@@ -94,10 +108,12 @@ def test_each_number_is_a_function_of_key_and_place(law, dtype, error):
     assert_close(drawn.double(), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=error)
 
 
+@pytest.mark.slow
 @laws
+@pytest.mark.usefixtures("maker")
 @pytest.mark.parametrize("rows", [1, 3])
 def test_positions_may_be_what_floats_are_not(law, rows):
-    """Among them the bits of infinities and of NaNs, which a conversion to floats would change."""
+    """A compiled maker is told that places are floats: all of these are other floats, or none."""
     words = [0x7FF0000000000001, 0xFFF4000000000000, 0x7FF8000000000000, 0x7FF0000000000000, 2**63, 1, 2**52 - 1, 0]
     keys, spots = some_keys(rows), of_integers(*(word + last for word in words for last in range(5)))
     drawn = numbers(law, keys, spots)
@@ -105,12 +121,14 @@ def test_positions_may_be_what_floats_are_not(law, rows):
     assert_close(drawn.double(), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=2e-6)
 
 
+@pytest.mark.usefixtures("maker")
 def test_normals_are_the_numbers_of_the_normal_law():
     keys, spots = some_keys(3), positions(50, CPU)
     assert torch.equal(normals(keys, spots), numbers(normal, keys, spots))
 
 
 @laws
+@pytest.mark.usefixtures("maker")
 @pytest.mark.parametrize("rows", [0, 1, 3, 700])
 @pytest.mark.parametrize("count", [0, 1, 2, 1001])
 def test_rows_and_positions_may_be_taken_apart(law, rows, count):
@@ -131,12 +149,14 @@ def test_a_part_is_no_larger_than_what_is_made_at_a_time(monkeypatch, law):
         assert_close(numbers(law, keys, spots), whole, rtol=0, atol=2e-6)
 
 
+@pytest.mark.usefixtures("maker")
 def test_affine_is_applied_to_every_row():
     keys, spots = some_keys(3), positions(40, CPU)
     scale, shift = torch.linspace(0, 2, 40), torch.linspace(-5, 5, 40)
     assert_close(normals(keys, spots, affine=(scale, shift)), normals(keys, spots) * scale + shift)
 
 
+@pytest.mark.usefixtures("maker")
 @pytest.mark.parametrize("rows", [1, 5])
 def test_what_is_added_may_be_another_for_each_row(monkeypatch, rows):
     monkeypatch.setattr(counter_based, "_CHUNK_SIZES", {"cpu": 64})  # in parts, of several rows or of less than one
@@ -156,6 +176,7 @@ def test_positions_of_images_with_their_channels_last():
     assert torch.equal(spots.permute(2, 0, 1), positions(60, CPU).view(3, 4, 5))
 
 
+@pytest.mark.usefixtures("maker")
 @pytest.mark.parametrize(("law", "biased"), [(normal, 1.005), (uniform, 1.005), (laplace, 1.01)])
 def test_law(law, biased):
     # Seed fixed; two million numbers: a deviation of so much more fails.
@@ -173,6 +194,7 @@ def test_law(law, biased):
         assert abs(float((some[:, 1:] * some[:, :-1]).mean())) < 5 * spread / 1_999_000**0.5
 
 
+@pytest.mark.usefixtures("maker")
 @pytest.mark.parametrize(("law", "edges"), [(normal, (4, 5)), (laplace, (6, 10))])
 def test_tails_are_those_of_the_law(law, edges):
     # Of twenty million, 1,267 normals are expected beyond 4, and 11.5 beyond 5; of Laplace's law 4,127 beyond 6, and
@@ -276,6 +298,7 @@ class TestLaplace:
         assert float(high) == -float(low) == pytest.approx(32 * math.log(2) / math.sqrt(2), rel=1e-6)
         assert none == 0
 
+    @pytest.mark.usefixtures("maker")
     def test_sign_and_size_are_independent(self):
         drawn = numbers(laplace, some_keys(1000), positions(2000, CPU), torch.float64).flatten()
         # Two million: five deviations of the share of a sign, and of the mean of a product.
@@ -286,6 +309,81 @@ class TestLaplace:
             assert stats.kstest(half.numpy(), "expon").pvalue > 1e-3
 
 
-def test_numbers_take_part_in_no_graph():
-    scale = torch.ones(4, requires_grad=True)
-    assert not normals(some_keys(2), positions(4, CPU), affine=(scale, scale)).requires_grad
+class TestCompiling:
+    """When the compiler is asked, and what happens where it fails."""
+
+    @pytest.fixture(autouse=True)
+    def afresh(self):
+        counter_based._compiled.cache_clear()
+        yield
+        compile_numbers(on=False)
+        counter_based._compiled.cache_clear()
+
+    def test_only_once_it_is_asked_for(self, monkeypatch):
+        asked = []
+        monkeypatch.setattr(torch, "compile", lambda function, **_: asked.append(function) or function)
+        normals(some_keys(2), positions(10, CPU))
+        assert not asked
+        compile_numbers()
+        for _ in range(2):
+            normals(some_keys(2), positions(10, CPU))
+        assert [function.__name__ for function in asked] == ["normal"]
+        numbers(laplace, some_keys(2), positions(10, CPU))
+        assert [function.__name__ for function in asked] == ["normal", "laplace"]
+        assert asked[0].__code__ is not asked[1].__code__
+        compile_numbers(on=False)
+        numbers(uniform, some_keys(2), positions(10, CPU))
+        assert len(asked) == 2
+
+    @laws
+    @pytest.mark.parametrize("flaw", ["raises", "other numbers"])
+    def test_without_a_compiler_that_works_numbers_are_the_same(self, monkeypatch, law, flaw):
+        keys, spots = some_keys(3), positions(30, CPU)
+        expected = numbers(law, keys, spots)
+
+        def compiler(function, **_):
+            if flaw == "raises":
+                raise RuntimeError("no compiler")
+            return lambda *arguments: 1.01 * function(*arguments)
+
+        monkeypatch.setattr(torch, "compile", compiler)
+        compile_numbers()
+        assert torch.equal(numbers(law, keys, spots), expected)
+
+    @pytest.mark.usefixtures("maker")
+    def test_compiled_numbers_take_part_in_no_graph(self):
+        scale = torch.ones(4, requires_grad=True)
+        assert not normals(some_keys(2), positions(4, CPU), affine=(scale, scale)).requires_grad
+
+    @pytest.mark.slow
+    @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+    def test_all_laws_compile_in_one_program(self):
+        """In a program of its own, where no shape is checked: each is one graph, and no form is given up."""
+        run = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
+        assert run.stdout.split() == ["same"] * 36, run.stderr
+        assert "recompile_limit" not in run.stderr
+
+
+PROGRAM = """
+import torch
+from smoothed.rng import counter_based as made
+
+def numbers(on, *arguments):
+    made.compile_numbers(on=on)
+    return made.numbers(*arguments)
+
+where = made.positions(3000, torch.device("cpu"))
+scale, shift = torch.rand(3000), torch.rand(3000)
+for law in (made.normal, made.uniform, made.laplace):
+    for dtype in (torch.float32, torch.float64):
+        for keys in (torch.arange(7) * 12345, torch.tensor([678])):
+            for affine in (None, (scale, shift), (scale, torch.rand(len(keys), 3000))):
+                affine = affine and tuple(part.to(dtype) for part in affine)
+                ours, own = (numbers(on, law, keys, where, dtype, affine) for on in (True, False))
+                torch.testing.assert_close(ours, own, rtol=0, atol=2e-6)
+                form = len(keys) == 1, min(affine[1].ndim, len(keys)) if affine else None
+                assert made._compiled(law, "cpu", dtype, *form).__name__ == law.__name__, "not compiled"
+                assert affine or law is not made.uniform or torch.equal(ours, own)
+                print("same")
+assert not torch._dynamo.utils.counters["graph_break"]
+"""

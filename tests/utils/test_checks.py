@@ -1,6 +1,7 @@
 """Each check against what it is documented to take and to refuse."""
 
 import inspect
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -161,6 +162,47 @@ class TestClasses:
     def test_out_of_range(self, values, got):
         with pytest.raises(ArgumentError, match=rf"targets: expected classes in 0\.\.3 of the model, got {got}$"):
             checks.check_classes(torch.tensor(values), 4, "targets")
+
+    def test_a_tensors_bounds_are_read_once(self, monkeypatch):
+        """On a GPU each reading waits for it, and attacks ask at each gradient."""
+        read, own = [], torch.aminmax
+        monkeypatch.setattr(torch, "aminmax", lambda labels: read.append(1) or own(labels))
+        labels = torch.tensor([0, 3])
+        for _ in range(3):
+            checks.check_classes(labels, 4)
+        assert len(read) == 1
+        with pytest.raises(ArgumentError, match=r"0\.\.2 of the model, got 3"):
+            checks.check_classes(labels, 3)  # for another network
+        assert len(read) == 1
+        checks.check_classes(labels.clone(), 4)
+        assert len(read) == 2
+
+    @pytest.mark.parametrize("through", ["itself", "a view", "its base"])
+    def test_changes_in_place_are_noticed(self, through):
+        base = torch.tensor([0, 1, 2, 0])
+        labels = base[:3]
+        checks.check_classes(labels, 3)
+        {"itself": labels, "a view": labels[1:], "its base": base}[through][-1 if through != "its base" else 2] = 7
+        with pytest.raises(ArgumentError, match="got 7"):
+            checks.check_classes(labels, 3)
+        labels.fill_(1)
+        checks.check_classes(labels, 3)
+
+    def test_nothing_is_kept_of_labels_that_are_gone(self):
+        labels = torch.tensor([1])
+        checks.check_classes(labels, 2)
+        kept = weakref.ref(labels)
+        del labels
+        assert kept() is None
+
+    def test_labels_of_inference_mode(self):
+        """They have no version, so they are read each time."""
+        with torch.inference_mode():
+            labels = torch.tensor([0, 1])
+            checks.check_classes(labels, 2)
+            labels[0] = 5
+        with pytest.raises(ArgumentError, match="got 5"):
+            checks.check_classes(labels, 2)
 
 
 @pytest.mark.parametrize("value", [1, 2, 10**12])

@@ -12,6 +12,7 @@ from smoothed.acceleration.chunk_size import seconds_in_turn
 from smoothed.acceleration.fusing import Fused, fuse_or_keep
 from smoothed.errors import ArgumentError
 from smoothed.injection import noise_from
+from smoothed.rng.counter_based import compile_numbers
 from smoothed.rng.sources import Keyed, Source
 from smoothed.utils.checks import check_flag, check_network, output_logits
 from smoothed.utils.devices import Precision, autocast, resolve_precision
@@ -41,6 +42,7 @@ class Fast(nn.Module):
             mantissa, except in the first and the last layer), or `auto` (bf16 where the device of `model` has units
             for it).
         compile: whether torch.compile compiles the network at the first pass, which takes about half a minute on a CPU.
+            From then on it also compiles the random numbers of the whole process (`compile_numbers`).
 
     Raises:
         ArgumentError: the precision is unknown.
@@ -143,5 +145,6 @@ class Fast(nn.Module):
             if not isinstance(self.network, Fused):
                 raise ArgumentError("model", "a network that can be fused", self.reason)
             self.network.compile_for(images, gradient=torch.is_grad_enabled())
+            compile_numbers()
         except ArgumentError as error:
             warnings.warn(f"not compiled: {error}", SlowerWarning, stacklevel=4)

@@ -40,6 +40,9 @@ class FusedWeights:
         # By whether norms are folded: the distribution, the addresses and versions of the tensors it is computed from,
         # and the tensors, which are kept so that no other tensor gets their addresses.
         self._distributions: dict[bool, tuple[WeightDistribution, list[tuple[int, int]], list[Tensor]]] = {}
+        self._cached_positions: tuple[object, Tensor] | None = None
+        # The last draw with keyed noise or without noise: what it depends on, and its weights.
+        self._last_draw: tuple[object, WeightDistribution, list[Tensor]] | None = None
 
     @property
     def size(self) -> int:
@@ -74,10 +77,23 @@ class FusedWeights:
 
     @torch.no_grad()
     def of_draw(self, distribution: "WeightDistribution", device_type: str) -> list[Tensor]:
-        """The weights of one draw, one tensor per layer, in the dtype of autocast on this type of device."""
+        """The weights of one draw, one tensor per layer, in the dtype of autocast on this type of device.
+
+        The last weights with keyed noise, or without noise, are kept: a batch that needs several passes uses the same
+        weights in each.
+        """
         autocast_dtype = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else None
+        source = self.noises[0].source if self.noises else None
+        key = None
+        if all(noise.source is source for noise in self.noises) and (source is None or isinstance(source, Keyed)):
+            draw = None if source is None else (source.seed, source.draw, *(noise.index for noise in self.noises))
+            key = (draw, autocast_dtype, torch.is_inference_mode_enabled())
+            if self._last_draw is not None and self._last_draw[0] == key and self._last_draw[1] is distribution:
+                return self._last_draw[2]
         with torch.autocast(device_type, enabled=False):
-            return [stack[0] for stack in self._split(self._draw(distribution), autocast_dtype)]
+            weights = [stack[0] for stack in self._split(self._draw(distribution), autocast_dtype)]
+        self._last_draw = None if key is None else (key, distribution, weights)
+        return weights
 
     @torch.no_grad()
     def of_keys(
@@ -160,17 +176,20 @@ class FusedWeights:
         return distribution.add_independent_noise(normals[None]), z[None]
 
     def _noise_positions(self, rank: int, device: torch.device) -> Tensor:
-        """The positions of the numbers that each layer would draw by itself, in the order of n and z."""
-        independent, latent = list[Tensor](), list[Tensor]()
-        for layer in self.layers:
-            if layer.noise is None:
-                continue
-            count = layer.shape.numel()
-            of_layer = shared_positions(layer.noise.index, positions(count + layer.rank, device))
-            independent.append(layer.flatten(of_layer[:count].view(layer.shape)))
-            if layer.rank:
-                latent.append(functional.pad(of_layer[count:], (0, rank - layer.rank)))
-        return torch.cat(independent + latent)
+        """The positions of the numbers that each layer would draw by itself, in the order of n and z; cached."""
+        key = (rank, device, *(noise.index for noise in self.noises))
+        if self._cached_positions is None or self._cached_positions[0] != key:
+            independent, latent = list[Tensor](), list[Tensor]()
+            for layer in self.layers:
+                if layer.noise is None:
+                    continue
+                count = layer.shape.numel()
+                of_layer = shared_positions(layer.noise.index, positions(count + layer.rank, device))
+                independent.append(layer.flatten(of_layer[:count].view(layer.shape)))
+                if layer.rank:
+                    latent.append(functional.pad(of_layer[count:], (0, rank - layer.rank)))
+            self._cached_positions = key, torch.cat(independent + latent)
+        return self._cached_positions[1]
 
 
 class FusedLayer:

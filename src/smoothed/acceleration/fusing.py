@@ -85,6 +85,7 @@ class Fused(nn.Module):
     def __init__(self, model: nn.Module, graph: fx.Graph, layers: Sequence[FusedLayer]) -> None:
         super().__init__()
         self.model = model
+        self.known_noise = noise_layers(model)
         self.weights = FusedWeights(layers)
         # Parameters and buffers that the network uses outside of its layers.
         self._other_names = list(dict.fromkeys(str(node.target) for node in graph.nodes if node.op == "get_attr"))
@@ -110,7 +111,7 @@ class Fused(nn.Module):
     @property
     def stacks(self) -> bool:
         """Whether `stacked` can be used: all noise is on fused weights."""
-        return len(noise_layers(self.model)) == len(self.weights.noises)
+        return len(self.known_noise) == len(self.weights.noises)
 
     def stacked(self, inputs: Float[Tensor, "d n c h w"], sources: Sequence[Source]) -> Float[Tensor, "d n k"]:
         """The logits of several draws in one pass.

@@ -63,6 +63,11 @@ class NoisyClassifier(nn.Module):
         """Whether the input receives no noise: None, or noise of deviation 0."""
         return self.noise is None or (isinstance(self.noise, ScaledNoise) and self.noise.is_zero)
 
+    @property
+    def passes_inputs_through(self) -> bool:
+        """Whether the model receives the input tensor itself rather than a noisy copy."""
+        return self.has_no_noise or self.layer is not None
+
     def forward(self, inputs: Tensor) -> Tensor:
         """Map images (N, C, H, W) to the logits (N, K) of one draw; differentiable with respect to the inputs."""
         return self._run(inputs, partial(_with_noise, self.generator))

@@ -19,6 +19,9 @@ from smoothed.smoothing.tally import Tally
 from smoothed.smoothing.votes import Vote, vote_bound
 from smoothed.utils.checks import check_logits, explaining_channel_errors
 
+# Maximum number of passes before votes are counted, so that the cost of counting is shared among them.
+_MAX_PASSES = 16
+
 
 @dataclass(frozen=True)
 class VoteRequest:
@@ -56,7 +59,22 @@ class Sampler:
     first_image: int = 0
     first_draw: int = 0
 
-    def draws_per_pass(self, images: Float[Tensor, "a c h w"]) -> int:
+    def draws_to_compute(self, images: Float[Tensor, "a c h w"], required: int, allowed: int) -> int:
+        """Number of draws to compute before counting votes.
+
+        Required draws may span several passes. Draws that may turn out unnecessary fill at most one pass.
+
+        Args:
+            images: a batch of as many images as are still undecided, (A, C, H, W).
+            required: number of further draws that every image needs in any case, at least 1.
+            allowed: maximum number of draws to compute.
+        """
+        if allowed == 1:
+            return 1
+        required = min(required, _MAX_PASSES * self.chunk_size // len(images))
+        return min(allowed, max(required, self._of_a_pass(images)))
+
+    def _of_a_pass(self, images: Float[Tensor, "a c h w"]) -> int:
         """Number of draws of these images that share one pass."""
         if self.pack_draws:
             return max(1, self.chunk_size // len(images))
@@ -77,19 +95,21 @@ class Sampler:
             Logits (draws, A, K).
         """
         numbers = self.first_draw + drawn + torch.arange(draws)
-        count, images = len(undecided), undecided + self.first_image
+        rows, images = undecided, undecided + self.first_image
+        if len(rows) <= self.chunk_size:  # one copy in the model's memory format serves all these draws
+            inputs, rows = self.noisy_classifier.in_memory_format(_taken(inputs, rows)), torch.arange(len(rows))
         if self.pack_draws:
-            draw_of_row = numbers.repeat_interleave(count)
-            rows = self._passes(inputs, undecided.repeat(draws), draw_of_row, images.repeat(draws))
-            return rows.view(draws, count, -1)
-        if draws > 1 and (together := self.draws_per_pass(inputs[:count])) > 1:
-            rows = self.noisy_classifier.in_memory_format(inputs[undecided])
+            draw_of_row = numbers.repeat_interleave(len(rows))
+            return self._passes(inputs, rows.repeat(draws), draw_of_row, images.repeat(draws)).view(
+                draws, len(rows), -1
+            )
+        if draws > 1 and (together := self._of_a_pass(inputs[: len(rows)])) > 1:
             keys = [Keyed(self.seed, number, images) for number in numbers.tolist()]
             stacks = [keys[start : start + together] for start in range(0, draws, together)]
-            made = torch.cat([self.noisy_classifier.stacked(rows, stack) for stack in stacks])
-            check_logits(made[0], count)
+            made = torch.cat([self.noisy_classifier.stacked(_taken(inputs, rows), stack) for stack in stacks])
+            check_logits(made[0], len(rows))
             return made
-        return torch.stack([self._passes(inputs, undecided, number.expand(count), images) for number in numbers])
+        return torch.stack([self._passes(inputs, rows, number.expand(len(rows)), images) for number in numbers])
 
     def _passes(
         self, inputs: Tensor, rows: Int[Tensor, " r"], draws: Int[Tensor, " r"], images: Int[Tensor, " r"]
@@ -103,12 +123,14 @@ class Sampler:
             images: number of each row's image, (R,).
         """
         parts = torch.arange(len(rows)).tensor_split(-(-len(rows) // self.chunk_size))
-        return torch.cat([self._pass(inputs[rows[part]], draws[part], images[part]) for part in parts])
+        return torch.cat([self._pass(_taken(inputs, rows[part]), draws[part], images[part]) for part in parts])
 
     def _pass(
         self, rows: Float[Tensor, "r c h w"], draws: Int[Tensor, " r"], images: Int[Tensor, " r"]
     ) -> Float[Tensor, "r k"]:
         rows = self.noisy_classifier.in_memory_format(rows)
+        if self.noisy_classifier.passes_inputs_through:
+            rows = rows.clone()  # a model may modify its input in place
         with explaining_channel_errors(rows):
             return check_logits(self.noisy_classifier.with_key(rows, Keyed(self.seed, draws, images)), len(rows))
 
@@ -134,9 +156,11 @@ def count_votes(sampler: Sampler, inputs: Tensor, request: VoteRequest) -> dict[
     checked_finite = False
     finite = torch.ones((), dtype=torch.bool, device=inputs.device)
     while len(images := counter.undecided.nonzero()[:, 0]):
-        draws = counter.allowed_draws()
-        if draws > 1:
-            draws = min(draws, sampler.draws_per_pass(inputs[: len(images)]))
+        required = counter.required_draws()
+        # The first draws fit one pass, so that a faulty model fails early.
+        draws = sampler.draws_to_compute(
+            inputs[: len(images)], required if checked_finite else 1, counter.allowed_draws(required)
+        )
         logits = sampler.logits(inputs, images, counter.drawn, draws)
         finite &= logits.isfinite().all()
         if not checked_finite:  # then again only at the end, because reading the result waits for the GPU
@@ -168,7 +192,7 @@ class _VoteCounter:
             for total in request.num_samples
         }
 
-    def _required_draws(self) -> int:
+    def required_draws(self) -> int:
         """Number of further draws that every undecided image needs before all its votes can be decided."""
         remaining = self._max_samples - self.drawn
         if self._makes_all_draws or remaining == 1:
@@ -176,9 +200,9 @@ class _VoteCounter:
         earliest = torch.stack([vote.earliest_stop for vote in self._open_votes.values()]).amax(0)
         return min(remaining, int(earliest[self.undecided].min()) - self.drawn)
 
-    def allowed_draws(self) -> int:
+    def allowed_draws(self, required: int) -> int:
         """Maximum number of draws to compute at once, such that at most a third of all draws is wasted."""
-        return min(self._max_samples - self.drawn, max(self._required_draws(), 1 + self.drawn // 2))
+        return min(self._max_samples - self.drawn, max(required, 1 + self.drawn // 2))
 
     def draws_until_check(self) -> int:
         """Number of draws to count before a vote may next be decided."""
@@ -238,15 +262,15 @@ class _OpenVote:
         if drawn < self.next_check or not self.undecided.any():
             return False
         images = self.undecided.nonzero()[:, 0]
-        scores = state.scores[images]
+        scores = _taken(state.scores, images)
         needs = torch.zeros(len(images), dtype=torch.int64)
         if drawn < self.total and self._monitor:
-            needs = self._monitor(VoteState(scores, state.squares[images], drawn)).cpu()
+            needs = self._monitor(VoteState(scores, _taken(state.squares, images), drawn)).cpu()
         self.earliest_stop[images] = earliest = (needs + drawn).clamp_max(self.total)
         decided = needs <= 0
         if any_decided := bool(decided.any()):
             self.undecided[images[decided]] = False
-            self._results.append((images[decided], scores[decided], drawn))
+            self._results.append((images[decided], _taken(scores, decided.nonzero()[:, 0]).clone(), drawn))
         self.next_check = int(earliest[~decided].min()) if not decided.all() else self.total
         return any_decided
 
@@ -256,7 +280,17 @@ class _OpenVote:
         drawn = torch.cat([torch.full((len(images),), drawn) for images, _, drawn in self._results])
         scores = torch.cat([scores for _, scores, _ in self._results])
         order = images.argsort()
-        return Tally(scores[order], drawn[order].to(scores.device))
+        return Tally(_taken(scores, order), drawn[order].to(scores.device))
+
+
+def _taken(rows: Tensor, index: Int[Tensor, " r"]) -> Tensor:
+    """Select rows by an index on the CPU: a view if the rows are consecutive, in the memory format of `rows`."""
+    if len(index) and torch.equal(index, torch.arange(len(index)) + index[0]):
+        return rows[int(index[0]) :][: len(index)]
+    index = index.to(rows.device)  # `index_select` on contiguous rows is several times as fast as `rows[index]`
+    if rows.ndim == 4 and rows.is_contiguous(memory_format=torch.channels_last):
+        return rows.movedim(1, -1).index_select(0, index).movedim(-1, 1)
+    return rows.index_select(0, index)
 
 
 def _require_finite(finite: Bool[Tensor, ""]) -> None:

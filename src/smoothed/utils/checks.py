@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from smoothed.errors import ArgumentError
 
@@ -65,10 +66,23 @@ def explaining_channel_errors(inputs: Tensor) -> Iterator[None]:
 
 def check_classes(labels: Tensor, num_classes: int, name: str = "labels") -> Tensor:
     """Return `labels` if they lie in 0 .. num_classes - 1, else raise `ArgumentError`."""
-    low, high = (int(bound) for bound in torch.aminmax(labels))
+    low, high = _bounds(labels)
     if low < 0 or high >= num_classes:
         raise ArgumentError(name, f"classes in 0..{num_classes - 1} of the model", low if low < 0 else high)
     return labels
+
+
+# Smallest and largest label by tensor and version. Attacks check labels at each gradient, and reading waits for a GPU.
+_known_bounds: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
+def _bounds(labels: Tensor) -> tuple[int, int]:
+    version = None if labels.is_inference() else labels._version
+    known = _known_bounds.get(labels)
+    if known is None or version is None or known[0] != version:
+        low, high = torch.aminmax(labels)
+        known = _known_bounds[labels] = version, (int(low), int(high))
+    return known[1]
 
 
 def output_logits(output: Any) -> Any:  # noqa: ANN401 - whatever a model returns
