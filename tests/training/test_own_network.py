@@ -42,7 +42,7 @@ def test_it_learns_and_its_checkpoint_is_loaded_into_another_like_it(tmp_path):
     assert (header["architecture"], header["classes"]) == ("custom", ["red", "green", "blue"])
     assert len(noise_layers(other)) == 3
     assert single_draw_accuracy(other, tiny_set(96, 2)) > 0.8  # chance is 1/3
-    with pytest.raises(CheckpointError, match="got a custom one; build it yourself and use load_into"):
+    with pytest.raises(CheckpointError, match="got a custom one; name the function that builds it"):
         load(path)
 
 
