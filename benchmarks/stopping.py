@@ -111,12 +111,12 @@ def savings(kind: str, logits: Tensor) -> list[Row]:
     rows = []
     for name, vote in VOTES.items():
         exact = follow(Exact(), vote, scores[name])
-        label = f"{kind}: exact, {name} votes: times fewer draws"
+        label = f"{kind}: exact, {name} votes: M over the draws taken"
         rows.append(at_least(label, exact.saving, 1.7) if name == "prediction" else Row(label, exact.saving))
         rows.append(at_most(f"{kind}: exact, {name} votes: classes changed, %", exact.changed, 0))
         if name == "prediction":
             best = TOTAL / _first_decided(scores[name])
-            rows.append(Row(f"{kind}: best rule that never errs: times fewer draws", best))
+            rows.append(Row(f"{kind}: best rule that never errs: M over the draws taken", best))
             rows.append(at_least(f"{kind}: exact, as a share of that", exact.saving / best, 0.8))
     rules: Sequence[StoppingRule] = (
         Confident(),
@@ -130,7 +130,7 @@ def savings(kind: str, logits: Tensor) -> list[Row]:
         for name in VOTES:
             done = follow(rule, VOTES[name], scores[name])
             label = f"{kind}: {rule}, {name} votes"
-            rows.append(Row(f"{label}: times fewer draws", done.saving))
+            rows.append(Row(f"{label}: M over the draws taken", done.saving))
             rows.append(Row(f"{label}: classes changed, %", done.changed))
     winner = scores["prediction"].sum(1).argmax(1)
     flat = 100 * float((scores["prediction"][:, :32].sum(1).argmax(1) != winner).double().mean())
@@ -160,13 +160,13 @@ def beside_the_best(kind: str, logits: Tensor, goal: float, trials: int) -> list
     ours = [_simulated(Confident(delta), streams, width) for delta in DELTAS]
     own = _saving_at(ours, CHANGED)
     bound = TOTAL / fewest_draws(shares.double().numpy(), TOTAL, CHANGED / 100, PRICES)
-    label = f"{kind}, simulated: {{}} at {CHANGED} % of the classes changed: times fewer draws"
+    label = f"{kind}, simulated: {{}} at {CHANGED} % of the classes changed: M over the draws taken"
     default = ours[DELTAS.index(Confident().delta)]
     return [
         at_least(label.format("Confident"), own, goal),
         Row(label.format("no rule can save more"), bound),
         at_least(f"{kind}, simulated: Confident, as a share of that", own / bound, 0.8),
-        Row(f"{kind}, simulated: {Confident()}: times fewer draws", default.saving),
+        Row(f"{kind}, simulated: {Confident()}: M over the draws taken", default.saving),
         at_most(f"{kind}, simulated: {Confident()}: classes changed, %", default.changed, CHANGED),
     ]
 
@@ -196,7 +196,7 @@ def seconds(bench: Bench, inputs: Tensor) -> list[Row]:
     rules = None, Exact(), Confident()
     whole, *taken = seconds_in_turn([lambda rule=rule: tally(rule) for rule in rules], inputs.device, 2, warmup=0)
     rows = [
-        Row(f"{rule}, {len(inputs)} images: times the speed of all draws", whole / one)
+        Row(f"{rule}, {len(inputs)} images: speed-up over all draws", whole / one)
         for rule, one in zip(rules[1:], taken, strict=True)
     ]
     scores = torch.multinomial(torch.rand(250, 10), 30, replacement=True)
