@@ -5,7 +5,16 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.testing import assert_close
 
-from smoothed.injection import CNI, PNI, VariationalDropout, inject, inject_preset, noise_from, noise_layers
+from smoothed.injection import (
+    CNI,
+    PNI,
+    GaussianPosterior,
+    VariationalDropout,
+    inject,
+    inject_preset,
+    noise_from,
+    noise_layers,
+)
 from smoothed.models import CIFAR10_MEAN, CIFAR10_STD, ResNet, WideResNet
 from smoothed.rng.seeds import seeded
 from smoothed.rng.sources import Keyed
@@ -86,10 +95,13 @@ INJECTIONS = {
     "cni-0": lambda model: inject(model, weights=CNI(rank=0)),
     "cni-5": lambda model: inject(model, weights=CNI(rank=5)),
     "vdo": lambda model: inject(model, weights=VariationalDropout()),
+    "vdo-outputs": lambda model: inject(model, activations=VariationalDropout(), layers=names(model)[::2]),
+    "bnn": lambda model: inject(model, weights=GaussianPosterior()),
     "cni-w": lambda model: inject_preset(model, "cni-w"),
     "mixed": mixed,
     "mixed-with-activations": lambda model: inject(
         mixed(model), activations=PNI(site="output"), layers=names(model)[::2]
     ),
     "input": lambda model: inject_preset(model, "cni-w+input"),
+    "randdisc": lambda model: inject_preset(model, "cni-w+randdisc"),
 }

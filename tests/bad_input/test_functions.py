@@ -112,6 +112,8 @@ GOOD = {
     "CNI": {},
     "PNI": {},
     "Additive": {},
+    "RandomizedDiscretization": {},
+    "GaussianPosterior": {},
     "VariationalDropout": {},
     "certify_inputs": {"smoothed": vote, "inputs": IMAGES, "selection_samples": 2, "num_samples": 20},
     "predict_or_abstain": {"smoothed": vote, "inputs": IMAGES, "num_samples": 20},
@@ -163,6 +165,7 @@ CONFIG_KINDS = {
     "average": "share",
     "eps_warmup": "share",
     "steps_warmup": "share",
+    "nfgsm_warmup": "share",
 }
 """Fields of a `TrainingConfig` that take other values than the other fields of their type."""
 
@@ -218,6 +221,8 @@ SHARED = {
     "initial": "not negative",
     "initial_variance": "not negative",
     "initial_alpha": "not negative",
+    "initial_sigma": "not negative",
+    "prior_sigma": "positive",
     "initial_factor": "not negative",
     "learned": "flag",
     "alpha": "level",
@@ -248,6 +253,8 @@ SHARED = {
     "coordinates": "count",
     "initial_queries": "count",
     "candidates": "count",
+    "colors": "count",
+    "stand_in": "choice",
     "tile_side": "count",
     "upsampling": "choice",
     "eot_samples": "count",

@@ -54,6 +54,7 @@ GOOD = {
     "check": (*QUICK, "--steps", "1"),
     "certify": (*QUICK, "--num-samples", "20"),
     "train": ("--architecture", "wrong_input:network", "--data", "wrong_input:data", "--out", "run", "--epochs", "1"),
+    "serve": QUICK,
     "report": ("--out", "report.html", "result.json"),
     "compare": ("result.json", "result.json"),
     "recipes": (),
@@ -139,15 +140,22 @@ SHARED = {
     "attack_steps": COUNT,
     "relative_step_size": NOT_NEGATIVE,
     "steps_warmup": SHARE,
+    "nfgsm_warmup": SHARE,
+    "training": [],
     "loss": CHOICE,
     "adversarial_weight": SHARE,
     "copies": COUNT,
     "copy_sigma": ["x", "", "-1", "25", "1/0", "nan", "inf"],
     "kl_weight": NOT_NEGATIVE,
     "beta": NOT_NEGATIVE,
+    "auxiliary_norms": [],
     "label_smoothing": SHARE,
     "loss_samples": COUNT,
     "weight_perturbation": NOT_NEGATIVE,
+    "hidden_noise": NOT_NEGATIVE,
+    "hidden_steps": COUNT,
+    "hidden_layers": COUNT,
+    "lipschitz_weight": NOT_NEGATIVE,
     "replays": COUNT,
     "epochs": COUNT,
     "batch_size": COUNT,
@@ -166,6 +174,18 @@ SHARED = {
     "add": ["nonet", "MISSING", "FOLDER", "TEXT", "TRUNCATED"],
     "folder": ["TEXT", "TEXT/folder"],
     "pages": [],
+    "host": ["no.such.host.example", "999.1.1.1"],
+    "port": ["-1", "65536"],
+    "token": ["short", ""],
+    "max_samples": COUNT,
+    "max_steps": COUNT,
+    "max_eot_samples": COUNT,
+    "max_body": COUNT,
+    "max_pixels": COUNT,
+    "queue": COUNT,
+    "streams": COUNT,
+    "body_timeout": [*NOT_NEGATIVE, "0"],
+    "grace": [*NOT_NEGATIVE, "0"],
     "launcher": CHOICE,
     "workers": COUNT,
     "slurm": ["x", "", "a=", "=b", "partition=gpu"],
@@ -203,7 +223,7 @@ BASE = {
 }
 """Arguments in place of those of `GOOD` for single options."""
 
-ALSO = {"normalize": ("model",), "declarations": ("names",)}
+ALSO = {"normalize": ("model",), "declarations": ("names",), "host": ("token",)}
 """Other options that a message may name."""
 
 LATE = {("attack", "wrong_input:raises"), ("attack", "wrong_input:nothing")}

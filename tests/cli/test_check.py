@@ -14,7 +14,7 @@ def test_prints_a_table_and_writes_the_findings(run, checkpoint, tmp_path, capsy
     assert run("check", "--model", checkpoint, *QUICK, *options) == 0  # whatever the verdict: six images prove nothing
     shown = capsys.readouterr().out
     result = Result.load(path)
-    assert len(result.rows) == 11
+    assert len(result.rows) == 12
     assert {finding["verdict"] for finding in result.rows} <= {"pass", "suspicious", "unclear"}
     setting = result.setting
     assert (setting["eps"], setting["steps"], setting["num_samples"], result.data["images"]) == (4 / 255, 1, 2, 6)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from smoothed.injection import CNI, PNI, Additive, VariationalDropout
+from smoothed.injection import CNI, PNI, Additive, GaussianPosterior, VariationalDropout
 from smoothed.injection.layer import NoiseLayer
 from smoothed.rng.seeds import seeded
 from smoothed.rng.sources import Fresh, Keyed
@@ -22,6 +22,9 @@ NOISE_LAWS = {
     "vdo-layer": VariationalDropout("layer"),
     "vdo-channel": VariationalDropout("channel"),
     "vdo-element": VariationalDropout("element"),
+    "bnn-layer": GaussianPosterior("layer"),
+    "bnn-channel": GaussianPosterior("channel"),
+    "bnn-element": GaussianPosterior("element"),
 }
 
 
@@ -48,6 +51,8 @@ def noise(request):
 def covariance(layer, weight):
     """Of the whole weight, (8, 8), by the definition of the layer's law."""
     spread = ((weight - weight.mean()) ** 2).sum().div(7).sqrt()
+    if hasattr(layer, "log_sigma"):
+        return torch.diag((2 * layer.log_sigma).exp().expand(weight.shape).flatten()).detach()
     if hasattr(layer, "log_alpha"):
         return torch.diag((layer.log_alpha.exp() * weight**2).flatten()).detach()
     if hasattr(layer, "alpha"):

@@ -18,6 +18,8 @@ CHANGES = {
     "none": 0,
     "rse": CONVOLUTIONS,
     "cni-w+input": CONVOLUTIONS + LINEAR + 1,
+    "randdisc": 1,
+    "cni-w+randdisc": CONVOLUTIONS + LINEAR + 1,
     "cni-w+pni-a": 2 * (CONVOLUTIONS + LINEAR),
 }
 
@@ -100,7 +102,7 @@ def test_rse_is_its_papers():
 
 
 @pytest.mark.parametrize(
-    "name", ["pni-w", "cni-w", "vdo-w", "vdo-w-layer", "pni-a-a", "cni-a", "rse", "cni-w+input", "cni-w+pni-a"]
+    "name", ["pni-w", "cni-w", "vdo-w", "vdo-w-layer", "bnn-w", "pni-a-a", "cni-a", "rse", "cni-w+input", "cni-w+pni-a"]
 )
 def test_strength_scales_the_noise(name, network, images):
     """Every noise layer under one key: twice the strength is twice the noise."""

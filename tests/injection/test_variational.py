@@ -161,5 +161,5 @@ def test_errors():
         VariationalDropout("row")
     with pytest.raises(ArgumentError, match="initial_alpha: expected a finite number of at least 0, got -1"):
         VariationalDropout(initial_alpha=-1)
-    with pytest.raises(ArgumentError, match="activations: expected PNI, CNI or Additive, got VariationalDropout; pass"):
-        inject(nn.Linear(2, 2), activations=VariationalDropout())
+    with pytest.raises(ArgumentError, match="layers: expected convolutions or linear layers with VariationalDropout"):
+        VariationalDropout().for_activation(2, 2)

@@ -182,6 +182,19 @@ def test_a_training_that_diverges_does_not_stop_the_others(tmp_path, monkeypatch
     assert not outcome.finished
 
 
+def test_without_training_only_finished_networks_are_evaluated(tmp_path, monkeypatch):
+    """One network of table 1 is there: its sigma is tuned and its rows are measured, and nothing else."""
+    performed = []
+    monkeypatch.setattr(run_module, "perform", lambda step, _context: performed.append(step))
+    monkeypatch.setattr(run_module, "is_done", lambda step, _folder: step.name == "train at")
+    outcome = run_paper(["table-1"], TINY, tmp_path, training=False)
+    of_network = [s for s in make_plan(["table-1"], TINY) if s.kind != "train" and "train at" in s.needs]
+    assert performed == of_network
+    assert {step.kind for step in performed} == {"tune", "evaluate"}
+    assert outcome.finished
+    assert outcome.total == 1 + len(of_network)
+
+
 def test_the_small_data_set_has_splits_without_common_images():
     splits = [schedule_images(TINY, "cifar10", split) for split in ("train", "validation", "test")]
     images = torch.cat([split.images for split in splits]).flatten(1)

@@ -189,6 +189,19 @@ def test_crops_are_one_batchs_and_rows_one_steps(image_set):
     assert all(not torch.equal(normals[i], normals[j]) for i in range(6) for j in range(i))
 
 
+def test_passes_of_a_step_see_the_same_images_with_numbers_of_their_own(image_set):
+    (batch,) = batches(Plan(20, 20, 1, 1, seed=6), image_set(20))
+    share = Share(parts=2)
+    once, twice = list(batch.parts(share, 6)), list(batch.parts(share, 6, passes=2))
+    assert [part.repetition for part in twice] == [0, 0, 1, 1]
+    for first, again in zip(twice[:2], twice[2:], strict=True):
+        assert torch.equal(first.clean, again.clean)
+        assert torch.equal(first.positions, again.positions)
+    drawn = [[normal_(torch.empty(10, 5), part.row_generator) for part in parts] for parts in (once, twice)]
+    assert all(torch.equal(a, b) for a, b in zip(drawn[0], drawn[1][:2], strict=True))
+    assert not any(torch.equal(drawn[1][i], drawn[1][j]) for i in range(4) for j in range(i))
+
+
 def test_another_seed_other_crops(image_set):
     (batch,) = batches(Plan(20, 20, 1, 1, seed=6), image_set(20))
     first, again, other = (next(batch.parts(Share(), seed)).clean for seed in (6, 6, 7))

@@ -89,11 +89,24 @@ def test_bad_choices():
             ({"copy_sigma": 25}, "copy_sigma: expected a standard deviation of at most 1 .* got 25; write 25/255"),
             ({"attack": "noisy", "copy_sigma": 0.0}, "copy_sigma: expected .* above 0 with attack noisy, whose copies"),
             ({"attack": "maxup", "copy_sigma": 0.0}, "copy_sigma: expected .* above 0 with attack maxup, whose copies"),
+            ({"auxiliary_norms": 1}, "auxiliary_norms: expected True or False, got 1"),
+            (
+                {"auxiliary_norms": True, "adversarial_weight": 1.0},
+                "auxiliary_norms: expected False where .* a pass of its own, got True; use loss adversarial with an",
+            ),
+            *(
+                ({"auxiliary_norms": True, **settings}, "auxiliary_norms: expected False where the loss does not have")
+                for settings in (
+                    *({"loss": "bernoulli"}, {"loss": "consistency"}, {"attack": "none"}),
+                    *({"loss": "trades", "beta": 0.0}, {"loss": "mart", "beta": 0.0}, {"adversarial_weight": 0.0}),
+                )
+            ),
             (
                 {"input_sigma": 1.5},
                 "input_sigma: expected a standard deviation of at most 1 .* got 1.5; for a number in",
             ),
             ({"loss": "mart", "label_smoothing": 0.1}, "label_smoothing: expected 0 with loss mart.*got 0.1"),
+            ({"hidden_noise": 1.0, "hidden_steps": 1}, "hidden_steps: expected at least 2 with hidden_noise: .* got 1"),
             (
                 {"input_sigma": 0.1, "input_sigma_normalized": 0.2},
                 "input_sigma: expected only one of input_sigma and input_sigma_normalized above 0, got both",
@@ -104,8 +117,9 @@ def test_bad_choices():
 
 COUNTS = [
     *("attack_steps", "eot_samples", "copies", "loss_samples", "replays", "epochs", "batch_size", "accumulation"),
+    *("hidden_steps", "hidden_layers"),
 ]
-SHARES = ["adversarial_weight", "label_smoothing", "average", "eps_warmup", "steps_warmup"]
+SHARES = ["adversarial_weight", "label_smoothing", "average", "eps_warmup", "steps_warmup", "nfgsm_warmup"]
 AMOUNTS = sorted(name for name, value in DEFAULTS.items() if type(value) is float and name not in SHARES)
 
 
@@ -137,6 +151,8 @@ def test_bad_numbers(names, values, expected):
         ({"loss": "mart", "attack": "none"}, False),
         ({"loss": "consistency", "adversarial_weight": 0.0, "beta": 0.0}, True),
         ({"attack": "maxup"}, True),
+        ({"loss": "csat", "adversarial_weight": 0.0}, True),
+        ({"loss": "csat", "adversarial_weight": 0.0, "beta": 0.0, "lipschitz_weight": 0.0}, False),
     ],
 )
 def test_who_needs_an_attack(settings, needs):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import smoothed
 from launching import Started
@@ -129,10 +130,10 @@ def test_another_recipe_is_not_resumed(tmp_path):
         run_small(tmp_path, recipe="at-full", epochs=1, adversarial_weight=1.0)
 
 
-def run_small(folder, *, on_step=None, command=None, **settings):
+def run_small(folder, *, on_step=None, command=None, batch_norm=None, **settings):
     """A run of a network that is trained in no time."""
     config = TrainingConfig(**{**SETTINGS, **settings})
-    sets, network = (tiny_set(48, 0), tiny_set(16, 1)), tiny_network()
+    sets, network = (tiny_set(48, 0), tiny_set(16, 1)), tiny_network(batch_norm)
     return train(config, *sets, folder, network=network, on_step=on_step, command=command)
 
 
@@ -173,8 +174,30 @@ RESUMED = {
     "maxup": {"attack": "maxup", "adversarial_weight": 1.0},
     "maxup-crop": {"attack": "maxup-crop", "adversarial_weight": 1.0},
     "dynamic": {"attack": "dynamic"},
+    "randdisc, trades, awp": {
+        "injection": "cni-w+randdisc",
+        "loss": "trades",
+        "attack": "kl",
+        "weight_perturbation": 0.01,
+    },
+    "advprop": {"auxiliary_norms": True, "batch_norm": nn.BatchNorm2d},
     "fgsm-pgi": {"attack": "fgsm-pgi", "loss": "consistency", "injection": "none"},
     "vdo": {"injection": "vdo-w"},
+    "vdo-a, mart, awp": {"injection": "vdo-a", "loss": "mart", "weight_perturbation": 0.01},
+    "adv-bnn": {"injection": "bnn-w", "attack": "epgd-loss", "eot_samples": 2},
+    "adv-bnn, trades, awp": {
+        "injection": "bnn-w",
+        "loss": "trades",
+        "attack": "kl",
+        "weight_perturbation": 0.01,
+    },
+    "voronoi, mart": {"attack": "voronoi", "loss": "mart", "eps": 0.2},
+    "voronoi-ball": {"attack": "voronoi-ball", "eps": 0.2, "injection": "cni-w"},
+    "anp, trades": {"hidden_noise": 1.0, "loss": "trades", "attack": "kl"},
+    "anp": {"hidden_noise": 1.0, "attack": "none"},
+    "l2l": {"attack": "l2l", "adversarial_weight": 1.0},
+    "l2l-2, awp": {"attack": "l2l-2", "injection": "cni-w", "weight_perturbation": 0.01},
+    "csat": {"loss": "csat", "beta": 1.0},
     "vdo-layer, trades, awp": {
         "injection": "vdo-w-layer",
         "loss": "trades",
@@ -202,8 +225,10 @@ def test_each_kind_of_training_goes_on_within_an_epoch(name, tmp_path):
     assert same_weights(whole, parts)
     assert lines(whole) == lines(parts)
     states = [next((folder / "state").glob("step-*")) for folder in (whole, parts)]
-    remembered = [read_tensors(state / "examples.safetensors")[0] for state in states]
-    assert all(torch.equal(tensor, remembered[1][key]) for key, tensor in remembered[0].items())
+    for group in {path.name for path in states[0].glob("*.safetensors")}:
+        kept = [read_tensors(state / group)[0] for state in states]
+        assert kept[0].keys() == kept[1].keys()
+        assert all(torch.equal(tensor, kept[1][key]) for key, tensor in kept[0].items())
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from smoothed.rng.rows import RowGenerator
+from smoothed.rng.rows import RowGenerator, uniform_
 from smoothed.training.config import TrainingConfig
 from smoothed.training.losses import (
     LOSSES,
@@ -15,6 +15,7 @@ from smoothed.training.losses import (
     bernoulli_loss,
     boosted_cross_entropy,
     consistency_loss,
+    csat_loss,
     mart_loss,
     trades_loss,
 )
@@ -127,6 +128,41 @@ def test_consistency(model, batch, beta, smoothing):
         assert_same(model, batch, loss(model, *batch, None), total / IMAGES)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize(("beta", "gamma"), [(0.0, 0.0), (10.0, 0.0), (0.0, 0.1), (10.0, 0.1)])
+def test_csat(model, batch, beta, gamma, weight, smoothing):
+    """Equation 6 + beta |f(x_t) - (1 - t) f(x) - t f(x')| + gamma |f(x') - f(x)| / |x' - x|, on logits."""
+    model = nn.Sequential(*model, nn.Tanh())  # a linear network departs from linearity nowhere
+    options = {"beta": beta, "lipschitz_weight": gamma, "label_smoothing": smoothing}
+    loss = LOSSES["csat"](TrainingConfig(loss="csat", adversarial_weight=weight, **options))
+    clean, adversarial, labels = batch
+    between = uniform_(torch.empty(IMAGES, 1, 1, 1, dtype=torch.float64), 0, 1, RowGenerator(5)).flatten().tolist()
+    total = 0
+    for x, attacked, label, t in zip(clean, adversarial, labels.tolist(), between, strict=True):
+        images = x, attacked, (1 - t) * x + t * attacked
+        before, after, there = ((model[1].weight @ image.flatten() + model[1].bias).tanh() for image in images)
+        p, q = (logits.exp() / logits.exp().sum() for logits in (before, after))
+        total = total + eq_6(weight, smoothing)(p, q, label)
+        rows = list(zip(before, after, there, strict=True))
+        total = total + beta * sum((c - (1 - t) * a - t * b) ** 2 for a, b, c in rows).sqrt()
+        change, distance = sum((b - a) ** 2 for a, b, _ in rows), sum((attacked - x).flatten() ** 2)
+        total = total + gamma * change.sqrt() / distance.sqrt()
+    assert_same(model, batch, loss(model, *batch, RowGenerator(5)), total / IMAGES)
+
+
+def test_csat_of_a_linear_network_has_no_departure_from_linearity(model, batch):
+    options = {"weight": 1.0, "lipschitz_weight": 0.0}
+    values = [csat_loss(model, *batch, beta=beta, **options).item() for beta in (0.0, 1e3)]
+    assert values[0] == pytest.approx(values[1], rel=1e-9)
+
+
+def test_csat_on_the_images_themselves_is_their_cross_entropy(model, batch):
+    clean, _, labels = batch
+    found = csat_loss(model, clean, clean, labels, weight=1.0, beta=10.0, lipschitz_weight=0.1)
+    assert_same(model, batch, found, literal(eq_6(1.0), model, clean, clean, labels))
+
+
 # Equation 23: a coin for each image.
 
 
@@ -219,6 +255,21 @@ def test_a_term_of_weight_zero_costs_no_pass(model, batch, loss, options, sides)
     named = {"c": clean, "a": adversarial}
     assert len(recorded.seen) == len(sides)
     assert all(torch.equal(images, named[side]) for images, side in zip(recorded.seen, sides, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "passes"),
+    [
+        ({"weight": 1.0, "beta": 0.0, "lipschitz_weight": 0.0}, 1),
+        ({"weight": 0.5, "beta": 0.0, "lipschitz_weight": 0.0}, 2),
+        ({"weight": 1.0, "beta": 0.0, "lipschitz_weight": 0.1}, 2),
+        ({"weight": 0.0, "beta": 1.0, "lipschitz_weight": 0.0}, 3),
+    ],
+)
+def test_csat_has_a_pass_for_the_image_between_only_where_it_needs_one(model, batch, options, passes):
+    recorded = Recorded(model)
+    csat_loss(recorded, *batch, **options)
+    assert len(recorded.seen) == passes
 
 
 # Near certainty: images (N, K, 1, 1) that are their own logits, against the formulas in 60 digits.

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from launching import Started, start_two
 from smoothed.checkpoint import read_tensors
+from smoothed.training.examples.attacker import new_attacker
 
 sys.path.insert(0, str(Path(__file__).parent))
 import tiny_runs
@@ -41,6 +42,17 @@ SAME = {
     "dynamic": {"attack": "dynamic", "attack_steps": 4, "batch_size": 15},
     "pgi": {"attack": "fgsm-pgi", "loss": "consistency", "injection": "none", "batch_size": 15, "epochs": 3},
     "vdo": {"injection": "vdo-w", "batch_size": 15},
+    "vdo-a": {"injection": "vdo-a", "batch_size": 15},
+    "adv-bnn": {"injection": "bnn-w", "attack": "epgd-loss", "eot_samples": 2, "batch_size": 15},
+    "voronoi": {"attack": "voronoi", "batch_size": 15, "eps": 0.2},
+    "voronoi-ball, trades": {"attack": "voronoi-ball", "norm": "l2", "loss": "trades", "input_sigma": 0.05},
+    "anp": {"hidden_noise": 1.0, "hidden_layers": 2, "batch_size": 15, "epochs": 3, "accumulation": 2},
+    "l2l": {"attack": "l2l", "adversarial_weight": 1.0, "batch_size": 15, "accumulation": 2},
+    "l2l-2": {"attack": "l2l-2", "loss": "mart", "input_sigma": 0.05},
+    "csat": {"loss": "csat", "beta": 1.0, "batch_size": 15},
+    "advprop": {"auxiliary_norms": True, "norms": True, "injection": "none", "batch_size": 15, "accumulation": 2},
+    "advprop, trades": {"auxiliary_norms": True, "norms": True, "loss": "trades", "attack": "kl", "average": 0.9},
+    "randdisc": {"injection": "randdisc", "batch_size": 15, "attack": "epgd", "eot_samples": 2},
     "bf16": {"precision": "bf16"},
 }
 # Of a kill, a resumed run must show nothing: longer epochs, so that there are states inside them.
@@ -108,7 +120,7 @@ def test_another_seed_gives_other_weights_by_far(folders, tmp_path):
     assert difference(folders[0] / "pni-w", tmp_path / "other") > 1000 * TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["free", "iaat", "pgi"])
+@pytest.mark.parametrize("name", ["free", "iaat", "pgi", "voronoi"])
 def test_what_examples_remember_is_the_same(folders, name):
     (one,), (two,) = (list((folder / name / "state").glob("*/examples.safetensors")) for folder in folders)
     first, second = load_file(one), load_file(two)
@@ -116,6 +128,26 @@ def test_what_examples_remember_is_the_same(folders, name):
     for a, b in zip(first.values(), (second[key] for key in first), strict=True):
         assert len(a.unique()) >= 3  # not everywhere the same is remembered
         assert float((a.float() - b.float()).abs().mean()) < TOLERANCE  # rounding decides the sign of a gradient near 0
+
+
+@pytest.mark.parametrize("name", ["advprop", "advprop, trades"])
+def test_auxiliary_norms_are_those_of_one_process(folders, name):
+    files = [next((folder / name / "state").glob("*/auxiliary.safetensors")) for folder in folders]
+    assert difference(*(file.parent for file in files), file="auxiliary.safetensors") < TOLERANCE
+    main = read_tensors(folders[0] / name / "last.safetensors")[0]
+    auxiliary = read_tensors(files[0])[0]
+    assert float((auxiliary["0.weight"] - main["1.weight"]).abs().max()) > 100 * TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["l2l", "l2l-2"])
+def test_the_attackers_are_that_of_one_process(folders, name):
+    (one,), (two,) = (list((folder / name / "state").glob("*/examples.safetensors")) for folder in folders)
+    first, second = load_file(one), load_file(two)
+    assert first.keys() == second.keys() != set()
+    # Adam's steps are as long where a gradient is next to nothing, and rounding then decides their sign.
+    for key, start in new_attacker(3, tiny_runs.SETTINGS["seed"], torch.zeros(1)).named_parameters():
+        assert (first[f"attacker.{key}"] - second[f"attacker.{key}"]).abs().mean() < 10 * TOLERANCE
+        assert (first[f"attacker.{key}"] - start).abs().mean() > 50 * TOLERANCE
 
 
 @pytest.mark.parametrize("name", [name for name in SAME if name != "bf16"])

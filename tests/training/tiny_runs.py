@@ -33,12 +33,24 @@ SETTINGS = {
 }
 
 
-def tiny_network():
-    """A network without batch norm, so that its batch may be cut, and smooth, so that rounding stays small."""
+class FixedStatistics(nn.BatchNorm2d):
+    """A batch norm that uses its running statistics in training, too, so that its batch may be cut."""
+
+    def train(self, mode=True):
+        del mode
+        return super().train(False)
+
+
+def tiny_network(batch_norm=None):
+    """A network without batch norm, so that its batch may be cut, and smooth, so that rounding stays small.
+
+    With `batch_norm`, a class of such layers, there is one after the first convolution.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(0)
         first, second = nn.Conv2d(3, 6, 3, stride=2), nn.Conv2d(6, 8, 3, stride=2)
-        return nn.Sequential(first, nn.Tanh(), second, nn.Tanh(), nn.Flatten(), nn.Linear(8 * 7 * 7, 3))
+        layers = [first, nn.Tanh(), second, nn.Tanh(), nn.Flatten(), nn.Linear(8 * 7 * 7, 3)]
+        return nn.Sequential(*layers[:1], *([] if batch_norm is None else [batch_norm(6)]), *layers[1:])
 
 
 class Recorder:
@@ -59,9 +71,9 @@ class Recorder:
         save_file({name: tensor.detach().contiguous().clone() for name, tensor in flat.items()}, path)
 
 
-def perform(folder, name, *, images=48, limits=None, record=False, last=None, **settings):
+def perform(folder, name, *, images=48, limits=None, record=False, last=None, norms=False, **settings):
     """One run, in `folder/name`; `limits` are the time limits of the processes. After step `last` it waits."""
-    rank, network = int(os.environ.get("RANK", "0")), tiny_network()
+    rank, network = int(os.environ.get("RANK", "0")), tiny_network(FixedStatistics if norms else None)
     recorder = Recorder(network) if record else None
     try:
         outcome = train(

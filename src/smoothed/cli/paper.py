@@ -148,6 +148,10 @@ def run(
             show_default="none",
         ),
     ] = None,
+    training: Annotated[
+        bool,
+        _option("Train missing networks, or only evaluate the finished ones.", show_default="--training"),
+    ] = True,
     launcher: Annotated[
         str,
         _launch_option(
@@ -172,6 +176,7 @@ def run(
         smoothed paper run table-1 --out runs/paper
         smoothed paper run table-1 table-4 figure-1 --schedule full --out runs/full
         smoothed paper run --out runs/paper --time-limit 8h
+        smoothed paper run --out runs/paper --no-training
         smoothed paper run --out runs/paper --launcher local --workers 4
         smoothed paper run --out runs/paper --launcher slurm --slurm partition=gpu
     """
@@ -185,7 +190,7 @@ def run(
     check_names(declarations or ())
     settings = _slurm_settings(slurm, check_choice(launcher, LAUNCHER_NAMES, "launcher"))
     if launcher != "none":
-        arguments = _worker_arguments(out, declarations or (), schedule, zoo, time_limit)
+        arguments = _worker_arguments(out, declarations or (), schedule, zoo, time_limit, training=training)
         _launch(launcher, arguments, workers, out, settings)
         return
     with leaving_process_group(), closing(_Shown(progress_bar())) as observer:
@@ -198,6 +203,7 @@ def run(
             observer=observer,
             command=command_line(),
             processes=Processes.started(),
+            training=training,
         )
     if not is_main_process():
         raise typer.Exit(1 if outcome.failed else 0)
@@ -226,13 +232,14 @@ def _slurm_settings(text: str | None, launcher: str) -> dict[str, str | int]:
 
 
 def _worker_arguments(
-    out: Path, declarations: "Sequence[str]", schedule: str, zoo: Path, time_limit: float | None
+    out: Path, declarations: "Sequence[str]", schedule: str, zoo: Path, time_limit: float | None, *, training: bool
 ) -> list[str]:
     """Arguments of this program for each worker, which may run in another folder."""
     limit = [] if time_limit is None else ["--time-limit", f"{time_limit:g}s"]
     device = ["--device", invocation().device]
     where = ["--schedule", schedule, "--out", str(out.absolute()), "--zoo", str(zoo.absolute())]
-    return [*device, "paper", "run", *declarations, *where, *limit]
+    train = [] if training else ["--no-training"]
+    return [*device, "paper", "run", *declarations, *where, *limit, *train]
 
 
 def _launch(launcher: str, arguments: list[str], workers: int, out: Path, settings: dict[str, str | int]) -> None:

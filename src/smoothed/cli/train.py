@@ -171,6 +171,10 @@ def train(
     steps_warmup: Annotated[
         float | None, _option(ATTACK, "Share of the run, in [0, 1], over which the number of steps grows from 1.")
     ] = None,
+    nfgsm_warmup: Annotated[
+        float | None,
+        _option(ATTACK, "Share of the run, in [0, 1], at whose start the cheaper N-FGSM takes the attack's place."),
+    ] = None,
     eot_samples: Annotated[
         int | None, _option(ATTACK, "Draws averaged for each gradient of epgd, epgd-loss and smoothadv.")
     ] = None,
@@ -195,7 +199,17 @@ def train(
         float | None,
         _option(
             LOSS,
-            "Weight of the second term: 1 / lambda of TRADES, lambda of MART, of stability training and of FGSM-PGI.",
+            "Weight of the second term: 1 / lambda of TRADES, lambda of MART, of stability training and of FGSM-PGI, "
+            "the weight of departures from linearity of CSAT.",
+        ),
+    ] = None,
+    lipschitz_weight: Annotated[float | None, _option(LOSS, "Weight of the local Lipschitz term of csat.")] = None,
+    auxiliary_norms: Annotated[
+        bool | None,
+        _option(
+            LOSS,
+            "Whether adversarial images pass through batch norms of their own in training; evaluation uses the others.",
+            "--auxiliary-norms/--shared-norms",
         ),
     ] = None,
     label_smoothing: Annotated[
@@ -203,10 +217,20 @@ def train(
     ] = None,
     loss_samples: Annotated[int | None, _option(LOSS, "Draws over which each loss is averaged.")] = None,
     kl_weight: Annotated[
-        float | None, _option(LOSS, "Weight of the divergence term of variational dropout; 1 is the published bound.")
+        float | None, _option(LOSS, "Weight of the divergence term of variational dropout and Adv-BNN; 1 is published.")
     ] = None,
     weight_perturbation: Annotated[
         float | None, _option(LOSS, "gamma of adversarial weight perturbation; 0 switches it off.")
+    ] = None,
+    hidden_noise: Annotated[
+        float | None,
+        _option(LOSS, "Factor on adversarial noise in the first layers (ANP): 1 as published, 0 switches it off."),
+    ] = None,
+    hidden_steps: Annotated[
+        int | None, _option(LOSS, "Passes on each batch while there is noise in the first layers (K of ANP).")
+    ] = None,
+    hidden_layers: Annotated[
+        int | None, _option(LOSS, "Number of first layers whose outputs have the noise of --hidden-noise.")
     ] = None,
     replays: Annotated[int | None, _option(LOSS, "Steps on each batch (m of free adversarial training).")] = None,
     epochs: Annotated[int | None, _option(OPTIMISER, "Passes over the training images.")] = None,
@@ -305,7 +329,7 @@ def train(
                 errors.print(f"stopped; the same command continues from the last state saved in {out}")
             raise
     if is_main_process():
-        _tell(outcome, out)
+        _tell(outcome, out, len(validation_set), whole.validation_attack_images)
         result = training_result(out, outcome, whole, train_set)
         if json is not None:
             errors.print(f"result written to {result.save(json)}")
@@ -434,7 +458,8 @@ def _shown() -> "Iterator[Callable[[Progress], None] | None]":
             bar.stop()
 
 
-def _tell(outcome: "TrainingResult", out: Path) -> None:
+def _tell(outcome: "TrainingResult", out: Path, images: int, attacked: int) -> None:
+    """Print how the run ended; `images` were held out, and PGD attacked the first `attacked` of them."""
     if outcome.fallback is not None:
         note(f"note: {outcome.fallback}")
     if not outcome.finished:
@@ -442,4 +467,5 @@ def _tell(outcome: "TrainingResult", out: Path) -> None:
     elif outcome.best is not None:
         clean, robust = outcome.best["validation_clean"], outcome.best["validation_robust"]
         accuracies = f"clean {format_percent(clean, 2)}, PGD-7 {format_percent(robust, 2)}"
-        output.print(f"best on validation: {accuracies} -> {out / 'best.safetensors'}")
+        counts = f"{images:,} held-out images" + (f", {attacked:,} attacked" if attacked < images else "")
+        output.print(f"best on validation: {accuracies} ({counts}) -> {out / 'best.safetensors'}")

@@ -3,17 +3,19 @@
 from smoothed.injection.additive import Additive
 from smoothed.injection.calibration import Calibration, calibrate_noise
 from smoothed.injection.cni import CNI
+from smoothed.injection.discretization import RandomizedDiscretization
 from smoothed.injection.inject import (
     Change,
     Injection,
     NoiseStrengthWarning,
-    count_weight_normals,
     inject,
     injected_noise,
     reinject,
 )
 from smoothed.injection.layer import NoiseLayer, frozen, noise_from, noise_layers, noiseless
+from smoothed.injection.noisy_weights import count_weight_normals, penalties
 from smoothed.injection.pni import PNI
+from smoothed.injection.posterior import GaussianPosterior
 from smoothed.injection.presets import PRESETS, inject_preset
 from smoothed.injection.variational import VariationalDropout
 
@@ -24,9 +26,11 @@ __all__ = [
     "Additive",
     "Calibration",
     "Change",
+    "GaussianPosterior",
     "Injection",
     "NoiseLayer",
     "NoiseStrengthWarning",
+    "RandomizedDiscretization",
     "VariationalDropout",
     "calibrate_noise",
     "count_weight_normals",
@@ -37,5 +41,6 @@ __all__ = [
     "noise_from",
     "noise_layers",
     "noiseless",
+    "penalties",
     "reinject",
 ]

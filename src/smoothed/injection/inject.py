@@ -14,22 +14,30 @@ from torch.nn.utils import parametrize
 from smoothed.errors import ArgumentError, CheckpointError
 from smoothed.injection.additive import Additive
 from smoothed.injection.cni import CNI
+from smoothed.injection.discretization import RandomizedDiscretization, layers_of_images
 from smoothed.injection.layer import NoiseLayer, noise_layers
 from smoothed.injection.pni import PNI
+from smoothed.injection.posterior import GaussianPosterior
+from smoothed.injection.preactivation import PreactivationNoise
 from smoothed.injection.variational import VariationalDropout
+from smoothed.models.normalize import Normalize
 from smoothed.utils.checks import check_network, check_not_negative
 
-NoiseLaw = PNI | CNI | Additive | VariationalDropout
+NoiseLaw = PNI | CNI | Additive | GaussianPosterior | RandomizedDiscretization | VariationalDropout
 """Specification of noise inside a network; it creates the noise layers."""
 NoiseLawByType = Mapping[type[nn.Module], NoiseLaw]
 NOISE_LAWS: dict[str, type[NoiseLaw]] = {
     "Additive": Additive,
     "CNI": CNI,
+    "GaussianPosterior": GaussianPosterior,
     "PNI": PNI,
+    "RandomizedDiscretization": RandomizedDiscretization,
     "VariationalDropout": VariationalDropout,
 }
 NOISY_TYPES = (_ConvNd, nn.Linear)
 NoisyType = _ConvNd | nn.Linear
+HOSTS = (*NOISY_TYPES, Normalize)
+"""Layers that can hold noise on activations; a `Normalize` layer has it only where it is named."""
 ACTIVATION_NOISE = "activation_noise"
 """Name of the submodule that holds the activation noise of a layer."""
 STRENGTH_ADVICE = (
@@ -116,8 +124,10 @@ def inject(
         weights: law of the noise on weights, such as `CNI(rank=5)`, or a law for each type of layer, such as
             `{torch.nn.Conv2d: CNI(rank=5), torch.nn.Linear: PNI("element")}`; None for no noise on weights.
         activations: law, or a law for each type of layer, of the noise on the layers' inputs or outputs (the law's
-            `site`); None for no noise on activations.
-        layers: names of the layers to change, or a function (name, layer) -> bool; None for all layers.
+            `site`; `VariationalDropout` at the outputs); None for no noise on activations.
+        layers: names of the layers to change, or a function (name, layer) -> bool; None for all layers, or for the
+            first one with `RandomizedDiscretization`, which changes the image. Noise on activations may also be named
+            for a `Normalize` layer of this package.
         strength: factor, at least 0, on the initial standard deviation of all noise.
 
     Returns:
@@ -162,17 +172,20 @@ def add_noise(
     """Add noise as `inject` does, at the strength of the laws and without a warning about it."""
     if weights is None and activations is None:
         raise ArgumentError("weights", "a noise law for weights or for activations", "neither")
+    if layers is None and isinstance(activations, RandomizedDiscretization):
+        layers = layers_of_images(model, weights)
+    hosts = HOSTS if weights is None and isinstance(layers, Sequence) else NOISY_TYPES
     by_name = dict(model.named_modules())
     if isinstance(layers, Sequence):
-        unknown = [name for name in layers if not isinstance(by_name.get(name), NOISY_TYPES)]
+        unknown = [name for name in layers if not isinstance(by_name.get(name), hosts)]
         if unknown:
             raise ArgumentError("layers", "names of convolutions or linear layers of the model", repr(unknown[0]))
     elif layers is not None and not callable(layers):
         raise ArgumentError("layers", "names of layers, or a function (name, layer) -> bool", repr(layers))
-    planned: list[tuple[str, str, NoisyType, NoiseLaw]] = []
+    planned: list[tuple[str, str, NoisyType | Normalize, NoiseLaw]] = []
     for name, layer in by_name.items():
         chosen = layers is None or (layers(name, layer) if callable(layers) else name in layers)
-        if not (isinstance(layer, NOISY_TYPES) and chosen):
+        if not (isinstance(layer, hosts) and chosen):
             continue
         for target, laws in (("weight", weights), ("activation", activations)):
             law = _law_of_layer(layer, laws)
@@ -182,6 +195,7 @@ def add_noise(
         raise ArgumentError("model", "at least one convolution or linear layer to which a law applies", "none")
     for name, target, layer, _ in planned:
         _require_injectable(name, target, layer)
+    _require_noise_of_one_kind(planned)
     # All noise layers are created before the first is added, so that an invalid law leaves the model unchanged.
     noises = [_noise(layer, target, law) for _, target, layer, law in planned]
     for (_, target, layer, law), noise in zip(planned, noises, strict=True):
@@ -216,7 +230,7 @@ def injected_noise(model: nn.Module) -> Injection:
     """
     changes = list[Change]()
     for name, layer in model.named_modules():
-        if not isinstance(layer, NOISY_TYPES):
+        if not isinstance(layer, HOSTS):
             continue
         if parametrize.is_parametrized(layer, "weight"):
             changes += [_change(name, "weight", noise) for noise in noise_layers(_parametrizations(layer)) if noise.law]
@@ -228,20 +242,6 @@ def injected_noise(model: nn.Module) -> Injection:
 
 def _change(name: str, target: str, noise: NoiseLayer) -> Change:
     return Change(name, target, noise.law, sum(parameter.numel() for parameter in noise.parameters()))
-
-
-def count_weight_normals(model: nn.Module) -> int:
-    """Return the number of standard normals that one pass draws for the weights of `model`."""
-    count = 0
-    for module in model.modules():
-        if not parametrize.is_parametrized(module, "weight"):
-            continue
-        chain = _parametrizations(module)
-        original: Tensor = chain.original  # pyright: ignore[reportAssignmentType]
-        for noise in noise_layers(chain):
-            form = noise.linear_form(original.detach())
-            count += original.numel() + (0 if form is None or form[1] is None else form[1].shape[1])
-    return count
 
 
 def _check_laws(laws: object, argument: str) -> None:
@@ -283,12 +283,14 @@ def _has_noise(layer: nn.Module, target: str) -> bool:
     return parametrize.is_parametrized(layer, "weight") and bool(noise_layers(_parametrizations(layer)))
 
 
-def _require_injectable(name: str, target: str, layer: NoisyType) -> None:
+def _require_injectable(name: str, target: str, layer: NoisyType | Normalize) -> None:
     """Raise `ArgumentError` unless noise can be added to `target` of `layer`."""
     if _has_noise(layer, target):
         raise ArgumentError(
             "model", "layers without noise", f"{name}.{target}, which already has noise", "undo its injection first"
         )
+    if isinstance(layer, Normalize):
+        return
     if isinstance(layer.weight, UninitializedParameter):
         raise ArgumentError(
             "model", "initialised layers", f"{name}, a lazy layer of unknown size", "call the model once"
@@ -298,30 +300,47 @@ def _require_injectable(name: str, target: str, layer: NoisyType) -> None:
         raise ArgumentError("model", "weights that are parameters", f"{name}, whose weight is computed", hint)
 
 
-def _noise(layer: NoisyType, target: str, law: NoiseLaw) -> NoiseLayer:
-    weight = layer.weight
-    if target == "activation":
-        noise = law.for_activation(*_activation_shape(layer, law.site))
+def _require_noise_of_one_kind(planned: Sequence[tuple[str, str, nn.Module, NoiseLaw]]) -> None:
+    """Raise `ArgumentError` if a layer has noise on its weight, and noise of its weight at its outputs."""
+    noisy_weights = {name for name, target, layer, _ in planned if target == "weight" or _has_noise(layer, "weight")}
+    for name, target, layer, law in planned:
+        planned_at_outputs = target == "activation" and isinstance(law, VariationalDropout)
+        present = getattr(layer, ACTIVATION_NOISE, None)
+        if name in noisy_weights and (planned_at_outputs or isinstance(present, PreactivationNoise)):
+            expected = "layers without noise on their weight for VariationalDropout, which draws it at the outputs"
+            raise ArgumentError("activations", expected, f"noise on {name or 'the model'}.weight", "keep one of them")
+
+
+def _noise(layer: NoisyType | Normalize, target: str, law: NoiseLaw) -> NoiseLayer:
+    weight = layer.std if isinstance(layer, Normalize) else layer.weight
+    channel_dim = 1 if isinstance(layer, _ConvNd) and layer.transposed else 0  # a transposed weight is (in, out, ...)
+    if target == "weight":
+        noise = law.for_weight(weight, channel_dim=channel_dim)
+    elif isinstance(law, VariationalDropout) and not isinstance(layer, Normalize):
+        noise = law.for_outputs(weight, channel_dim=channel_dim)
     else:
-        transposed = isinstance(layer, _ConvNd) and layer.transposed  # its weight is (in, out, ...)
-        noise = law.for_weight(weight, channel_dim=1 if transposed else 0)
+        noise = law.for_activation(*_activation_shape(layer, law.site))
     noise.law = law
     return noise.to(weight.device, weight.dtype)
 
 
-def _add(layer: NoisyType, target: str, law: NoiseLaw, noise: NoiseLayer) -> None:
+def _add(layer: NoisyType | Normalize, target: str, law: NoiseLaw, noise: NoiseLayer) -> None:
     if target == "weight":
         # By default torch calls the parametrization to check it, which would draw noise.
         parametrize.register_parametrization(layer, "weight", noise, unsafe=True)
         return
     layer.add_module(ACTIVATION_NOISE, noise)
-    if law.site == "input":
+    if isinstance(noise, PreactivationNoise):
+        layer.register_forward_hook(_noisy_preactivation)
+    elif law.site == "input":
         layer.register_forward_pre_hook(_noisy_input)
     else:
         layer.register_forward_hook(_noisy_output)
 
 
-def _activation_shape(layer: NoisyType, site: str) -> tuple[int, int]:
+def _activation_shape(layer: NoisyType | Normalize, site: str) -> tuple[int, int]:
+    if isinstance(layer, Normalize):
+        return len(layer.mean), 2
     if isinstance(layer, _ConvNd):
         return (layer.in_channels if site == "input" else layer.out_channels), layer.weight.ndim - 2
     return (layer.in_features if site == "input" else layer.out_features), 0
@@ -335,6 +354,10 @@ def _noisy_input(layer: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ..
 def _noisy_output(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
     del args
     return getattr(layer, ACTIVATION_NOISE)(output)
+
+
+def _noisy_preactivation(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    return getattr(layer, ACTIVATION_NOISE).of_outputs(output, layer, args[0])
 
 
 def _parametrizations(layer: nn.Module) -> nn.ModuleList:
@@ -360,6 +383,6 @@ def _remove_from_weight(layer: nn.Module) -> None:
 def _remove_from_activation(layer: nn.Module) -> None:
     hooks = layer._forward_pre_hooks, layer._forward_hooks  # pyright: ignore[reportPrivateUsage]
     for group in hooks:
-        for key in [key for key, hook in group.items() if hook in (_noisy_input, _noisy_output)]:
+        for key in [key for key, hook in group.items() if hook in (_noisy_input, _noisy_output, _noisy_preactivation)]:
             del group[key]
     delattr(layer, ACTIVATION_NOISE)

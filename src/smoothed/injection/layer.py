@@ -51,8 +51,13 @@ class NoiseLayer(nn.Module, ABC):
     def scale_(self, factor: float) -> None:
         """Multiply the standard deviation of the noise by `factor`, in place."""
 
-    def penalty(self) -> Tensor | None:
-        """Return a scalar that training adds to the loss, in nats for the whole training set, or None for no term."""
+    def penalty(self, mean: Tensor | None = None) -> Tensor | None:
+        """Return a scalar that training adds to the loss, in nats for the whole training set, or None for no term.
+
+        Args:
+            mean: the weight without noise; None for noise on activations.
+        """
+        del mean
         return None
 
     def project_(self) -> None:

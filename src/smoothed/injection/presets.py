@@ -7,8 +7,10 @@ from torch import nn
 from smoothed.errors import ArgumentError
 from smoothed.injection.additive import Additive
 from smoothed.injection.cni import CNI
+from smoothed.injection.discretization import RandomizedDiscretization
 from smoothed.injection.inject import NOISY_TYPES, Injection, NoiseLaw, add_noise
 from smoothed.injection.pni import PNI
+from smoothed.injection.posterior import GaussianPosterior
 from smoothed.injection.variational import VariationalDropout
 from smoothed.utils.checks import check_choice, check_not_negative
 
@@ -90,6 +92,10 @@ PRESETS: dict[str, Preset] = {
     "rse": _rse,
     "vdo-w": _weights(VariationalDropout("element")),
     "vdo-w-layer": _weights(VariationalDropout("layer")),
+    "vdo-a": _activations(VariationalDropout("element")),
+    "bnn-w": _weights(GaussianPosterior()),
+    "randdisc": _activations(RandomizedDiscretization()),
+    "cni-w+randdisc": _combine(_cni_w, _activations(RandomizedDiscretization())),
 }
 
 

@@ -1,8 +1,8 @@
 """Variational dropout (Kingma, Salimans and Welling, NeurIPS 2015): multiplicative Gaussian noise of learned strength.
 
-`w * (1 + sqrt(alpha) * n)` with n ~ N(0, I) is a draw of the posterior q(w) = N(w, alpha w^2) (their section 3). The
-training loss adds the divergence of this posterior from the log-uniform prior; its only unknown part depends on alpha
-alone and is approximated by a cubic polynomial (their eq. 14 and appendix C). log(alpha) is learned by gradients.
+`w * (1 + sqrt(alpha) * n)` with n ~ N(0, I) is a draw of the posterior q(w) = N(w, alpha w^2). The training loss adds
+the divergence of this posterior from the log-uniform prior; its only unknown part depends on alpha alone and is
+approximated by a cubic polynomial. log(alpha) is learned by gradients.
 """
 
 import math
@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from smoothed.errors import ArgumentError
 from smoothed.injection.layer import NoiseLayer
 from smoothed.injection.pni import Granularity, Site
+from smoothed.injection.preactivation import PreactivationNoise
 from smoothed.utils.checks import check_choice, check_not_negative
 
 COEFFICIENTS = 1.16145124, -1.50204118, 0.58629921
-"""Coefficients of alpha, alpha^2 and alpha^3 in the approximation, which holds for 0 < alpha <= 1."""
+"""Published coefficients of alpha, alpha^2 and alpha^3 in the approximation, which holds for 0 < alpha <= 1."""
 
 # log(alpha) of a noise of strength 0: its deviation, exp(-100), vanishes beside 1, and the divergence stays finite.
 SMALLEST_LOG_ALPHA = -200.0
@@ -28,11 +29,13 @@ SMALLEST_LOG_ALPHA = -200.0
 
 @dataclass(frozen=True)
 class VariationalDropout:
-    """Law of the noise `sqrt(alpha) * w * n` on weights.
+    """Law of the noise `sqrt(alpha) * w * n` on weights, drawn for the weights or at the outputs of their layers.
 
-    The noise is drawn for the weights and shared by the batch, as that of `PNI` and `CNI`; the paper also draws it at
-    the outputs of a layer, for each image (its local reparametrisation). The paper leaves the initial alpha open; the
-    default gives the noise a quarter of each weight, as the published PNI has a quarter of the weights' deviation.
+    As `weights=` of `inject`, the noise is drawn for the weights and shared by the batch, as that of `PNI` and `CNI`.
+    As `activations=`, it is drawn for each image at the outputs (the paper's local reparametrisation, see
+    `injection/preactivation.py`), whose variance is that of the outputs under noisy weights; the layer must have no
+    other noise on its weight. The paper leaves the initial alpha open; the default gives the noise a quarter of each
+    weight, as the published PNI has a quarter of the weights' deviation.
 
     Args:
         granularity: one alpha per `layer`, per `channel` (output channel), or per `element` of the weight.
@@ -57,14 +60,23 @@ class VariationalDropout:
 
     def for_weight(self, weight: Tensor, channel_dim: int = 0) -> NoiseLayer:
         """Create the noise layer of a weight whose output channels run along `channel_dim`."""
-        channels = [size if dim == channel_dim else 1 for dim, size in enumerate(weight.shape)]
-        shapes = {"layer": (), "channel": channels, "element": weight.shape}
-        return VariationalDropoutLayer(shapes[self.granularity], self.initial_alpha, weight.numel())
+        return VariationalDropoutLayer(self._shape(weight, channel_dim), self.initial_alpha, weight.numel())
+
+    def for_outputs(self, weight: Tensor, channel_dim: int = 0) -> NoiseLayer:
+        """Create the noise layer at the outputs of a layer with this weight."""
+        shape = self._shape(weight, channel_dim)
+        return VariationalDropoutOutputs(shape, self.initial_alpha, weight.numel(), per_row=True)
 
     def for_activation(self, channels: int, spatial: int) -> NoiseLayer:
-        """Raise `ArgumentError`: the posterior is one over weights."""
+        """Raise `ArgumentError`: the noise at the outputs of a layer is one of its weight."""
         del channels, spatial
-        raise ArgumentError("activations", "PNI, CNI or Additive", "VariationalDropout", "pass it as weights=")
+        raise ArgumentError("layers", "convolutions or linear layers with VariationalDropout", "another layer")
+
+    def _shape(self, weight: Tensor, channel_dim: int) -> Sequence[int]:
+        """The shape of alpha."""
+        channels = [size if dim == channel_dim else 1 for dim, size in enumerate(weight.shape)]
+        shapes: dict[str, Sequence[int]] = {"layer": (), "channel": channels, "element": weight.shape}
+        return shapes[self.granularity]
 
 
 class VariationalDropoutLayer(NoiseLayer):
@@ -72,8 +84,8 @@ class VariationalDropoutLayer(NoiseLayer):
 
     decays = False
 
-    def __init__(self, shape: Sequence[int], initial_alpha: float, weights: int) -> None:
-        super().__init__(per_row=False)
+    def __init__(self, shape: Sequence[int], initial_alpha: float, weights: int, *, per_row: bool = False) -> None:
+        super().__init__(per_row=per_row)
         start = math.log(initial_alpha) if initial_alpha > 0 else SMALLEST_LOG_ALPHA
         self.log_alpha = nn.Parameter(torch.full(tuple(shape), max(start, SMALLEST_LOG_ALPHA)))
         self.weights_per_alpha = weights / max(1, self.log_alpha.numel())
@@ -89,8 +101,9 @@ class VariationalDropoutLayer(NoiseLayer):
         """See `NoiseLayer.project_`: the approximation of the divergence holds for alpha of at most 1."""
         self.log_alpha.clamp_(SMALLEST_LOG_ALPHA, 0.0)
 
-    def penalty(self) -> Tensor:
-        """See `NoiseLayer.penalty`: the divergence from the prior, up to a constant."""
+    def penalty(self, mean: Tensor | None = None) -> Tensor:
+        """See `NoiseLayer.penalty`: the divergence from the prior, up to a constant, which depends on alpha alone."""
+        del mean
         return self.weights_per_alpha * divergence_from_prior(self.log_alpha).sum()
 
     def linear_form(self, weight: Tensor) -> tuple[Tensor, None]:
@@ -102,8 +115,12 @@ class VariationalDropoutLayer(NoiseLayer):
         return (self.log_alpha / 2).exp() * tensor * self.normals(tensor.shape, tensor)
 
 
+class VariationalDropoutOutputs(PreactivationNoise, VariationalDropoutLayer):
+    """Noise layer for `sqrt(alpha) * w * n`, drawn at the outputs of the layer of the weight."""
+
+
 def divergence_from_prior(log_alpha: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """KL(q || p) of one weight for each log(alpha), in nats and up to a constant (the paper's eq. 14).
+    """KL(q || p) of one weight for each log(alpha), in nats and up to a constant.
 
     The paper approximates -KL(q || p) by constant + log(alpha) / 2 + c1 alpha + c2 alpha^2 + c3 alpha^3. The constant,
     which no gradient sees, is left out. The result falls as alpha grows: the prior prefers noise.

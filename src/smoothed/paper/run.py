@@ -82,6 +82,7 @@ def run_paper(
     command: str | None = None,
     processes: Processes = SINGLE_PROCESS,
     wait: float = 5.0,
+    training: bool = True,
 ) -> RunOutcome:
     """Train, tune and evaluate what the named declarations need and what is not done yet.
 
@@ -99,6 +100,7 @@ def run_paper(
         command: command line, for the provenance of results.
         processes: processes that share the work of each step; all of them make the same call.
         wait: seconds between two looks at the folder while other calls work at all steps that could be done.
+        training: whether missing networks are trained; otherwise only what finished networks allow is done.
 
     Returns:
         How many steps are done, and which failed. A training that diverges does not stop the others.
@@ -117,6 +119,8 @@ def run_paper(
     processes.gather(None)
     for note in _zoo_notes(folder, plan):
         observer.note(note)
+    if not training:
+        plan = _of_finished_networks(plan, folder)
     context = StepContext(folder, clock, observer.progress, command, processes)
     work = _Work(plan, folder)
     while True:
@@ -141,6 +145,15 @@ def run_paper(
             work.release()
     work.look()
     return RunOutcome(len(work.done), len(plan), time.monotonic() - start, work.failed, tuple(work.waiting()))
+
+
+def _of_finished_networks(plan: Sequence[PaperStep], folder: RunFolder) -> list[PaperStep]:
+    """The steps of a plan that need no training that is still to be done."""
+    kept: dict[str, PaperStep] = {}
+    for step in plan:
+        if is_done(step, folder) or (step.kind != "train" and all(need in kept for need in step.needs)):
+            kept[step.name] = step
+    return list(kept.values())
 
 
 BUSY = -1

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -65,6 +66,8 @@ class Part:
         progress: finished share of the run, in [0, 1].
         row_generator: random numbers that depend on an image's position in the whole batch, not on its part.
         augmentation: crops and flips that gave `clean`; None for images as they are.
+        repetition: number of the pass of the step on these images, from 0.
+        data: training set of the images; None for a part that was made without one.
     """
 
     clean: Tensor
@@ -76,6 +79,19 @@ class Part:
     progress: float
     row_generator: RowGenerator
     augmentation: Augmentation | None = None
+    repetition: int = 0
+    data: Images | None = None
+
+    @property
+    def training_set(self) -> Images:
+        """The training set of the images."""
+        assert self.data is not None  # noqa: S101
+        return self.data
+
+
+def pass_seed(seed: int, stream: int, step: int, repetition: int) -> int:
+    """Return the seed of a stream in one pass of a step; the first pass has that of a step with a single one."""
+    return mix(seed, stream, step) if repetition == 0 else mix(seed, stream, step, repetition)
 
 
 @dataclass(frozen=True)
@@ -92,6 +108,7 @@ class Batch:
         labels: true classes, int64 (n,).
         index: indices of the images in the training set, int64 (n,), on the CPU.
         total: number of images of the whole batch.
+        data: training set of the images.
     """
 
     step: int
@@ -103,8 +120,9 @@ class Batch:
     labels: Tensor
     index: Tensor
     total: int
+    data: Images | None = None
 
-    def parts(self, share: Share, seed: int, augmentation: str = "crop-flip") -> Iterator[Part]:
+    def parts(self, share: Share, seed: int, augmentation: str = "crop-flip", *, passes: int = 1) -> Iterator[Part]:
         """Augment this share and yield its parts; the random numbers do not depend on how the batch is divided.
 
         All replays of a batch use the same crops, so that a perturbation of one step fits the images of the next.
@@ -113,6 +131,7 @@ class Batch:
             share: pieces of the batch that this process computes.
             seed: seed of the run.
             augmentation: `crop-flip`, or `none` for the images as they are.
+            passes: number of times to yield all parts, with the same images and other random numbers.
         """
         device = self.images.device
         pieces = share.own_pieces(self.total)
@@ -123,7 +142,7 @@ class Batch:
             drawn = draw_augmentation(generator, len(images), device=device, first=begin, total=self.total)
             images = drawn.apply(images)
         images = to_float(images)
-        for piece in pieces:
+        for repetition, piece in product(range(passes), pieces):
             local = slice(piece.start - begin, piece.stop - begin)
             yield Part(
                 images[local].contiguous(memory_format=torch.channels_last),
@@ -133,8 +152,10 @@ class Batch:
                 self.total,
                 self.epoch,
                 self.progress,
-                RowGenerator(mix(seed, ROWS, self.step), piece.start, device),
+                RowGenerator(pass_seed(seed, ROWS, self.step, repetition), piece.start, device),
                 None if drawn is None else drawn.rows(local),
+                repetition,
+                self.data,
             )
 
 
@@ -197,4 +218,5 @@ class Plan:
                         labels,
                         indices[number],
                         total,
+                        data,
                     )

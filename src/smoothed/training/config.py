@@ -11,10 +11,17 @@ from smoothed.data.named import FOLDER_PREFIX
 from smoothed.errors import ArgumentError
 from smoothed.injection import PRESETS
 from smoothed.models import ARCHITECTURES
-from smoothed.training.examples import EXAMPLES, NOISY_COPIES
+from smoothed.training.examples import AFTER_NFGSM, EXAMPLES, NOISY_COPIES
 from smoothed.training.losses import LOSSES
 from smoothed.training.schedules import SCHEDULES
-from smoothed.utils.checks import check_choice, check_fraction, check_not_negative, check_positive, check_seed
+from smoothed.utils.checks import (
+    check_choice,
+    check_flag,
+    check_fraction,
+    check_not_negative,
+    check_positive,
+    check_seed,
+)
 from smoothed.utils.devices import PRECISIONS
 
 KEEP_CHOICES = ("best", "extremes")
@@ -55,6 +62,7 @@ class TrainingConfig:
         attack_steps: gradient steps of the attack, the paper's k; single-step attacks ignore it.
         relative_step_size: length of each attack step, as a share of eps; `mi-fgsm` takes 1 / `attack_steps` instead.
         steps_warmup: share of the run, in [0, 1], over which the number of attack steps grows from 1.
+        nfgsm_warmup: share of the run, in [0, 1], at whose start the cheaper N-FGSM takes the place of the attack.
         eot_samples: draws averaged for each gradient of the attack; attacks on a single draw ignore it.
         copies: number of random copies of an image, m of MaxUp, among which `maxup` and `maxup-crop` take the worst.
         copy_sigma: standard deviation of the Gaussian noise of copies (`noisy`, `maxup`), in pixel units of [0, 1].
@@ -62,12 +70,19 @@ class TrainingConfig:
         adversarial_weight: weight of the adversarial examples, in [0, 1]: w of eq. 6 (1 drops the clean term, 0 the
             adversarial one), q of eq. 23.
         beta: weight of the second term, at least 0: 1 / lambda in TRADES, lambda in MART, in stability training and in
-            FGSM-PGI.
+            FGSM-PGI, the weight of departures from linearity in CSAT.
+        auxiliary_norms: whether adversarial images pass through a second set of batch norms in training (AdvProp).
+        lipschitz_weight: weight of the local Lipschitz term of the loss `csat`, at least 0.
         label_smoothing: share of the target, in [0, 1], that is spread over all classes.
         loss_samples: draws over which each loss is averaged.
-        kl_weight: weight, at least 0, of the divergence of variational dropout's posterior from its prior, which is
-            divided by the number of training images: 1 is the published bound. Other noise has no such term.
+        kl_weight: weight, at least 0, of the divergence of the posterior over weights from its prior (variational
+            dropout, Adv-BNN), which is divided by the number of training images: 1 is the published bound. Other noise
+            has no such term.
         weight_perturbation: gamma of adversarial weight perturbation, relative to each layer's norm; 0 for none.
+        hidden_noise: factor, at least 0, on the published strength of adversarial noise on the image and the first
+            layers (ANP); 0 for none.
+        hidden_steps: passes on each batch while there is such noise, K of ANP, at least 2.
+        hidden_layers: number of convolutions and linear layers, the first ones, whose outputs have such noise.
         replays: optimiser steps on each batch (m of free adversarial training).
         epochs: passes over the training images.
         batch_size: images of one step, summed over all processes.
@@ -103,16 +118,22 @@ class TrainingConfig:
     attack_steps: int = 7
     relative_step_size: float = 0.25
     steps_warmup: float = 0.0
+    nfgsm_warmup: float = 0.0
     eot_samples: int = 8
     copies: int = 4
     copy_sigma: float = 0.1
     loss: str = "adversarial"
     adversarial_weight: float = 0.5
     beta: float = 6.0
+    auxiliary_norms: bool = False
+    lipschitz_weight: float = 0.1
     label_smoothing: float = 0.0
     loss_samples: int = 1
     kl_weight: float = 1.0
     weight_perturbation: float = 0.0
+    hidden_noise: float = 0.0
+    hidden_steps: int = 3
+    hidden_layers: int = 4
     replays: int = 1
     epochs: int = 400
     batch_size: int = 256
@@ -138,7 +159,8 @@ class TrainingConfig:
         """Whether the loss uses adversarial examples."""
         if self.attack == "none":
             return False
-        always = {"trades": self.beta > 0, "mart": True, "consistency": True}
+        regularised = self.beta > 0 or self.lipschitz_weight > 0 or self.adversarial_weight > 0
+        always = {"trades": self.beta > 0, "mart": True, "consistency": True, "csat": regularised}
         return always.get(self.loss, self.adversarial_weight > 0)
 
     def to_json(self) -> dict[str, Any]:
@@ -172,8 +194,8 @@ def _check_kinds(config: TrainingConfig) -> None:
         value = getattr(config, name)
         if not isinstance(value, str) and (value is not None or name != "start"):
             raise ArgumentError(name, "a string", repr(value))
-    if not isinstance(config.new_head, bool):
-        raise ArgumentError("new_head", "True or False", repr(config.new_head))
+    for name in ("new_head", "auxiliary_norms"):
+        check_flag(getattr(config, name), name)
     check_seed(config.seed)
     if not config.data.startswith(FOLDER_PREFIX):
         check_choice(config.data, (*NAMED_DATA, CUSTOM), "data")
@@ -196,7 +218,7 @@ def _check_kinds(config: TrainingConfig) -> None:
 def _check_numbers(config: TrainingConfig) -> None:
     """Raise `ArgumentError` unless all amounts are in their ranges."""
     counts = ("attack_steps", "eot_samples", "copies", "loss_samples", "replays", "epochs", "batch_size")
-    for name in (*counts, "accumulation", "validation_attack_images"):
+    for name in (*counts, "accumulation", "validation_attack_images", "hidden_steps", "hidden_layers"):
         check_positive(getattr(config, name), name)
     amounts = ("injection_strength", "input_sigma", "input_sigma_normalized", "eps", "relative_step_size", "beta")
     for name in (
@@ -204,13 +226,15 @@ def _check_numbers(config: TrainingConfig) -> None:
         "copy_sigma",
         "kl_weight",
         "weight_perturbation",
+        "lipschitz_weight",
+        "hidden_noise",
         "lr",
         "noise_lr",
         "momentum",
         "weight_decay",
     ):
         check_not_negative(getattr(config, name), name)
-    for name in ("adversarial_weight", "label_smoothing", "average", "eps_warmup", "steps_warmup"):
+    for name in ("adversarial_weight", "label_smoothing", "average", "eps_warmup", "steps_warmup", "nfgsm_warmup"):
         check_fraction(getattr(config, name), name)
     settled_radius(config.eps, config.norm)
     expected = "a standard deviation of at most 1 (pixel units of [0, 1])"
@@ -234,5 +258,16 @@ def _check_combinations(config: TrainingConfig) -> None:
     if config.copy_sigma == 0 and config.attack in NOISY_COPIES:
         expected = f"a standard deviation above 0 with attack {config.attack}, whose copies would be the images"
         raise ArgumentError("copy_sigma", expected, config.copy_sigma)
+    if config.nfgsm_warmup > 0 and (config.attack not in (*AFTER_NFGSM, CUSTOM) or config.norm != "linf"):
+        expected = f"0 with attack {config.attack} in norm {config.norm}, which N-FGSM cannot stand in for"
+        raise ArgumentError("nfgsm_warmup", expected, config.nfgsm_warmup)
+    if config.hidden_noise > 0 and config.hidden_steps == 1:
+        expected = "at least 2 with hidden_noise: the noise of a pass comes from the gradient of the one before"
+        raise ArgumentError("hidden_steps", expected, config.hidden_steps)
+    both = {"adversarial": 0 < config.adversarial_weight < 1, "trades": config.beta > 0, "mart": config.beta > 0}
+    if config.auxiliary_norms and not (config.needs_attack and both.get(config.loss, False)):
+        expected = "False where the loss does not have clean and adversarial images, each in a pass of its own"
+        hint = "use loss adversarial with an adversarial_weight between 0 and 1, trades or mart"
+        raise ArgumentError("auxiliary_norms", expected, True, hint)
     if config.loss == "mart" and config.label_smoothing > 0:
         raise ArgumentError("label_smoothing", "0 with loss mart, which uses hard labels", config.label_smoothing)

@@ -14,11 +14,13 @@ from smoothed.attacks.own import own_attack
 from smoothed.checkpoint import CUSTOM
 from smoothed.errors import ArgumentError, CheckpointError
 from smoothed.evaluation.provenance import provenance
-from smoothed.injection import count_weight_normals, noise_layers, noiseless
+from smoothed.injection import count_weight_normals, noise_layers, noiseless, penalties
+from smoothed.training.auxiliary_norms import AuxiliaryNorms
 from smoothed.training.averaging import average_weights
 from smoothed.training.batch import Plan, Share
 from smoothed.training.config import TrainingConfig
-from smoothed.training.examples import SINGLE_STEP, AttackedExamples, Examples, make_examples
+from smoothed.training.examples import SINGLE_STEP, AttackedExamples, Examples, SingleStepFirst, make_examples
+from smoothed.training.hidden_noise import HiddenNoise
 from smoothed.training.initial import InitialNetwork
 from smoothed.training.losses import LOSSES
 from smoothed.training.weight_perturbation import weights_to_perturb
@@ -30,12 +32,15 @@ class Run:
 
     Attributes:
         model: network without Accelerate's wrapper.
-        network: network as Accelerate wraps it for training.
+        auxiliary: the batch norms of the adversarial examples, with the network; None if they share those of the clean
+            images.
+        network: network as Accelerate wraps it for training, with the auxiliary norms if there are any.
         attacked: network that attacks use: a fused form of `model` if it can be fused, else `model`.
         fallback: reason why attacks cannot use a fused or compiled network; None if they can.
         evaluated_model: network to evaluate and save: the weight average if there is one, else `model`.
         step: number of finished steps.
         seconds: duration of the run, over all calls of `train`.
+        hidden_noise: adversarial noise in the first layers; None for none.
         penalised: noise layers with a term of the loss of their own.
         watches_overfitting: whether the accuracy on the training examples is recorded, and compared with that under
             PGD.
@@ -64,9 +69,11 @@ class Run:
         if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         self.average = average_weights(model, config.average) if config.average else None
-        self.parameter_names = [name for name, _ in model.named_parameters()]
+        self.auxiliary = AuxiliaryNorms(model) if config.auxiliary_norms else None
+        self.trained: nn.Module = model if self.auxiliary is None else self.auxiliary
+        self.parameter_names = [name for name, _ in self.trained.named_parameters()]
         optimizer = torch.optim.SGD(
-            _parameter_groups(model, config.noise_lr),
+            _parameter_groups(self.trained, config.noise_lr),
             config.lr,
             config.momentum,
             weight_decay=config.weight_decay,
@@ -75,7 +82,7 @@ class Run:
         with warnings.catch_warnings():
             # `broadcast_buffers` has a new name in some releases of torch, which the others reject.
             warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
-            self.network, self.optimizer = accelerator.prepare(model, optimizer)
+            self.network, self.optimizer = accelerator.prepare(self.trained, optimizer)
         self.model: nn.Module = model
         self.attacked, reason = fuse_or_keep(model)
         self.fallback = None if reason is None else f"attacks use the network without fusing ({reason})"
@@ -87,10 +94,13 @@ class Run:
         self.examples: Examples = (
             make_examples(config, images) if attack is None else AttackedExamples(config, images, own_attack(attack))
         )
+        if config.needs_attack and config.nfgsm_warmup > 0:
+            self.examples = SingleStepFirst(config, self.examples)
         self.weights_to_perturb = weights_to_perturb(model) if config.weight_perturbation > 0 else []
-        self.penalised = [layer for layer in noise_layers(model) if layer.penalty() is not None]
+        self.hidden_noise = HiddenNoise(model, config) if config.hidden_noise > 0 else None
+        self.penalised = list(penalties(model))
         # The mixture of clean and attacked images of `bernoulli` has no accuracy on the examples alone.
-        single_step = config.needs_attack and config.attack in SINGLE_STEP
+        single_step = config.needs_attack and (config.attack in SINGLE_STEP or config.nfgsm_warmup > 0)
         self.watches_overfitting = single_step and config.loss != "bernoulli"
         self.normals_per_pass = count_weight_normals(model)
         self.provenance = {**provenance(accelerator.device), "precision": accelerator.mixed_precision}
@@ -102,8 +112,7 @@ class Run:
 
     def penalty(self) -> Tensor:
         """Return the term of the loss that the noise of the network has of its own, for one image, a scalar."""
-        terms = [term for layer in self.penalised if (term := layer.penalty()) is not None]
-        return self.config.kl_weight / self.plan.images * torch.stack(terms).sum()
+        return self.config.kl_weight / self.plan.images * torch.stack(list(penalties(self.model).values())).sum()
 
     def compile_for(self, images: Tensor) -> None:
         """Compile the attacked network for inputs like `images`; on failure, `fallback` receives the reason."""
@@ -122,15 +131,17 @@ class Run:
         return self.model if self.average is None else self.average.module
 
     def tensor_groups(self) -> dict[str, dict[str, Tensor]]:
-        """Return the tensors of the state: weights, momentum, weight average and the state of the examples."""
+        """Return the tensors of the state: weights, auxiliary norms, momentum, weight average, and the examples'."""
         momentum = {
             name: self.optimizer.state[parameter]["momentum_buffer"]
-            for name, parameter in zip(self.parameter_names, self.model.parameters(), strict=True)
+            for name, parameter in zip(self.parameter_names, self.trained.parameters(), strict=True)
             if self.optimizer.state.get(parameter, {}).get("momentum_buffer") is not None
         }
         groups = {"weights": dict(self.model.state_dict()), "momentum": momentum}
         if self.average is not None:
             groups["average"] = dict(self.average.state_dict())
+        if self.auxiliary is not None:
+            groups["auxiliary"] = dict(self.auxiliary.auxiliary.state_dict())
         return {**groups, "examples": dict(self.examples.state())}
 
     def meta(self, losses: list[float], accuracies: list[float]) -> dict[str, Any]:
@@ -156,7 +167,9 @@ class Run:
         self.model.load_state_dict(dict(groups["weights"]))
         if self.average is not None:
             self.average.load_state_dict(dict(groups["average"]))
-        parameters = dict(zip(self.parameter_names, self.model.parameters(), strict=True))
+        if self.auxiliary is not None:
+            self.auxiliary.auxiliary.load_state_dict(dict(groups["auxiliary"]))
+        parameters = dict(zip(self.parameter_names, self.trained.parameters(), strict=True))
         for name, buffer in groups["momentum"].items():
             target = parameters[name]
             self.optimizer.state[target]["momentum_buffer"] = torch.empty_like(target).copy_(buffer)

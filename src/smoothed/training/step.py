@@ -1,6 +1,6 @@
 """One optimiser step on one batch: examples -> loss -> gradients -> update, in parts if the batch is divided."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from smoothed.injection import noise_from
-from smoothed.rng.seeds import mix, seeded
+from smoothed.rng.seeds import seeded
 from smoothed.rng.sources import Pool, ShardSource
-from smoothed.training.batch import NOISE, Batch, Part
+from smoothed.training.batch import NOISE, Batch, Part, pass_seed
+from smoothed.training.examples import LearnedExamples
 from smoothed.training.examples.examples import GatherRows
 from smoothed.training.losses import COMPARE_WITH_START
 from smoothed.training.noisy_input import NoisyInput
@@ -22,7 +23,7 @@ from smoothed.utils.modes import Classifier, batch_statistics
 
 
 def take_step(run: Run, batch: Batch) -> Tensor:
-    """Take one optimiser step on `batch`.
+    """Take one optimiser step on `batch`, or one for each of several passes if there is noise in the first layers.
 
     Returns:
         This process's contribution to the loss, a detached scalar; the mean over processes is the loss of the batch.
@@ -33,18 +34,19 @@ def take_step(run: Run, batch: Batch) -> Tensor:
     run.network.train()
     pieces = run.share.processes * run.share.parts
     total, correct = torch.zeros((), device=accelerator.device), torch.zeros((), device=accelerator.device)
-    for number, part in enumerate(batch.parts(run.share, config.seed, config.augmentation)):
-        # The generator of the shared noise starts anew for each part: all parts on all processes use the same noise.
-        shared_generator = seeded(mix(config.seed, NOISE, batch.step), accelerator.device)
-        source = Pool(ShardSource(shared_generator, part.row_generator), run.normals_per_pass)
-        with accelerator.accumulate(run.network), noise_from(run.model, source):
+    passes = 1 if run.hidden_noise is None else run.hidden_noise.passes(batch.progress)
+    parts = dict[int, Part]()
+    for index, part in enumerate(batch.parts(run.share, config.seed, config.augmentation, passes=passes)):
+        number = index % run.share.parts
+        parts[number] = part
+        with accelerator.accumulate(run.network), noise_from(run.model, _noise(run, batch, part, part.repetition)):
             add_input_noise = _input_noise(run, part)
-            adversarial = part.clean
-            if config.needs_attack:
-                with accelerator.autocast():
-                    adversarial = run.examples.make(add_input_noise(run.attacked), part)
-            with _perturbed_weights(run, part, number, add_input_noise, adversarial):
-                network = add_input_noise(run.network)
+            adversarial = _examples(run, part, add_input_noise)
+            with (
+                _perturbed_weights(run, part, number, add_input_noise, adversarial),
+                nullcontext() if run.hidden_noise is None else run.hidden_noise.propagated(part, number),
+            ):
+                network = _with_norms(run, add_input_noise(run.network), adversarial)
                 counting = _Counting(network, adversarial, part.labels)
                 loss = _loss(run, counting if run.watches_overfitting else network, part, adversarial)
                 if run.penalised:
@@ -56,14 +58,43 @@ def take_step(run: Run, batch: Batch) -> Tensor:
             run.optimizer.zero_grad()
             for layer in run.penalised:
                 layer.project_()
-        total += loss.detach() * len(part.labels)
+        total += loss.detach() * (len(part.labels) / passes)
         if run.watches_overfitting:
-            correct += counting.accuracy() * len(part.labels)
+            correct += counting.accuracy() * (len(part.labels) / passes)
+    if isinstance(run.examples, LearnedExamples) and config.needs_attack:
+        _train_attacker(run, run.examples, batch, parts.values(), passes)
     if run.average is not None:
         run.average.update_parameters(run.model)
     if run.watches_overfitting:
         run.accuracies.append(correct * (run.share.processes / batch.total))
     return total * (run.share.processes / batch.total)
+
+
+def _noise(run: Run, batch: Batch, part: Part, number: int) -> Pool:
+    """The noise inside the network in pass `number` of a step on a part."""
+    # The generator of the shared noise starts anew for each part: all parts on all processes use the same noise.
+    shared_generator = seeded(pass_seed(run.config.seed, NOISE, batch.step, number), run.accelerator.device)
+    return Pool(ShardSource(shared_generator, part.row_generator), run.normals_per_pass)
+
+
+def _train_attacker(run: Run, examples: LearnedExamples, batch: Batch, parts: Iterable[Part], number: int) -> None:
+    """Let the attacker network take one step up the loss of the classifier that this step has updated.
+
+    Args:
+        run: run of the classifier.
+        examples: examples with the attacker.
+        batch: batch of the step.
+        parts: parts of the batch on this process.
+        number: number of passes that the step has taken, which gives these their own random numbers.
+    """
+    gradients = list[Tensor]()
+    for part in parts:
+        noise = noise_from(run.model, _noise(run, batch, part, number))
+        with noise, run.accelerator.autocast(), _norms_of_examples(run):
+            gradient = examples.gradient(_input_noise(run, part)(run.attacked), part)
+        gradients.append(gradient * (len(part.labels) / part.total))
+    total: Tensor = run.accelerator.reduce(torch.stack(gradients).sum(0), "sum")  # pyright: ignore[reportAssignmentType]
+    examples.ascend(total)
 
 
 def _input_noise(run: Run, part: Part) -> Callable[[nn.Module], nn.Module]:
@@ -77,10 +108,30 @@ def _input_noise(run: Run, part: Part) -> Callable[[nn.Module], nn.Module]:
     return noisy.with_network
 
 
+def _examples(run: Run, part: Part, add_input_noise: Callable[[nn.Module], nn.Module]) -> Tensor:
+    """The adversarial images of a part, or the clean ones if the loss needs no others."""
+    if not run.config.needs_attack:
+        return part.clean
+    with run.accelerator.autocast(), _norms_of_examples(run):
+        made = run.examples.make(add_input_noise(run.attacked), part)
+    # An attack of the user's own may return the clean images, which have norms of their own.
+    return made.clone() if run.auxiliary is not None and made is part.clean else made
+
+
+def _norms_of_examples(run: Run) -> AbstractContextManager[None]:
+    """Let the network use the batch norms of the adversarial examples inside the block."""
+    return nullcontext() if run.auxiliary is None else run.auxiliary.in_use()
+
+
+def _with_norms(run: Run, network: Classifier, adversarial: Tensor) -> Classifier:
+    """The network with batch norms of their own for the adversarial examples, if the configuration asks for them."""
+    return network if run.auxiliary is None else run.auxiliary.routed(network, adversarial)
+
+
 class _Counting:
     """A network that counts its right answers on the adversarial examples of a part, over all its passes on them."""
 
-    def __init__(self, network: nn.Module, adversarial: Tensor, labels: Tensor) -> None:
+    def __init__(self, network: Classifier, adversarial: Tensor, labels: Tensor) -> None:
         self.network, self.adversarial, self.labels = network, adversarial, labels
         self.shares = list[Tensor]()
 
@@ -111,7 +162,7 @@ def _perturbed_weights(
 
     def loss() -> Tensor:
         with batch_statistics(run.model), run.accelerator.autocast():
-            return _loss(run, add_input_noise(run.model), part, adversarial)
+            return _loss(run, _with_norms(run, add_input_noise(run.model), adversarial), part, adversarial)
 
     def average(gradient: Tensor) -> Tensor:
         weight = len(part.labels) * run.share.processes / sum(map(len, run.share.concurrent_pieces(part.total, number)))

@@ -40,9 +40,9 @@ def test_an_honest_network_passes(sigma, defence, few):
         defence(few, sigma, images=400, queries=20, tries=10), on_progress=lambda *progress: done.append(progress)
     )
     assert {finding.name: finding.verdict for finding in findings if finding.verdict != "pass"} == {}
-    assert done == [(number, 11) for number in range(1, 12)]
-    assert len({finding.name for finding in findings}) == 11
-    assert summary(findings).startswith("Passed: none of 11 checks")
+    assert done == [(number, 12) for number in range(1, 13)]
+    assert len({finding.name for finding in findings}) == 12
+    assert summary(findings).startswith("Passed: none of 12 checks")
 
 
 @pytest.mark.slow
@@ -73,17 +73,17 @@ def test_same_seed_same_findings_and_nothing_is_touched(defence, network):
 
 @pytest.mark.slow
 def test_killed_checks_go_on_and_find_the_same(tmp_path):
-    """Killed after five findings, of which two took adversarial examples: of four attacks beside the white box."""
-    assert Started(run_script, __file__, str(tmp_path), "5").end().returncode == -signal.SIGKILL
+    """Killed after six findings, of which three took adversarial examples: of four attacks beside the white box."""
+    assert Started(run_script, __file__, str(tmp_path), "6").end().returncode == -signal.SIGKILL
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")}
-    assert sum(name.startswith("finding") for name in before) == 5
+    assert sum(name.startswith("finding") for name in before) == 6
     assert sum(name.startswith("examples") for name in before) == 5 * 2
     done = []
     found = run_checks(defence_of_few(tmp_path), on_progress=lambda *progress: done.append(progress))
     assert found == run_checks(defence_of_few())
-    assert done[-1] == (11, 11)
+    assert done[-1] == (12, 12)
     after = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")}
-    assert sum(name.startswith("finding") for name in after) == 11
+    assert sum(name.startswith("finding") for name in after) == 12
     assert before.items() < after.items()
     assert run_checks(defence_of_few(tmp_path)) == found
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")} == after
@@ -121,7 +121,7 @@ def test_summary_is_about_the_worst():
     assert summary(findings).startswith("Suspicious: 1 of 3 checks failed (c);")
     assert summary(findings[:2]).startswith("Unclear: 1 of 2 checks passed")
     assert summary(findings[:1]).startswith("Passed: none of 1")
-    assert len(CHECKS) == 11
+    assert len(CHECKS) == 12
 
 
 def test_bad_settings():

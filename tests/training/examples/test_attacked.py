@@ -14,8 +14,11 @@ from smoothed.training.examples import (
     CleanExamples,
     DynamicExamples,
     FreeExamples,
+    LearnedExamples,
     NoisyExamples,
     PriorExamples,
+    VoronoiBallExamples,
+    VoronoiExamples,
     WorstCropExamples,
     WorstNoisyExamples,
     make_examples,
@@ -69,6 +72,10 @@ def test_every_name_makes_examples():
         "maxup-crop": WorstCropExamples,
         "dynamic": DynamicExamples,
         "fgsm-pgi": PriorExamples,
+        "voronoi": VoronoiExamples,
+        "voronoi-ball": VoronoiBallExamples,
+        "l2l": LearnedExamples,
+        "l2l-2": LearnedExamples,
     }
 
 

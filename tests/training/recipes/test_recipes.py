@@ -63,6 +63,37 @@ PUBLISHED = {
     },
     "vdo": {**BASE, "attack": "none", "injection": "vdo-w", "kl_weight": 1.0},
     "vdo-w": {**BASE, **PGD_7, **EQ_6, "injection": "vdo-w", "kl_weight": 1.0},
+    "vdo-a": {**BASE, **PGD_7, **EQ_6, "injection": "vdo-a", "kl_weight": 1.0},
+    # The attack of the authors' code, with draws of this project's number; no other decay than the prior's.
+    "adv-bnn": {
+        **{**BASE, **PGD_7, "attack": "epgd-loss", "attack_steps": 10, "adversarial_weight": 1.0, "weight_decay": 0.0},
+        **{"injection": "bnn-w", "kl_weight": 1.0},
+    },
+    "adv-bnn-no-kl": {
+        **{**BASE, **PGD_7, "attack": "epgd-loss", "attack_steps": 10, "adversarial_weight": 1.0, "weight_decay": 0.0},
+        **{"injection": "bnn-w", "kl_weight": 0.0},
+    },
+    # Numbers of steps and their length are this project's.
+    "voronoi": {**BASE, "attack": "voronoi", "loss": "adversarial", "adversarial_weight": 1.0, "injection": "none"},
+    "voronoi-ball": {**BASE, "attack": "voronoi-ball", "loss": "adversarial", "adversarial_weight": 1.0},
+    # A public reimplementation's attack for a ResNet-50.
+    "advprop": {
+        **{**BASE, **PGD_7, **EQ_6, "eps": 1 / 255, "attack_steps": 1, "relative_step_size": 1.0},
+        **{"auxiliary_norms": True, "injection": "none"},
+    },
+    "denoise": {
+        **{**BASE, **PGD_7, "architecture": "resnet20-denoise", "loss": "adversarial", "adversarial_weight": 1.0},
+        **{"injection": "none"},
+    },
+    "randdisc": {**BASE, "attack": "none", "injection": "randdisc"},
+    # The attackers' networks, the weights of csat and the number of layers of anp are this project's.
+    "anp": {**BASE, "attack": "none", "hidden_noise": 1.0, "hidden_steps": 3, "injection": "none"},
+    "l2l": {**BASE, "attack": "l2l", "norm": "linf", "eps": 8 / 255, "adversarial_weight": 1.0, "injection": "none"},
+    "l2l-2": {**BASE, "attack": "l2l-2", "norm": "linf", "adversarial_weight": 1.0, "injection": "none"},
+    "csat": {
+        **{**BASE, **PGD_7, "loss": "csat", "adversarial_weight": 1.0, "beta": 1.0, "lipschitz_weight": 0.1},
+        **{"injection": "none"},
+    },
     "fgsm-rs": {**FAST, "attack": "fgsm-rs", "adversarial_weight": 1.0, "injection": "none"},
     "nfgsm": {**FAST, "attack": "nfgsm", "adversarial_weight": 1.0, "injection": "none"},
     "fgsm-pgi": {

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from smoothed.evaluation.correctness import OnProgress, ignore_progress
 from smoothed.evaluation.gradient_masking.black_box import black_box_against_white_box, random_search_against_gradients
 from smoothed.evaluation.gradient_masking.budgets import falling_accuracy, one_step_against_many, unbounded_budget
+from smoothed.evaluation.gradient_masking.convergence import converged_attack
 from smoothed.evaluation.gradient_masking.defence import Defence
 from smoothed.evaluation.gradient_masking.finding import Finding
 from smoothed.evaluation.gradient_masking.gradients import (
@@ -25,6 +26,7 @@ CHECKS: tuple[Check, ...] = (
     vanishing_gradients,
     gradients_against_finite_differences,
     agreement_of_draws,
+    converged_attack,
     one_step_against_many,
     falling_accuracy,
     unbounded_budget,

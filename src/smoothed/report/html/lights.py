@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from smoothed.evaluation.gradient_masking import Finding
+from smoothed.evaluation.gradient_masking.convergence import GAIN_LEFT
 from smoothed.evaluation.gradient_masking.gradients import AGREEMENT
 from smoothed.evaluation.results import Result
 
@@ -59,6 +60,10 @@ _THRESHOLDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "draws agree on the gradient": lambda setting: (
         f"passes if the mean cosine is at least {1 / (setting['eot_samples'] + 1):.2g}, "
         f"for {setting['eot_samples']} draws"
+    ),
+    "the attack has converged": lambda _: (
+        f"passes if at most {100 * GAIN_LEFT:g} % of the first-order gain is left on average; the FOSC itself, in "
+        "nats, has none"
     ),
     "one step is weaker than many": _lead,
     "accuracy falls with eps": lambda setting: f"passes if no rise is above {_points(setting)}",

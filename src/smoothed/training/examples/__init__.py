@@ -9,7 +9,10 @@ from smoothed.training.examples.copies import NoisyExamples, WorstCropExamples, 
 from smoothed.training.examples.dynamic import DynamicExamples
 from smoothed.training.examples.examples import ExampleOptions, Examples
 from smoothed.training.examples.free import FreeExamples
+from smoothed.training.examples.learned import LearnedExamples
 from smoothed.training.examples.prior import PriorExamples
+from smoothed.training.examples.single_step_first import SingleStepFirst
+from smoothed.training.examples.voronoi import VoronoiBallExamples, VoronoiExamples
 
 EXAMPLES: dict[str, Callable[[ExampleOptions, int], Examples]] = {
     "none": CleanExamples,
@@ -20,6 +23,10 @@ EXAMPLES: dict[str, Callable[[ExampleOptions, int], Examples]] = {
     "maxup-crop": WorstCropExamples,
     "dynamic": DynamicExamples,
     "fgsm-pgi": PriorExamples,
+    "l2l": LearnedExamples,
+    "l2l-2": LearnedExamples,
+    "voronoi": VoronoiExamples,
+    "voronoi-ball": VoronoiBallExamples,
 }
 """Constructors by name, from (options, number of training images), in addition to `attacks.TRAINING_ATTACKS`."""
 
@@ -27,7 +34,9 @@ NOISY_COPIES = ("noisy", "maxup")
 """Examples whose copies have Gaussian noise of deviation `copy_sigma`."""
 WORST_COPIES = ("maxup", "maxup-crop")
 """Examples that choose among `copies` copies of an image."""
-SINGLE_STEP = (*(name for name in TRAINING_ATTACKS if name in SINGLE_STEP_ATTACKS), "fgsm-pgi", "free")
+AFTER_NFGSM = (*TRAINING_ATTACKS, "iaat", "dynamic", "voronoi", "voronoi-ball")
+"""Examples whose place N-FGSM can take at the start of a run: those of gradient steps whose length eps sets."""
+SINGLE_STEP = (*(name for name in TRAINING_ATTACKS if name in SINGLE_STEP_ATTACKS), "fgsm-pgi", "free", "l2l")
 """Examples of one gradient step, whose training can overfit catastrophically."""
 
 
@@ -39,6 +48,7 @@ def make_examples(options: ExampleOptions, images: int) -> Examples:
 
 
 __all__ = [
+    "AFTER_NFGSM",
     "EXAMPLES",
     "NOISY_COPIES",
     "SINGLE_STEP",
@@ -50,8 +60,12 @@ __all__ = [
     "ExampleOptions",
     "Examples",
     "FreeExamples",
+    "LearnedExamples",
     "NoisyExamples",
     "PriorExamples",
+    "SingleStepFirst",
+    "VoronoiBallExamples",
+    "VoronoiExamples",
     "WorstCropExamples",
     "WorstNoisyExamples",
     "make_examples",

@@ -32,7 +32,11 @@ class ExampleOptions(Protocol):
     @property
     def steps_warmup(self) -> float: ...  # noqa: D102
     @property
+    def nfgsm_warmup(self) -> float: ...  # noqa: D102
+    @property
     def eot_samples(self) -> int: ...  # noqa: D102
+    @property
+    def seed(self) -> int: ...  # noqa: D102
     @property
     def batch_size(self) -> int: ...  # noqa: D102
     @property

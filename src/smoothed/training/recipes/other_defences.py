@@ -72,8 +72,88 @@ VARIATIONAL_DROPOUT_AT = AT.variant(
     "learned multiplicative noise on each weight and its divergence from a prior; trained as pni-w",
     injection="vdo-w",
 )
+# The radius and the single step are those of a public reimplementation for a ResNet-50, for clean accuracy.
+ADVPROP = AT.variant(
+    "advprop",
+    "Xie et al., 2020",
+    "mean of the clean loss and the loss under PGD-1 of radius 1/255, whose images have batch norms of their own",
+    eps=1 / 255,
+    attack_steps=1,
+    relative_step_size=1.0,
+    auxiliary_norms=True,
+)
+DENOISE = AT_FULL.variant(
+    "denoise",
+    "Xie et al., 2019 (feature denoising)",
+    "loss under PGD-7 only; a block of non-local means after each stage of the network",
+    architecture="resnet20-denoise",
+)
+RANDOMIZED_DISCRETIZATION = NATURAL.variant(
+    "randdisc",
+    "Zhang and Liang, 2019",
+    "clean images whose pixels, with Gaussian noise of 16/255, become one of 5 colours of the noisy image",
+    injection="randdisc",
+)
+ANP = NATURAL.variant(
+    "anp",
+    "Liu et al., 2019 (adversarial noise propagation)",
+    "adversarial noise on clean images and the outputs of the first 4 layers, in up to 3 passes on each batch",
+    hidden_noise=1.0,
+)
+L2L = AT_FULL.variant(
+    "l2l",
+    "Jiang et al., 2021",
+    "loss on examples of an attacker network that sees image and gradient and is trained in turn",
+    attack="l2l",
+)
+L2L_2 = L2L.variant("l2l-2", L2L.source, "l2l with a second gradient, at the first example", attack="l2l-2")
+# Both weights are this project's choice; choose yours on held-out images.
+CSAT = AT_FULL.variant(
+    "csat",
+    "Sarkar, Gupta and Iyengar, 2019",
+    "loss under PGD-7, the departure from linearity towards the example, and a tenth of a local Lipschitz term",
+    loss="csat",
+    beta=1.0,
+    lipschitz_weight=0.1,
+)
+VARIATIONAL_DROPOUT_OUTPUTS = VARIATIONAL_DROPOUT_AT.variant(
+    "vdo-a",
+    VARIATIONAL_DROPOUT.source,
+    "vdo-w with the noise of each weight drawn at the outputs of its layer, for each image",
+    injection="vdo-a",
+)
+# The authors' code takes one draw for each gradient; 4 draws are this project's choice. The prior decays the weights.
+ADV_BNN = AT_FULL.variant(
+    "adv-bnn",
+    "Liu et al., 2019 (Adv-BNN)",
+    "Gaussian posterior over weights and its divergence from a prior; loss under PGD-10 on the mean loss of 4 draws",
+    injection="bnn-w",
+    attack="epgd-loss",
+    attack_steps=10,
+    eot_samples=4,
+    weight_decay=0.0,
+)
+ADV_BNN_NO_KL = ADV_BNN.variant(
+    "adv-bnn-no-kl", ADV_BNN.source, "adv-bnn without the divergence from the prior", kl_weight=0.0
+)
+VORONOI = AT_FULL.variant(
+    "voronoi",
+    "Khoury and Hadfield-Menell, 2019",
+    "loss under PGD-10 in the Voronoi cell of the image among training images of other classes",
+    attack="voronoi",
+    attack_steps=10,
+)
+VORONOI_BALL = VORONOI.variant(
+    "voronoi-ball",
+    VORONOI.source,
+    "voronoi with a ball of the cells' mean size in place of the cell",
+    attack="voronoi-ball",
+)
 
 RECIPES = (
     *(RSE, GAUSSIAN, SALMAN, IAAT, STABILITY, MAXUP, MAXUP_CROP, DYNAMIC),
-    *(VARIATIONAL_DROPOUT, VARIATIONAL_DROPOUT_AT),
+    *(VARIATIONAL_DROPOUT, VARIATIONAL_DROPOUT_AT, VARIATIONAL_DROPOUT_OUTPUTS, ADV_BNN, ADV_BNN_NO_KL),
+    *(VORONOI, VORONOI_BALL),
+    *(ANP, L2L, L2L_2, CSAT),
+    *(ADVPROP, DENOISE, RANDOMIZED_DISCRETIZATION),
 )
