@@ -22,7 +22,7 @@ LAYERS = [
     ("report",),
     ("training",),
     ("api",),
-    ("paper",),
+    ("paper", "serve"),
     ("cli",),
 ]
 

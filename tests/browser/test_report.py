@@ -2,6 +2,7 @@
 
 import pytest
 
+from contrast import contrast
 from made_results import evaluated
 from small_results import KINDS, small_result
 
@@ -186,16 +187,6 @@ def test_dark_and_light_have_enough_contrast(open_page):
         )
         grounds, texts = colours[:2], colours[2:]
         assert all(contrast(ground, text) >= 4.5 for ground in grounds for text in texts)
-
-
-def contrast(first, second):
-    def luminance(colour):
-        parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
-        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    low, high = sorted((luminance(first), luminance(second)))
-    return (high + 0.05) / (low + 0.05)
 
 
 def test_print_leaves_the_filters_out_and_shows_the_whole_list(open_page, tmp_path):

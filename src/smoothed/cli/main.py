@@ -43,6 +43,7 @@ def build_app() -> typer.Typer:
     from smoothed.cli.paper import paper_app
     from smoothed.cli.recipes import recipes
     from smoothed.cli.report import compare, report
+    from smoothed.cli.serve import serve
     from smoothed.cli.sweep import sweep
     from smoothed.cli.train import train
     from smoothed.cli.worst_case import worst_case
@@ -70,7 +71,7 @@ def build_app() -> typer.Typer:
             raise typer.Exit
         invocation().device, invocation().quiet = device, quiet
 
-    computing = (demo, evaluate, worst_case, sweep, attack, check, certify, train)
+    computing = (demo, evaluate, worst_case, sweep, attack, check, certify, train, serve)
     for command in (*computing, report, compare, recipes, zoo, download):
         name, text = command.__name__.replace("_", "-"), _paragraphs(command.__doc__ or "")
         shared = SharedOptions if command in computing else QuietOptions

@@ -227,10 +227,22 @@ class Smoothed(nn.Module):
         inputs = check_inputs(inputs)
         check_generator(generator)
         seed = self._next_seed() if generator is None else seed_from(generator)
-        pack_draws = self._may_pack_draws()
-        rows = len(inputs) * (max(request.num_samples) if pack_draws else 1)
-        sampler = Sampler(self.noisy_classifier, seed, self._resolve_chunk_size(inputs, rows), pack_draws, first_image)
+        sampler = self.sampler(inputs, max(request.num_samples), seed=seed, first_image=first_image)
         return count_votes_sharded(sampler, inputs, request, processes)
+
+    def sampler(self, inputs: Tensor, num_samples: int, *, seed: int | None = None, first_image: int = 0) -> Sampler:
+        """Return the source of the logits of single draws, for code that counts votes in its own order.
+
+        Args:
+            inputs: images of the size to draw, (N, C, H, W).
+            num_samples: number of draws of each image, which decides whether `chunk_size="auto"` measures.
+            seed: seed of all noise; None uses this object's next seed, as a call of `tally` does.
+            first_image: number of the first image, as for `tally`.
+        """
+        pack_draws = self._may_pack_draws()
+        rows = len(inputs) * (num_samples if pack_draws else 1)
+        seed = self._next_seed() if seed is None else seed
+        return Sampler(self.noisy_classifier, seed, self._resolve_chunk_size(inputs, rows), pack_draws, first_image)
 
     def _resolve_chunk_size(self, inputs: Tensor, available_rows: int) -> int:
         if isinstance(self.chunk_size, int):

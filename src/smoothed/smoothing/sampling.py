@@ -100,7 +100,7 @@ class Sampler:
             inputs, rows = self.noisy_classifier.in_memory_format(_taken(inputs, rows)), torch.arange(len(rows))
         if self.pack_draws:
             draw_of_row = numbers.repeat_interleave(len(rows))
-            return self._passes(inputs, rows.repeat(draws), draw_of_row, images.repeat(draws)).view(
+            return self.logits_of_rows(inputs, rows.repeat(draws), draw_of_row, images.repeat(draws)).view(
                 draws, len(rows), -1
             )
         if draws > 1 and (together := self._of_a_pass(inputs[: len(rows)])) > 1:
@@ -109,18 +109,23 @@ class Sampler:
             made = torch.cat([self.noisy_classifier.stacked(_taken(inputs, rows), stack) for stack in stacks])
             check_logits(made[0], len(rows))
             return made
-        return torch.stack([self._passes(inputs, rows, number.expand(len(rows)), images) for number in numbers])
+        return torch.stack([self.logits_of_rows(inputs, rows, number.expand(len(rows)), images) for number in numbers])
 
-    def _passes(
+    def logits_of_rows(
         self, inputs: Tensor, rows: Int[Tensor, " r"], draws: Int[Tensor, " r"], images: Int[Tensor, " r"]
     ) -> Float[Tensor, "r k"]:
-        """Logits of the given rows of `inputs`, computed in passes of nearly equal size.
+        """Compute logits row by row, where each row is one draw of one image, in passes of nearly equal size.
+
+        Rows with different draws require `pack_draws`.
 
         Args:
             inputs: images, (N, C, H, W).
-            rows: indices into `inputs`, (R,).
-            draws: number of each row's draw, (R,).
-            images: number of each row's image, (R,).
+            rows: index into `inputs` of each row, (R,) int64 on the CPU.
+            draws: number of each row's draw in the key of the noise, (R,).
+            images: number of each row's image in the key of the noise, (R,).
+
+        Returns:
+            Logits (R, K).
         """
         parts = torch.arange(len(rows)).tensor_split(-(-len(rows) // self.chunk_size))
         return torch.cat([self._pass(_taken(inputs, rows[part]), draws[part], images[part]) for part in parts])

@@ -5,6 +5,9 @@ EPGD is this attack with `expected_probabilities` (or `expected_loss`), SmoothAd
 al., 2018).
 """
 
+from collections import deque
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -91,49 +94,95 @@ def pgd(
     """
     check_callable(model, "model")
     inputs = check_inputs(inputs).detach()
-    check_labels(labels, inputs)
-    eps = check_radius(eps, inputs, "eps")
-    step_size = eps / 4 if step_size is None else check_radius(step_size, inputs, "step_size")
-    check_positive(steps, "steps")
-    check_not_negative(momentum, "momentum")
     check_positive(restarts, "restarts")
-    for flag, name in ((targeted, "targeted"), (unit_gradients, "unit_gradients"), (random_start, "random_start")):
-        check_flag(flag, name)
-    check_generator(generator)
     if start is not None:
         _check_start(start, inputs, restarts)
-    geometry, objective, sign = ball(norm), objective_or_default(objective), -1.0 if targeted else 1.0
+    objective, sign = objective_or_default(objective), -1.0 if targeted else 1.0
 
-    def ascend(images: Tensor) -> Tensor:
-        accumulated = torch.zeros_like(images)
-        for _ in range(steps):
-            gradient = input_gradient(objective, model, images, labels)
-            gradient = _unit_l1(gradient) if unit_gradients else gradient
-            accumulated = momentum * accumulated + gradient if momentum > 0 else gradient
-            direction = geometry.steepest(accumulated)
-            delta = geometry.project(images + sign * step_size * direction - inputs, eps)
-            images = (inputs + delta).clamp(0, 1)
-        return images
-
-    def initial_images() -> Tensor:
-        if start is not None:
-            return (inputs + geometry.project(start.detach() - inputs, eps)).clamp(0, 1)
-        if not random_start:
-            return inputs
-        return (inputs + geometry.uniform(inputs, eps, generator)).clamp(0, 1)
+    def run() -> Tensor:
+        images = pgd_steps(
+            model,
+            inputs,
+            labels,
+            eps=eps,
+            step_size=step_size,
+            steps=steps,
+            norm=norm,
+            objective=objective,
+            targeted=targeted,
+            momentum=momentum,
+            unit_gradients=unit_gradients,
+            random_start=random_start,
+            start=start,
+            generator=generator,
+        )
+        return deque(images, maxlen=1)[0]
 
     with eval_mode(model):
-        best = ascend(initial_images())
+        best = run()
         if restarts == 1:
             return best
         best_value = _value(objective, model, best, labels) * sign
         for _ in range(restarts - 1):
-            images = ascend(initial_images())
+            images = run()
             value = _value(objective, model, images, labels) * sign
             better = value > best_value
             best_value = torch.where(better, value, best_value)
             best = torch.where(better.view(-1, 1, 1, 1), images, best)
         return best
+
+
+def pgd_steps(
+    model: Classifier,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    eps: float | Tensor,
+    step_size: float | Tensor | None = None,
+    steps: int = 7,
+    norm: Norm = "linf",
+    objective: Objective | None = None,
+    targeted: bool = False,
+    momentum: float = 0.0,
+    unit_gradients: bool = False,
+    random_start: bool = True,
+    start: Tensor | None = None,
+    generator: Randomness = None,
+) -> Iterator[Float[Tensor, "n c h w"]]:
+    """Yield the images after each step of one run of `pgd`; the last of them are what `pgd` returns.
+
+    The arguments and errors are those of `pgd`; errors are raised at the first step. The model runs in its present
+    mode, which the caller sets.
+
+    Yields:
+        Images in [0, 1] inside the ball, (N, C, H, W), `steps` times.
+    """
+    inputs = check_inputs(inputs).detach()
+    check_labels(labels, inputs)
+    eps = check_radius(eps, inputs, "eps")
+    step_size = eps / 4 if step_size is None else check_radius(step_size, inputs, "step_size")
+    check_positive(steps, "steps")
+    check_not_negative(momentum, "momentum")
+    for flag, name in ((targeted, "targeted"), (unit_gradients, "unit_gradients"), (random_start, "random_start")):
+        check_flag(flag, name)
+    check_generator(generator)
+    geometry, objective, sign = ball(norm), objective_or_default(objective), -1.0 if targeted else 1.0
+    if start is not None:
+        _check_start(start, inputs, restarts=1)
+        images = (inputs + geometry.project(start.detach() - inputs, eps)).clamp(0, 1)
+    elif random_start:
+        images = (inputs + geometry.uniform(inputs, eps, generator)).clamp(0, 1)
+    else:
+        images = inputs
+    accumulated = torch.zeros_like(images)
+    for _ in range(steps):
+        gradient = input_gradient(objective, model, images, labels)
+        gradient = _unit_l1(gradient) if unit_gradients else gradient
+        accumulated = momentum * accumulated + gradient if momentum > 0 else gradient
+        direction = geometry.steepest(accumulated)
+        delta = geometry.project(images + sign * step_size * direction - inputs, eps)
+        images = (inputs + delta).clamp(0, 1)
+        yield images
 
 
 def _check_start(start: object, inputs: Tensor, restarts: int) -> None:

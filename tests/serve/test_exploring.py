@@ -1,0 +1,174 @@
+"""The race and the attack of the explorer against the package's own functions with the same seed."""
+
+import base64
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from smoothed import Gaussian, NoisyClassifier, Smoothed, noiseless
+from smoothed.attacks import named_attack
+from smoothed.evaluation.correctness import attack_noisy_classifier
+from smoothed.rng.sources import Keyed
+from smoothed.serve import exploring
+from smoothed.serve.schemas import AttackQuestion, RaceQuestion
+from smoothed.smoothing.stopping import Confident, Exact
+from smoothed.utils.intervals import interval
+from smoothed.utils.modes import eval_mode
+
+SIGMA, TOTAL, EPS = 0.5, 40, 8 / 255
+
+
+def pixels(text):
+    """The pixels (C, H, W) of the base64 text of a PNG file, from 0 to 255."""
+    return torch.from_numpy(np.array(Image.open(BytesIO(base64.b64decode(text))))).permute(2, 0, 1).int()
+
+
+def run(generator):
+    with torch.no_grad():
+        return [event for events in generator for event in events]
+
+
+def run_race(served, image, **fields):
+    return run(exploring.race(served, image, RaceQuestion(image=None, num_samples=TOTAL, **fields)))
+
+
+def of_kind(events, kind):
+    return [data for name, data in events if name == kind]
+
+
+@pytest.fixture
+def noisy_served(noisy_network, serve_model):
+    return serve_model(noisy_network)
+
+
+def test_the_race_is_the_vote_of_smoothed(noisy_served, images):
+    events = run_race(noisy_served, images[1], seed=8)
+    assert [name for name, _ in events if name != "stop"] == ["start", *["draw"] * TOTAL, "end"]
+    smoothed = Smoothed(noisy_served.network, Gaussian(SIGMA), num_samples=TOTAL, seed=8)
+    every = list(range(1, TOTAL + 1))
+    tallies = smoothed.tally(images[1:2], every, votes=["prediction"])["prediction"]
+    before = torch.zeros(4)
+    for drawn, shown in zip(every, of_kind(events, "draw"), strict=True):
+        scores = tallies[drawn].scores[0]
+        assert shown["draw"] == drawn
+        assert shown["shares"] == pytest.approx((scores / drawn).tolist(), abs=1e-6)
+        assert shown["class"] == int((scores - before).argmax())
+        if drawn % 8 == 1:
+            expected = [interval(score, drawn) for score in scores.tolist()]
+            shown_ends = list(zip(shown["low"], shown["high"], strict=True))
+            assert shown_ends == [pytest.approx(ends, abs=1e-6) for ends in expected]
+        before = scores
+    (end,) = of_kind(events, "end")
+    assert (end["class"], end["draws"], end["ended"]) == (int(before.argmax()), TOTAL, "num_samples")
+
+
+@pytest.mark.parametrize("vote", ["prediction", "soft"])
+def test_rules_stop_where_smoothed_stops(served, images, vote):
+    found = {"exact": 0, "confident": 0}
+    for number in range(6):
+        events = run_race(served, images[number], seed=number, vote=vote, error=0.05)
+        stops = {data["rule"]: data for data in of_kind(events, "stop")}
+        assert set(stops) == {"exact", "confident"}
+        for name, rule in (("exact", Exact()), ("confident", Confident(0.05))):
+            smoothed = Smoothed(served.network, Gaussian(SIGMA), num_samples=TOTAL, seed=number)
+            tally = smoothed.tally(images[number : number + 1], votes=[vote], stop=rule)[vote][TOTAL]
+            assert (stops[name]["draw"], stops[name]["class"]) == (int(tally.num_samples), int(tally.classes()))
+            found[name] += stops[name]["draw"] < TOTAL
+    assert found["confident"] >= found["exact"] > 0 or vote == "soft"
+
+
+def test_the_mean_network_is_the_network_without_noise(noisy_served, images):
+    events = run_race(noisy_served, images[2], seed=0)
+    with torch.no_grad(), noiseless(noisy_served.network):
+        expected = noisy_served.network(images[2:3]).softmax(1)[0]
+    assert of_kind(events, "start")[0]["class_of_mean_network"] == int(expected.argmax())
+    (end,) = of_kind(events, "end")
+    assert end["mean_network"]["class"] == int(expected.argmax())
+    assert end["mean_network"]["probabilities"] == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+def test_pictures_are_the_noisy_copies_of_the_draws(noisy_served, images):
+    events = run_race(noisy_served, images[0], seed=4, pictures=20, sigma=0.2)
+    assert torch.equal(pixels(of_kind(events, "start")[0]["clean_png"]), (images[0] * 255).round().int())
+    draws = of_kind(events, "draw")
+    assert ["png" in each for each in draws] == [True] * 20 + [False] * 20
+    inputs = []
+    model = NoisyClassifier(lambda noisy: inputs.append(noisy) or noisy.mean((2, 3)), Gaussian(0.2))
+    seed = Smoothed(noisy_served.network, Gaussian(0.2), seed=4).sampler(images[:1], TOTAL).seed
+    model.with_key(images[:1].expand(20, -1, -1, -1), Keyed(seed, torch.arange(20), torch.zeros(20, dtype=torch.long)))
+    for shown, copy in zip(draws, inputs[0], strict=False):
+        assert torch.equal(pixels(shown["png"]), (copy.clamp(0, 1) * 255).round().int())
+
+
+def test_every_and_the_last_draw(served, images):
+    assert [data["draw"] for data in of_kind(run_race(served, images[0], seed=1, every=16), "draw")] == [16, 32, 40]
+
+
+def test_a_race_of_a_vote_without_intervals(served, images):
+    events = run_race(served, images[0], seed=1, vote="weighted")
+    assert of_kind(events, "draw")[0]["low"] is None
+    assert of_kind(events, "end")[0]["shares"][0]["high"] is None
+
+
+def test_a_deadline_ends_the_race(served, images):
+    events = run_race(served, images[0], seed=1, deadline_ms=1e-6)
+    (end,) = of_kind(events, "end")
+    assert end["ended"] == "deadline"
+    assert end["draws"] == len(of_kind(events, "draw")) < TOTAL
+
+
+@pytest.mark.parametrize("name", ["pgd", "epgd"])
+def test_the_attack_is_that_of_the_package(noisy_served, images, name):
+    question = AttackQuestion(image=None, attack=name, eps=EPS, steps=4, eot_samples=3, seed=6, label=1)
+    events = run(exploring.attack(noisy_served, images[3], question))
+    assert [kind for kind, _ in events] == ["step"] * 4 + ["end"]
+    attack = named_attack(name, eps=EPS, steps=4, eot_samples=3)
+    labels = torch.tensor([1])
+    expected = attack_noisy_classifier(
+        noisy_served.network, Gaussian(SIGMA), attack, images[3:4], labels, seed=6
+    ).detach()
+    (end,) = of_kind(events, "end")
+    torch.testing.assert_close(torch.tensor(end["image"]), expected[0], rtol=0, atol=1e-6)
+    assert torch.equal(pixels(end["png"]), (expected[0] * 255).round().int())
+    assert end["linf"] == pytest.approx(float((expected - images[3:4]).abs().max()), abs=1e-6)
+    last = of_kind(events, "step")[-1]
+    assert torch.equal(pixels(last["png"]), pixels(end["png"]))
+    with torch.no_grad(), noiseless(noisy_served.network), eval_mode(noisy_served.network):
+        assert last["mean_network_class"] == int(noisy_served.network(expected).argmax())
+    amplified = 0.5 + 15 * (expected[0] - images[3])  # 8/255 fits 15 times into a half
+    assert torch.equal(pixels(last["difference_png"]), (amplified.clamp(0, 1) * 255).round().int())
+
+
+def test_steps_raise_the_loss_within_the_ball(served, images):
+    question = AttackQuestion(image=None, attack="epgd", eps=0.1, steps=10, eot_samples=16, seed=0)
+    steps = of_kind(run(exploring.attack(served, images[3], question)), "step")
+    assert [data["step"] for data in steps] == list(range(1, 11))
+    assert max(data["linf"] for data in steps) <= 0.1 + 1e-6
+    assert steps[-1]["loss"] > steps[0]["loss"]
+
+
+def test_without_a_label_the_class_of_the_mean_network_is_attacked(served, images):
+    question = AttackQuestion(image=None, seed=0, steps=1, eps=0.0)
+    (end,) = of_kind(run(exploring.attack(served, images[0], question)), "end")
+    with torch.no_grad():
+        assert end["label"] == int(served.network(images[:1]).argmax())
+    torch.testing.assert_close(torch.tensor(end["image"]), images[0], rtol=0, atol=1e-6)
+
+
+def test_two_attacks_in_turn_do_not_disturb_each_other(noisy_served, images):
+    questions = [
+        AttackQuestion(image=None, attack="epgd", steps=3, eot_samples=2, seed=seed, label=0) for seed in (1, 2)
+    ]
+    alone = [of_kind(run(exploring.attack(noisy_served, images[0], each)), "end")[0]["image"] for each in questions]
+    made = [[], []]
+    with torch.no_grad():
+        attacks = [exploring.attack(noisy_served, images[0], each) for each in questions]
+        for _ in range(4):  # three steps and the end
+            for events, attack in zip(made, attacks, strict=True):
+                events.extend(next(attack))
+            noisy_served.smoothed(None, seed=0).predict(images[:2])
+    assert [of_kind(events, "end")[0]["image"] for events in made] == alone
+    assert alone[0] != alone[1]
