@@ -44,6 +44,13 @@ def test_run_and_show(paper, tmp_path):
 
 
 @pytest.mark.usefixtures("known_times")
+def test_without_training_and_without_networks_nothing_is_done(paper, tmp_path):
+    options = ("--schedule", "tiny", "--out", tmp_path, "--zoo", tmp_path / "zoo", "--no-training")
+    printed = " ".join(paper("run", "table-1", *options).split())
+    assert printed.startswith(f"No finished network in {tmp_path} or {tmp_path / 'zoo'} allows an evaluation.")
+    assert not (tmp_path / "networks").exists()
+
+
 def test_list(paper, tmp_path):
     printed = paper("list", "--schedule", "cpu", "--json", tmp_path / "list.json")
     assert all(name in printed for name in DECLARATIONS)

@@ -207,6 +207,9 @@ def run(
         )
     if not is_main_process():
         raise typer.Exit(1 if outcome.failed else 0)
+    if not outcome.total:
+        show(f"No finished network in {out} or {zoo} allows an evaluation. Without --no-training, it is trained first.")
+        return
     show(f"{outcome.done} of {outcome.total} steps are done, {outcome.seconds:.0f} s in this call.")
     if outcome.failed:
         show(f"Failed: {', '.join(outcome.failed)}. Steps that wait for them: {len(outcome.waiting)}.")

@@ -58,8 +58,8 @@ def train(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Training data: cifar10, cifar100, the folder of either, imagefolder:PATH, imagefolder:PATH@SIZE, or "
-            "package.module:function that returns data."
+            help="Training data: cifar10, cifar100, the folder of either, a folder with one folder of images per class "
+            "(also imagefolder:PATH; imagefolder:PATH@SIZE resizes them), or package.module:function that returns data."
         ),
     ] = None,
     validation: Annotated[
@@ -173,7 +173,7 @@ def train(
     ] = None,
     nfgsm_warmup: Annotated[
         float | None,
-        _option(ATTACK, "Share of the run, in [0, 1], at whose start the cheaper N-FGSM takes the attack's place."),
+        _option(ATTACK, "N-FGSM replaces the attack for this first share of the run, in [0, 1]."),
     ] = None,
     eot_samples: Annotated[
         int | None, _option(ATTACK, "Draws averaged for each gradient of epgd, epgd-loss and smoothadv.")

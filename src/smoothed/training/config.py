@@ -62,7 +62,7 @@ class TrainingConfig:
         attack_steps: gradient steps of the attack, the paper's k; single-step attacks ignore it.
         relative_step_size: length of each attack step, as a share of eps; `mi-fgsm` takes 1 / `attack_steps` instead.
         steps_warmup: share of the run, in [0, 1], over which the number of attack steps grows from 1.
-        nfgsm_warmup: share of the run, in [0, 1], at whose start the cheaper N-FGSM takes the place of the attack.
+        nfgsm_warmup: first share of the run, in [0, 1], in which the cheaper N-FGSM replaces the attack.
         eot_samples: draws averaged for each gradient of the attack; attacks on a single draw ignore it.
         copies: number of random copies of an image, m of MaxUp, among which `maxup` and `maxup-crop` take the worst.
         copy_sigma: standard deviation of the Gaussian noise of copies (`noisy`, `maxup`), in pixel units of [0, 1].
