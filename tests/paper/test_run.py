@@ -174,7 +174,7 @@ def test_a_training_that_diverges_does_not_stop_the_others(tmp_path, monkeypatch
 
     monkeypatch.setattr(run_module, "perform", perform)
     told = Told()
-    outcome = run_paper(["high-k", "at", "appendix-a"], TINY, tmp_path, observer=told)
+    outcome = run_paper(["high-k", "at", "appendix-a"], TINY, tmp_path, zoo=tmp_path / "zoo", observer=told)
     assert performed == ["train cni-w", "train at", "appendix-a"]
     assert outcome.failed == {"train cni-w": "training diverged"}
     assert outcome.waiting == ("train high-k",)
