@@ -60,8 +60,8 @@ def test_list(paper, tmp_path, monkeypatch):
     assert by_name["table-3a"]["networks"] == ["cni-w", "cni-w-source"]
     assert by_name["table-2a"]["left_out"][0] == "at-wide"
     assert by_name["appendix-a"]["hours"] == {"training": 0, "evaluation": 0.0}
-    # 45,000 images, 25 epochs of 1 gradient (20 epochs) or 7, so 4 passes on average, rounded; two backward passes to the
-    # weights; and validation.
+    # 45,000 images, 25 epochs of 1 gradient (20 epochs) or 7, so 4 passes on average, rounded; two backward passes to
+    # the weights; and validation.
     epoch = 45_000 * (4 + 2 * 3) * 0.001 + 5_000 * 0.001 + 1_000 * 7 * 0.002
     assert by_name["table-3a"]["hours"]["training"] == pytest.approx(2 * 25 * epoch / 3600)
     # 1,000 images, five runs, 7 gradients and 8 draws on both kinds of images; 8 draws a gradient in two runs.
