@@ -309,7 +309,7 @@ def test_checks_measure_the_known_accuracies():
         assert torch.equal(result.tensors[f"{name}.accuracy"], expected)
     moved = result.tensors["adversarial"] - result.tensors["images"]
     torch.testing.assert_close(moved.flatten(), -EPS * (1 - 2 * LABELS[:5]).float())
-    assert len(result) == 11
+    assert len(result) == 12
     assert result.summary["sentence"] in " ".join(str(result).split())
 
 

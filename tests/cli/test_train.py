@@ -100,7 +100,7 @@ def test_it_trains_on_a_folder_of_images(run, pictures, tmp_path, capsys):
     assert [row["epoch"] for row in result.rows] == [1, 2, 3, 4]
     assert max(row["validation_robust"] for row in result.rows) == robust
     accuracies = f"clean {100 * clean:.2f} %, PGD-7 {100 * robust:.2f} %"
-    assert told == f"best on validation: {accuracies} (3 held-out images) -> {out / 'best.safetensors'}\n"
+    assert told == f"best on validation: {accuracies} (3 held-out images, 2 attacked) -> {out / 'best.safetensors'}\n"
     assert read_header(out / "best.safetensors")["classes"] == CLASSES
     assert load(out / "best.safetensors")(torch.rand(2, 3, 16, 16)).shape == (2, 3)
     assert card(out)["config"]["data"] == pictures

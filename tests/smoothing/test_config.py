@@ -212,7 +212,8 @@ def test_a_smoothed_classifier_is_described_and_made_again(normalized, images):
     }  # fmt: skip
     assert json.loads(json.dumps(config.settings()))["layer"] == "network"
     again = config.smooth(normalized, voter=nn.Identity(), seed=2)  # the voter does not have the layer
-    assert torch.equal(first.eval()(images, seeded(3)), again.eval()(images, seeded(3)))
+    # Sizes of chunks decide how sums are rounded.
+    torch.testing.assert_close(first.eval()(images, seeded(3)), again.eval()(images, seeded(3)))
 
 
 def test_rows_of_a_plain_function_are_not_packed_afterwards(network):

@@ -155,7 +155,8 @@ def test_metrics_are_those_of_one_process(folders, name):
     one, two = (lines(folder / name) for folder in folders)
     for mean in ("loss", "training_adversarial"):  # sums of floats
         found, expected = ([line.pop(mean, 0.0) for line in logged] for logged in (two, one))
-        assert found == pytest.approx(expected, abs=TOLERANCE)
+        # The examples of an attacker network follow its weights, which rounding changes by more (see above).
+        assert found == pytest.approx(expected, abs=(10 if name.startswith("l2l") else 1) * TOLERANCE)
     assert one == two
 
 
