@@ -53,7 +53,7 @@ class RandomizedDiscretization:
         candidates: number of pixels, drawn with replacement, among which the colours are chosen, at least 1.
         spread: preference for colours far from those already chosen, at least 0; 0 chooses uniformly.
         stand_in: whose gradient attacks see: that of the `identity`, or that of a `mixture` of the colours with weights
-            softmax(-40 |x_p + sigma n_p - c_i|^2), which is differentiated through the colours, too. The mixture is
+            `softmax(-40 |x_p + sigma n_p - c_i|^2)`, which is differentiated through the colours, too. The mixture is
             what the wrapper classifies (RandMix).
 
     Raises:
