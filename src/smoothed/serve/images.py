@@ -77,7 +77,7 @@ def _opened(data: bytes, field: str) -> Image.Image:
         return Image.open(BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise
-    except Exception:
+    except Exception:  # decoders raise errors of many types for damaged files
         expected = f"an image file of the format {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
         got = f"{len(data)} bytes of another format or damaged ones" if data else "an empty file"
         raise invalid(field, expected, got, 415, "unsupported") from None
