@@ -1,5 +1,6 @@
 """Settings of all tests: shapes are checked, torch runs one thread, and the full data set is used where it is found."""
 
+import gc
 import os
 import resource
 import signal
@@ -9,10 +10,10 @@ from pathlib import Path
 # Before torch is imported, here and in processes that tests start: threads that wait for a core would slow all others.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from jaxtyping import install_import_hook
+import shapes
 
 # Before the package is imported, so that every annotated shape is checked at each call.
-install_import_hook("smoothed", "shapes.check_shapes")
+shapes.check_package("smoothed")
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
@@ -31,6 +32,12 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if isinstance(item, pytest.DoctestItem) and item.path.parent.name == "api":
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish():
+    """Exclude what exists after the collection from garbage collection: most of a collection's time would go there."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.testing import assert_close
 
 from fusible import INJECTIONS, NETWORKS, assert_same, learned, pulled_back
+from quick import first
 from smoothed.acceleration.fusing import fuse
 from smoothed.injection import CNI, PNI, inject, inject_preset, noise_from, noiseless
 from smoothed.models import build
@@ -63,7 +64,7 @@ class Counting(Fresh):
 
 
 @pytest.mark.parametrize("injection", INJECTIONS)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", first(1, NETWORKS))
 class TestSameFunction:
     def fused(self, name, injection):
         model = NETWORKS[name]()

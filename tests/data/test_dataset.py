@@ -250,3 +250,4 @@ def test_errors_of_the_users_own_code_pass(workers):
     images = as_images(DataLoader(Items(item), num_workers=workers))
     with pytest.raises(KeyError, match="mine"):
         list(images.batches(8))
+    assert multiprocessing.active_children() == []  # at once, while the exception lives

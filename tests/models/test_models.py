@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from quick import first
 from smoothed.errors import ArgumentError
 from smoothed.models import ARCHITECTURES, CIFAR10_MEAN, CIFAR10_STD, Normalize, ResNet, WideResNet, build
 
@@ -75,7 +76,7 @@ def test_a_wide_resnet_has_as_many_layers_as_its_name_says(depth):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("size", [32, 40])
+@pytest.mark.parametrize("size", first(1, [40, 32]))
 def test_output_shape(architecture, size):
     assert on_meta(architecture)(torch.empty(5, 3, size, size, device="meta")).shape == (5, 10)
 

@@ -144,6 +144,7 @@ def test_jobs_of_a_cluster(alone, tmp_path, capsys, monkeypatch):
     require_same_results(alone, out)
 
 
+@pytest.mark.slow
 def test_a_worker_that_fails_is_named(tmp_path, capsys):
     (tmp_path / "paper.json").write_text("{")
     assert run("appendix-a", "--schedule", "tiny", "--out", tmp_path, "--launcher", "local", "--workers", "1") == 1

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from smoothed import CNI, PNI, Fast, Gaussian, NoisyClassifier, inject
+from smoothed import CNI, PNI, Fast, Gaussian, NoisyClassifier, Smoothed, inject
 from smoothed.errors import ArgumentError
 from smoothed.rng.sources import Keyed
 from smoothed.smoothing.sampling import Sampler, VoteRequest, count_votes
@@ -328,6 +328,16 @@ class TestFewImages:
                 passes.clear()
                 count_votes(sampler(quick, rows), images[:3], VoteRequest((20,), VOTES))
             assert passes == expected
+
+    def test_votes_of_few_draws_are_not_worth_a_trial(self, fast, images, monkeypatch):
+        trials = []
+        monkeypatch.setattr("smoothed.acceleration.fast.seconds_in_turn", lambda _: trials.append(1) or [2.0, 1.0])
+        few, many = (Smoothed(fast, Gaussian(0.5), num_samples=number) for number in (31, 32))
+        few.predict(images[:1])
+        assert not trials
+        many.predict(images[:1])
+        few.predict(images[:1])  # as before: the same seed gives the same sums of draws
+        assert len(trials) == 1
 
     def test_one_draw_is_not_worth_a_trial(self, fast, images, monkeypatch):
         monkeypatch.setattr("smoothed.acceleration.fast.seconds_in_turn", lambda _: pytest.fail("tried"))

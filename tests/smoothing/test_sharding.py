@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
+from quick import first
 from smoothed import Gaussian, Smoothed
 from smoothed.smoothing.votes import VOTES
 from smoothed.utils.distributed import Processes
@@ -50,7 +51,7 @@ def tally(images, processes=None, stop=None, num_samples=(1, 5, 40)):
 
 
 @pytest.mark.parametrize("stop", [None, "exact"])
-@pytest.mark.parametrize(("images_count", "processes"), [(6, 2), (7, 3), (3, 3), (1, 2), (2, 5), (1, 50)])
+@pytest.mark.parametrize(("images_count", "processes"), first(3, [(7, 3), (1, 2), (2, 5), (6, 2), (3, 3), (1, 50)]))
 def test_all_get_the_tally_of_one(images, images_count, processes, stop):
     images = images[:images_count]
     alone = tally(images, stop=stop)

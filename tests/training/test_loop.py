@@ -207,8 +207,14 @@ RESUMED = {
 }
 
 
+# Those with most state of their own; `make test-all` runs all.
+QUICK = {"advprop", "anp", "fgsm-pgi", "l2l", "vdo"}
+
+
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("name", RESUMED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in RESUMED]
+)
 def test_each_kind_of_training_goes_on_within_an_epoch(name, tmp_path):
     """Interrupted after steps 2 and 5 of 6: the weights, the metrics and the memory of an uninterrupted run."""
 

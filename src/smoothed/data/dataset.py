@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch._utils import ExceptionWrapper
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from smoothed.data.folder import ignore_interrupts
 from smoothed.data.global_generators import restoring_generators, seed_generators
@@ -131,6 +132,8 @@ class DatasetSource:
         for piece, (number, part) in enumerate(zip(owners, loader, strict=True), start=1):
             if isinstance(part, _ItemError):
                 raise part.restored()
+            if isinstance(part, _UserError):
+                part.wrapper.reraise()
             parts.append(part)
             if piece == len(owners) or owners[piece] != number:
                 images, labels = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
@@ -262,17 +265,27 @@ class _ItemError:
 
 
 @dataclass(frozen=True)
-class _Pieces(Dataset[tuple[Tensor, Tensor] | _ItemError]):
+class _UserError:
+    """An exception from the user's own code, as it travels from a worker, with the worker's traceback in its message.
+
+    The iterator of the loader would raise it itself, but the traceback would then keep the iterator alive: its workers
+    would end at the next garbage collection, after 5 s each.
+    """
+
+    wrapper: ExceptionWrapper
+
+
+@dataclass(frozen=True)
+class _Pieces(Dataset[tuple[Tensor, Tensor] | _ItemError | _UserError]):
     """Reader of several items in a worker, which returns their images and labels, or the error of an item.
 
-    The error is returned because raising it would add the worker's traceback to its message. Errors of the user's own
-    code are raised with it.
+    The error is returned because raising it would add the worker's traceback to its message.
     """
 
     items: _Items
     seed: int
 
-    def __getitem__(self, index: list[int]) -> tuple[Tensor, Tensor] | _ItemError:
+    def __getitem__(self, index: list[int]) -> tuple[Tensor, Tensor] | _ItemError | _UserError:
         images = torch.empty(len(index), *self.items.shape, dtype=self.items.dtype)
         labels = torch.empty(len(index), dtype=torch.int64)
         try:
@@ -282,6 +295,11 @@ class _Pieces(Dataset[tuple[Tensor, Tensor] | _ItemError]):
                     images[row] = image
         except ArgumentError as error:
             return _ItemError.of(error)
+        except Exception:
+            worker = get_worker_info()
+            if worker is None:
+                raise
+            return _UserError(ExceptionWrapper(where=f"in DataLoader worker process {worker.id}"))
         return images, labels
 
 

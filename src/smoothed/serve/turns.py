@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -155,7 +155,8 @@ class SharedPasses:
         self, smoothed: Smoothed, seed: SecretSeed, image: Tensor, size: PassSize, on_pass: PassCounter
     ) -> None:
         self.seed = seed
-        self._sampler = smoothed.sampler(image[None], 1, seed=seed.value)
+        # It serves many votes, which repay a trial of stacked draws.
+        self._sampler = replace(smoothed.sampler(image[None], 1, seed=seed.value), stacks=True)
         self._size = size
         self._on_pass = on_pass
         self._jobs: list[VoteJob] = []

@@ -45,6 +45,8 @@ from smoothed.utils.names import name_of
 CHUNK_SIZE = 256
 # Larger passes are no faster on a CPU, and their memory goes back to the system after each pass.
 _CHUNK_SIZE_ON_CPU = 128
+# Smallest number of draws that may repay a trial of stacked draws.
+_STACKED_SAMPLES = 32
 
 
 # A deviation of noise on images above this is more likely to be in another unit.
@@ -235,14 +237,22 @@ class Smoothed(nn.Module):
 
         Args:
             inputs: images of the size to draw, (N, C, H, W).
-            num_samples: number of draws of each image, which decides whether `chunk_size="auto"` measures.
+            num_samples: number of draws of each image, which decides whether trials of `chunk_size="auto"` and of
+                stacked draws are worth their time.
             seed: seed of all noise; None uses this object's next seed, as a call of `tally` does.
             first_image: number of the first image, as for `tally`.
         """
         pack_draws = self._may_pack_draws()
         rows = len(inputs) * (num_samples if pack_draws else 1)
         seed = self._next_seed() if seed is None else seed
-        return Sampler(self.noisy_classifier, seed, self._resolve_chunk_size(inputs, rows), pack_draws, first_image)
+        return Sampler(
+            self.noisy_classifier,
+            seed,
+            self._resolve_chunk_size(inputs, rows),
+            pack_draws,
+            first_image,
+            stacks=num_samples >= _STACKED_SAMPLES,
+        )
 
     def _resolve_chunk_size(self, inputs: Tensor, available_rows: int) -> int:
         if isinstance(self.chunk_size, int):

@@ -50,6 +50,8 @@ class Sampler:
             noise of the weights, because votes must be independent.
         first_image: number of the first input in the key of the noise.
         first_draw: number of the first draw in the key of the noise.
+        stacks: whether the draws of a few images may share a pass (`Passes.stacked`) where a trial shows that this is
+            faster. The trial takes as long as 128 draws, which few draws do not repay.
     """
 
     noisy_classifier: NoisyClassifier
@@ -58,6 +60,7 @@ class Sampler:
     pack_draws: bool
     first_image: int = 0
     first_draw: int = 0
+    stacks: bool = True
 
     def draws_to_compute(self, images: Float[Tensor, "a c h w"], required: int, allowed: int) -> int:
         """Number of draws to compute before counting votes.
@@ -78,6 +81,8 @@ class Sampler:
         """Number of draws of these images that share one pass."""
         if self.pack_draws:
             return max(1, self.chunk_size // len(images))
+        if not self.stacks:
+            return 1
         return self.noisy_classifier.draws_per_pass(images, self.chunk_size)
 
     def logits(

@@ -117,6 +117,7 @@ def test_texts_are_escaped(kind):
         assert page.data["results"][0]["name"] == EVIL
 
 
+@pytest.mark.slow
 def test_a_page_of_200_images_is_small_and_has_the_most_telling_ones():
     result = evaluated(
         300, side=32, classes=10, counts=(1, 2, 4, 8, 16, 32, 64), votes=("prediction", "weighted", "soft")
