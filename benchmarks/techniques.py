@@ -218,6 +218,7 @@ class Technique:
         by_default: whether it is part of the full stack; False for a technique that users must ask for.
         own_process: whether it changes the memory of a process, so that each job needs a process of its own.
         supported: whether this machine supports it.
+        parts: names of techniques that are measured together under this name.
     """
 
     name: str
@@ -229,6 +230,7 @@ class Technique:
     by_default: bool = True
     own_process: bool = False
     supported: Callable[[], bool] = field(default=lambda: True)
+    parts: Sequence[str] = ()
 
 
 def runs_on_cpu() -> bool:
@@ -242,6 +244,11 @@ def supports_bf16() -> bool:
 
 
 _CNI, _DRAWING, _FUSED = ("CNI",), ("vote", "image"), ("fused network",)
+# Each of them alone is worth less than a tenth.
+_SMALL = (
+    *("cached distribution", "cached draw", "cached positions", "passes before counting", "views of rows"),
+    *("fast noise search", "cached label bounds"),
+)
 # A technique comes after those that it needs, because its patches may replace parts of theirs.
 TECHNIQUES = [
     Technique(
@@ -336,6 +343,10 @@ TECHNIQUES = [
         "compiled operations", "operations of the network compiled by torch.compile", ("vote", "attack", "train"),
         needs=_FUSED, by_default=False,
     ),
+    Technique(
+        "small techniques", f"together: {', '.join(_SMALL)}", tuple(JOBS), needs=("fused network", "weight vector"),
+        by_default=False, parts=_SMALL,
+    ),
 ]  # fmt: skip
 
 BY_NAME = {technique.name: technique for technique in TECHNIQUES}
@@ -345,8 +356,13 @@ FULL_STACK = frozenset(technique.name for technique in TECHNIQUES if technique.b
 
 
 def with_needs(name: str) -> frozenset[str]:
-    """Return the names of a technique and of the techniques that it builds on."""
-    return frozenset({name, *BY_NAME[name].needs})
+    """Return the names of a technique, or of its parts, and of the techniques that it builds on."""
+    return frozenset({*parts_of(name), *BY_NAME[name].needs})
+
+
+def parts_of(name: str) -> frozenset[str]:
+    """Return the names of the parts of a technique: its own if it is a single one."""
+    return frozenset(BY_NAME[name].parts or (name,))
 
 
 def variants(name: str, *, memory_kept: bool) -> list[frozenset[str]]:
@@ -360,11 +376,11 @@ def variants(name: str, *, memory_kept: bool) -> list[frozenset[str]]:
         The plain network with what the technique needs; this and the technique; the full stack without the technique
         and without what builds on it; the full stack.
     """
-    added = with_needs(name)
+    parts, added = parts_of(name), with_needs(name)
     full = FULL_STACK | added
-    removed = frozenset(other for other in full if name not in with_needs(other))
+    removed = frozenset(other for other in full if not parts & with_needs(other))
     always_on = {"kept memory"} if memory_kept else set()
-    return [techniques | always_on for techniques in (added - {name}, added, removed, full)]
+    return [techniques | always_on for techniques in (added - parts, added, removed, full)]
 
 
 @contextmanager

@@ -110,6 +110,17 @@ def test_what_builds_on_a_technique_is_removed_with_it(techniques):
     assert "channels-last" in removed
 
 
+def test_small_techniques_are_added_and_removed_together(techniques):
+    parts = techniques.parts_of("small techniques")
+    assert len(parts) == 7
+    plain, added, removed, full = techniques.variants("small techniques", memory_kept=False)
+    assert added - plain == parts
+    assert not removed & parts
+    assert full == techniques.FULL_STACK
+    assert {"fused network", "weight vector", "stacked draws"} <= removed
+    assert techniques.variants("cached draw", memory_kept=False)[3] == techniques.FULL_STACK
+
+
 def test_techniques_come_after_those_that_they_need(techniques):
     names = list(techniques.BY_NAME)
     for technique in techniques.TECHNIQUES:

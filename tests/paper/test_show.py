@@ -112,6 +112,9 @@ def test_points_of_curves(folder, write_result):
     assert [point[:2] for point in curve_points(FIGURE_B3, panel, curve, folder, {})] == [(32.0, 0.45)]
     figure = draw(FIGURE_B3, folder)
     assert [len(axis.lines) for axis in figure.axes] == [0, 1, 1]
+    entries = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert entries.count("95 % interval over images") == 1
+    assert entries[-1] == "95 % interval over images"
 
 
 def test_a_figure_without_results_is_not_drawn(folder):

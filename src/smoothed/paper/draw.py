@@ -6,6 +6,7 @@ from typing import Any
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from smoothed.evaluation.results import Result
 from smoothed.paper.declaration import CurveSpec, FigureSpec, PanelSpec
@@ -19,6 +20,7 @@ LABELS = {
 }
 LINES = colormaps["viridis_r"]
 MARKERS = ("o", "s", "^")
+BAND = "95 % interval over images"
 PRINTED = {"marker": "x", "linestyle": "none", "color": "#D55E00", "zorder": 5}
 """Style of the paper's printed points."""
 
@@ -50,6 +52,9 @@ def draw(figure: FigureSpec, folder: RunFolder) -> Figure | None:
     for axis in axes:
         handles, labels = axis.get_legend_handles_labels()
         lines |= dict(zip(labels, handles, strict=True))
+    if BAND in lines:  # after the curves, in a colour of none of them
+        del lines[BAND]
+        lines[BAND] = Patch(color="0.5", alpha=0.25, linewidth=0)
     made.legend(lines.values(), lines, loc="outside right upper", frameon=False, fontsize="small")
     made.suptitle(f"{figure.title} (schedule {folder.schedule.name})", x=0.01, ha="left", fontweight="bold")
     return made
@@ -106,7 +111,7 @@ def _draw_panel(
         # The bands of many curves would overlap.
         if place == len(curves) - 1 if by_count else len(curves) <= len(COLOURS):
             low, high = ([100 * point[2][end] for point in points] for end in (0, 1))
-            axis.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
+            axis.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0, label=BAND)
     printed = {x: numbers for curve, _ in curves for x, numbers in curve.published.items()}
     for x, numbers in printed.items():
         value, deviation = getattr(numbers, panel.accuracy), getattr(numbers, f"{panel.accuracy}_std")
