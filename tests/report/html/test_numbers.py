@@ -3,6 +3,8 @@
 import base64
 import io
 import math
+import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from PIL import Image
 
 from made_results import Page, evaluated
 from small_results import small_result
+from smoothed.report.html.matrix import LEVELS, NOT_TRIED, attack_matrices
 from smoothed.report.html.page import report_page
 from smoothed.report.html.pictures import amplification, difference, picture
 
@@ -203,21 +206,92 @@ def test_the_attacks_of_the_worst_case_are_those_of_the_tensors():
             line.append(percent(worst[2]) if 2 in worst else "-")
             line.append(str(sum(broken[number])))
             if 0 < number < len(rows) - 1:
-                others = [of_row for place, of_row in enumerate(broken) if place not in (0, number, len(rows) - 1)]
-                alone = [
-                    here and not any(of_row[image] for of_row in others) for image, here in enumerate(broken[number])
-                ]
-                made = (result.tensors[f"{prefix}.worst_attack"][0] == number - 1).sum()
-                line += [str(sum(alone)), str(int(made))]
+                made = str(int((result.tensors[f"{prefix}.worst_attack"][0] == number - 1).sum()))
             else:
-                line += ["", ""]
+                made = ""
+            earlier = [any(of_row[image] for of_row in broken[:number]) for image in range(12)]
+            first = sum(here and not before for here, before in zip(broken[number], earlier, strict=True))
+            line += ["" if number == len(rows) - 1 else str(first), made]
             assert line in found
+            tried = [image for image in range(12) if all(of_row[image] > 0 for of_row in shares[:number])]
+            assert number in {0, len(rows) - 1} or len(tried) == row["attacked"]
     for image in page.data["images"]:
         for prefix, group in zip(("mean", "smoothed"), image["results"][0]["attacks"], strict=True):
-            right = result.tensors[f"{prefix}.right"][:, 0, image["number"]]
-            assert [share for _, share in group["shares"]] == [round(float(share), 4) for share in right]
+            right = result.tensors[f"{prefix}.right"][:, 0, image["number"]].tolist()
+            tried = [all(share > 0 for share in right[:number]) for number in range(len(right) - 1)] + [True]
+            expected = [round(share, 4) if here else None for share, here in zip(right, tried, strict=True)]
+            assert [share for _, share in group["shares"]] == expected
             made = int(result.tensors[f"{prefix}.worst_attack"][0, image["number"]])
             assert group["made"] == (None if made < 0 else group["shares"][made + 1][0])
+
+
+def made_worst_case(runs):
+    """A worst-case result whose attacks leave known shares, and these shares by run, attack and image.
+
+    Attacks skip the images of which an earlier one left no right vote, and their rows repeat the final votes there, as
+    `evaluation.worst_case.batch` does it. The first attack leaves no right vote on half of the images.
+    """
+    result = small_result("worst-case")
+    images, attacks = 12, len(result.tensors["smoothed.right"]) - 2
+    generator = random.Random(0)  # noqa: S311 - no secrets
+    clean = [[generator.choice([0.25, 0.75, 1.0]) for _ in range(images)] for _ in range(runs)]
+    candidates = [
+        [
+            [0.0 if attack == 0 and image % 2 else generator.choice([0.0, 0.5, 0.75, 1.0]) for image in range(images)]
+            for attack in range(attacks)
+        ]
+        for _ in range(runs)
+    ]
+    tried = [[[True] * images for _ in range(attacks)] for _ in range(runs)]
+    right = torch.empty(attacks + 2, runs, images)
+    for run in range(runs):
+        for image in range(images):
+            final, is_broken = 0.125, False
+            right[0, run, image], right[-1, run, image] = clean[run][image], final
+            for attack in range(attacks):
+                tried[run][attack][image] = not is_broken
+                right[attack + 1, run, image] = final if is_broken else candidates[run][attack][image]
+                is_broken = is_broken or candidates[run][attack][image] == 0
+    tensors = {**result.tensors, "smoothed.right": right, "smoothed.worst_attack": torch.zeros(runs, images).long()}
+    return replace(result, tensors=tensors), clean, candidates, tried
+
+
+@pytest.mark.parametrize("runs", [1, 3])
+def test_only_the_first_attack_that_breaks_an_image_has_it_and_later_ones_did_not_try_it(runs):
+    result, clean, candidates, tried = made_worst_case(runs)
+    attacks, images = len(candidates[0]), len(clean[0])
+    expected = [0] * (attacks + 1)
+    left = [[None] * images for _ in range(attacks)]
+    for image in range(images):
+        for attack in range(attacks):
+            shares = [candidates[run][attack][image] for run in range(runs) if tried[run][attack][image]]
+            left[attack][image] = sum(shares) / len(shares) if shares else None
+        lines_of = [sum(of_run[image] for of_run in clean) / runs, *(left[attack][image] for attack in range(attacks))]
+        breaking = [number for number, share in enumerate(lines_of) if share is not None and share <= 0.5]
+        if breaking:
+            expected[breaking[0]] += 1
+    matrix = next(each for each in attack_matrices(result, 200) if each.network == "smoothed")
+    assert [line.first for line in matrix.lines] == [*expected, None]
+    assert expected[1] >= 3  # the first attack has those that it breaks
+    for attack, line in enumerate(matrix.lines[1:-1]):
+        for image, cell in zip(matrix.images, line.cells, strict=True):
+            share = left[attack][image]
+            assert (cell == NOT_TRIED) == (share is None)
+            assert (cell == 0) == (share == 0)
+            assert (cell == LEVELS - 1) == (share == 1)
+    untried = sum(share is None for of_attack in left for share in of_attack)
+    assert untried > 0
+    page = Page(report_page(result))
+    bars = [attributes for tag, attributes in page.tags if tag == "rect" and attributes.get("class") == "untried"]
+    cell = max(min(640 / images, 24), 3.2)
+    of_mean = next(each for each in attack_matrices(result, 200) if each.network != "smoothed")
+    untried += sum(each == NOT_TRIED for line in of_mean.lines for each in line.cells)
+    assert round(sum(float(bar["width"]) for bar in bars) / cell) == untried
+    for image in page.data["images"]:
+        shares = [share for _, share in image["results"][0]["attacks"][1]["shares"][1:-1]]
+        for attack, share in enumerate(shares):
+            known = left[attack][image["number"]]
+            assert share == (None if known is None else round(known, 4))
 
 
 def test_certified_accuracy_is_that_of_the_images():

@@ -12,6 +12,9 @@ from smoothed.utils.intervals import interval
 
 DRAWS, SIGMA, ACCURACY = "draws of a vote, M", "sigma, pixel units of [0, 1]", "accuracy, %"
 
+MOST_STEPS = 480
+"""Largest number of points of a staircase, beside its first one: more than a chart has pixels across."""
+
 KINDS_OF_IMAGES = ("clean", "robust")
 
 
@@ -143,6 +146,7 @@ def _certified(rows: Sequence[Mapping[str, Any]], tensors: Mapping[str, Any]) ->
         return []
     curves = list[ChartCurve]()
     sigmas = list(dict.fromkeys(row["sigma"] for row in rows))
+    longest = float(tensors["radius"].max()) if "radius" in tensors else 0.0
     for number, sigma in enumerate(sigmas):
         of_sigma = sorted((row for row in rows if row["sigma"] == sigma), key=lambda row: row["radius"])
         if "radius" in tensors:
@@ -151,7 +155,7 @@ def _certified(rows: Sequence[Mapping[str, Any]], tensors: Mapping[str, Any]) ->
             count = len(right)
             steps = [ChartPoint(0.0, len(radii) / count)]
             steps += [ChartPoint(radius, (len(radii) - place - 1) / count) for place, radius in enumerate(radii)]
-            curves.append(ChartCurve(f"sigma {sigma:.4g}", steps, steps=True))
+            curves.append(ChartCurve(f"sigma {sigma:.4g}", _thinned(steps, longest), steps=True))
         else:
             points = [ChartPoint(row["radius"], row["certified"], tuple(row["certified_interval"])) for row in of_sigma]
             curves.append(ChartCurve(f"sigma {sigma:.4g}", points))
@@ -159,6 +163,19 @@ def _certified(rows: Sequence[Mapping[str, Any]], tensors: Mapping[str, Any]) ->
     return [
         Chart("Certified accuracy against the radius", "L2 radius, pixel units of [0, 1]", ACCURACY, curves, note=note)
     ]
+
+
+def _thinned(steps: Sequence[ChartPoint], longest: float) -> list[ChartPoint]:
+    """A falling staircase with the last point of each of `MOST_STEPS` parts of the x axis, and its first point.
+
+    Args:
+        steps: points with ascending x, from 0 on.
+        longest: a value of x that the axis reaches, at least the largest x of `steps`.
+    """
+    if len(steps) <= MOST_STEPS:
+        return list(steps)
+    last = {min(int(point.x / longest * MOST_STEPS), MOST_STEPS - 1): point for point in steps[1:]}
+    return [steps[0], *last.values()]
 
 
 def _check(result: Result) -> list[Chart]:

@@ -332,7 +332,7 @@
     return element("td", {}, percent(share), drawn);
   }
 
-  /** Tables of what each attack of a suite left of the votes. */
+  /** Tables of what each attack of a suite left of the votes; a share of null is that of an attack that was not tried. */
   function attackTables(image, number) {
     const { kind } = data.results[number];
     const groups = image.results[number].attacks;
@@ -350,7 +350,9 @@
               "tr",
               {},
               element("th", { scope: "row" }, name),
-              element("td", { className: `n ${share > 0.5 ? "right" : "wrong"}` }, percent(share)),
+              share === null
+                ? element("td", { className: "n" }, "not tried")
+                : element("td", { className: `n ${share > 0.5 ? "right" : "wrong"}` }, percent(share)),
               element("td", {}, name === group.made ? "made the worst example" : ""),
             ),
           ),
