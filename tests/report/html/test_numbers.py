@@ -13,8 +13,9 @@ from PIL import Image
 
 from made_results import Page, evaluated
 from small_results import small_result
+from smoothed.report.html.curves import result_charts
 from smoothed.report.html.matrix import LEVELS, NOT_TRIED, attack_matrices
-from smoothed.report.html.page import report_page
+from smoothed.report.html.page import LARGEST, MOST_IMAGES, report_page
 from smoothed.report.html.pictures import amplification, difference, picture
 
 SIDE = 8
@@ -152,6 +153,17 @@ def test_charts_have_the_numbers_of_the_rows(made):
         assert [name, f"{float(draws):.4g}", f"{100 * row['robust']:.1f}"] in [line[:3] for line in found]
 
 
+def wilson(share, count):
+    """The ends of the 95 % interval of a share: the proportions p whose z score, by their own deviation, is 1.96."""
+
+    def score(p):
+        return abs(share - p) - 1.959963984540054 * math.sqrt(p * (1 - p) / count)
+
+    grid = [number / 100_000 for number in range(100_001)]
+    inside = [p for p in grid if score(p) <= 0]
+    return inside[0], inside[-1]
+
+
 def naive_bins(shares, right):
     """Mean share, accuracy and count by tenths of the largest share."""
     bins = {}
@@ -171,14 +183,14 @@ def test_calibration_and_coverage_against_a_slow_version(made):
         right = [row.index(max(row)) == label for row, label in zip(shares, labels, strict=True)]
         bins = naive_bins(shares, right)
         for share, accuracy, _ in bins:
-            assert [name, f"{share:.4g}", f"{100 * accuracy:.1f}"] in [line[:3] for line in found]
+            assert [name, f"{100 * share:.1f}", f"{100 * accuracy:.1f}"] in [line[:3] for line in found]
         error = sum(abs(share - accuracy) * count for share, accuracy, count in bins) / len(right)
         assert f"{100 * error:.1f} points on " in page.text
         margins = [sorted(row)[-1] - sorted(row)[-2] for row in shares]
         order = sorted(range(len(right)), key=lambda number: -margins[number])
         for count in (10, 20, 40):
             accuracy = sum(right[number] for number in order[:count]) / count
-            assert [name, f"{count / 40:.4g}", f"{100 * accuracy:.1f}"] in [line[:3] for line in found]
+            assert [name, f"{100 * count / 40:.1f}", f"{100 * accuracy:.1f}"] in [line[:3] for line in found]
 
 
 def test_images_of_equal_margin_are_answered_together():
@@ -315,6 +327,78 @@ def test_certified_accuracy_is_that_of_the_images():
         assert dict(image["results"][0]["votes"][0][0][0][6]) == shares
 
 
+def staircase(points, x):
+    """Height of a falling staircase at x: that of the last point at or before it."""
+    return [y for place, y in points if place <= x][-1]
+
+
+def certified_with(images, sigmas, side=8):
+    """A result of `certify` with that many images and sigmas, with random radii, and 200 images with pixels."""
+    generator = torch.Generator().manual_seed(0)
+    small = small_result("certify")
+    labels = torch.randint(10, (images,), generator=generator)
+    radius = torch.rand(sigmas, images, generator=generator).double() * torch.arange(1, sigmas + 1)[:, None]
+    predicted = torch.where(torch.rand(sigmas, images, generator=generator) < 0.8, labels, (labels + 1) % 10)
+    counts = torch.nn.functional.one_hot(predicted, 10) * 700 + 30
+    pixels = torch.rand(200, 3, side, side, generator=generator)
+    rows = [
+        {**row, "sigma": 0.1 * (number + 1), "sigma_normalized": None, "images": images}
+        for number in range(sigmas)
+        for row in small.rows
+    ]
+    tensors = {
+        "labels": labels,
+        "predicted": predicted,
+        "certified_class": predicted,
+        "radius": radius,
+        "counts": counts,
+        "images": pixels,
+    }
+    data = {**small.data, "images": images, "classes": [f"class {number}" for number in range(10)]}
+    return replace(small, rows=rows, tensors=tensors, data=data)
+
+
+def test_a_long_staircase_of_few_points_is_drawn_where_the_whole_one_is():
+    result = certified_with(1500, 3)
+    (chart,) = result_charts(result)
+    longest = max(point.x for curve in chart.curves for point in curve.points)
+    pixel = longest / (34 * 16 * 380 / 460)  # a chart is at most 34 rem wide, of which the axis has 380 of 460 units
+    for number, curve in enumerate(chart.curves):
+        right = result.tensors["certified_class"][number] == result.tensors["labels"]
+        radii = sorted(result.tensors["radius"][number][right].tolist())
+        whole = [(0.0, len(radii) / 1500)] + [(r, (len(radii) - n - 1) / 1500) for n, r in enumerate(radii)]
+        drawn = [(point.x, point.y) for point in curve.points]
+        assert len(radii) > 1000
+        assert len(drawn) <= 482
+        assert set(drawn) <= set(whole)
+        assert (drawn[0], drawn[-1]) == (whole[0], whole[-1])
+        for step in range(400):
+            x = longest * step / 400
+            earlier = staircase(whole, max(0.0, x - pixel))
+            assert staircase(whole, x + pixel) <= staircase(drawn, x) <= earlier
+
+
+def test_short_staircases_and_those_of_one_radius_keep_their_ends():
+    short = certified_with(300, 1)
+    (chart,) = result_charts(short)
+    right = int((short.tensors["certified_class"] == short.tensors["labels"]).sum())
+    assert len(chart.curves[0].points) == right + 1
+    many = certified_with(1500, 1)
+    (chart,) = result_charts(replace(many, tensors={**many.tensors, "radius": torch.zeros(1, 1500).double()}))
+    right = int((many.tensors["certified_class"] == many.tensors["labels"]).sum())
+    assert [(point.x, point.y) for point in chart.curves[0].points] == [(0, right / 1500), (0, 0)]
+
+
+@pytest.mark.slow
+def test_a_page_of_many_certificates_is_small_and_keeps_its_images():
+    for images in (2000, 10_000):
+        text = report_page(certified_with(images, 8))
+        assert len(text.encode()) < 0.8 * LARGEST
+        listed = Page(text).data["images"]
+        assert len(listed) == MOST_IMAGES
+        assert all(image["picture"] for image in listed)
+
+
 def test_every_check_has_its_verdict_and_a_threshold_of_its_own():
     from smoothed.report.html.lights import _THRESHOLDS, lights
 
@@ -330,9 +414,10 @@ def test_every_check_has_its_verdict_and_a_threshold_of_its_own():
     assert "at least 0.33, for 2 draws" in page.text
     assert "at most 3 points" in page.text
     curve = next(row for row in result.rows if row["name"] == "accuracy falls with eps")["figures"]
-    found = [line[:3] for line in lines(page)]
+    found = lines(page)
     for multiple, figure in zip((0, 0.5, 1, 2, 4), curve, strict=False):
-        assert ["PGD-1", f"{multiple * 0.1 * 255:.4g}", f"{100 * figure['value']:.1f}"] in found
+        bounds = "{:.1f}-{:.1f}".format(*(100 * bound for bound in wilson(figure["value"], 12)))
+        assert ["PGD-1", f"{multiple * 0.1 * 255:.4g}", f"{100 * figure['value']:.1f}", bounds] in found
 
 
 def test_a_sweep_has_every_cell_and_its_images():

@@ -63,6 +63,17 @@ def test_names_of_the_page_are_complete(make):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_charts_with_intervals_name_them_in_their_legends(kind):
+    text = report_page(small_result(kind))
+    charts = re.findall(r'<figure class="chart">.*?</figure>', text, re.DOTALL)
+    for chart in charts:
+        legend = re.search(r'<ul class="legend">.*?</ul>', chart, re.DOTALL)[0]
+        assert ("95 % interval" in legend) == ('class="whisker"' in chart)
+    with_intervals = any('class="whisker"' in chart for chart in charts)
+    assert with_intervals == (kind in {"certify", "check", "evaluate", "sweep", "worst-case"})
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_page_says_what_the_numbers_are(kind):
     result = small_result(kind)
     page = Page(report_page(result))
