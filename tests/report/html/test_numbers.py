@@ -327,6 +327,17 @@ def test_certified_accuracy_is_that_of_the_images():
         assert dict(image["results"][0]["votes"][0][0][0][6]) == shares
 
 
+def test_votes_on_the_final_example_of_one_run_do_not_count_for_attacks_that_skipped_it():
+    """The first of three runs is broken by the first attack; later ones leave 60 % of the votes right in the others."""
+    result = small_result("worst-case")
+    lines_of_runs = [[1.0, 1.0, 1.0], [0.0, 0.8, 0.8], *[[0.0, 0.6, 0.6]] * 6, [0.0, 0.6, 0.6]]
+    right = torch.tensor(lines_of_runs)[:, :, None].expand(9, 3, 12)
+    tensors = {**result.tensors, "smoothed.right": right, "smoothed.worst_attack": torch.zeros(3, 12).long()}
+    matrix = next(each for each in attack_matrices(replace(result, tensors=tensors), 5) if each.network == "smoothed")
+    assert [line.broken for line in matrix.lines] == [0, 0, *[12] * 7]
+    assert [line.first for line in matrix.lines] == [*[0] * 8, None]
+
+
 def staircase(points, x):
     """Height of a falling staircase at x: that of the last point at or before it."""
     return [y for place, y in points if place <= x][-1]
