@@ -54,7 +54,7 @@ for count in draws:
     right["one draw"].append(float((tallies[1].classes() == labels).float().mean()))
     right["vote of 32 draws"].append(float((tallies[32].classes() == labels).float().mean()))
 
-figure, (left, axis) = plt.subplots(1, 2, figsize=(8, 3.6))
+figure, (left, axis) = plt.subplots(1, 2, figsize=(8.5, 3.6))
 left.plot(draws, [100 * share for share in agreement], marker="o", color="black")
 left.axhline(50, linestyle=":", color="grey")
 left.annotate("by chance", (draws[-1], 50), xytext=(0, 4), textcoords="offset points", ha="right", color="grey")
@@ -62,7 +62,7 @@ left.set(title="two gradients", ylabel="pixels with the same sign in %", ylim=(4
 for (name, shares), marker in zip(right.items(), "os", strict=True):
     axis.plot(draws, [100 * share for share in shares], marker=marker, label=name)
 axis.set(title="under the attack", ylabel="accuracy on 50 images in %", ylim=(0, 100))
-axis.legend(loc="lower left", frameon=False)
+axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
 for panel in (left, axis):
     panel.set(xlabel="draws averaged for each gradient", xscale="log")
     panel.set_xticks(draws, draws)

@@ -55,3 +55,21 @@ def test_steps_keep_their_height_until_the_next_point():
     path = figure.curves[0]["path"]
     assert "H" in path
     assert path.index("H") < path.index("V")
+
+
+def test_fractions_on_the_x_axis_are_shown_in_percent():
+    (figure,) = drawn([chart((0.0, 0.5), (1.0, 0.5), x_percent=True, diagonal=True)])
+    assert [text for _, text in figure.x_ticks] == ["0", "20", "40", "60", "80", "100"]
+    assert [text for _, text in figure.y_ticks][-1] == "60"
+
+
+def test_charts_on_a_given_range_keep_to_it():
+    figures = drawn([chart((0, 0.42), (1, 0.5)), chart((0, 0.1), y_range=(0, 1))], (0.2, 0.7))
+    assert [text for _, text in figures[0].y_ticks] == ["20", "30", "40", "50", "60", "70"]
+    assert figures[1].y_ticks[-1][1] == "100"
+
+
+def test_a_chart_knows_whether_points_have_intervals():
+    with_one, without = drawn([chart((0, 0.42), (1, 0.5, (0.4, 0.6))), chart((0, 0.1), (1, 0.2))])
+    assert with_one.has_intervals
+    assert not without.has_intervals

@@ -69,6 +69,35 @@ def test_a_page_of_two_has_both_and_their_differences_first(results):
     assert len(ids) == len(set(ids))
 
 
+def y_axes(page):
+    """The texts of the y axis of each chart, by its title, in the order of the charts."""
+    found, inside = [], False
+    for (tag, attributes), text in zip(page.tags, page.texts, strict=True):
+        if tag == "figure":
+            inside = attributes.get("class") == "chart"
+        elif tag == "figcaption" and inside:
+            found.append((text, []))
+        elif tag == "text" and inside and attributes.get("text-anchor") == "end":
+            found[-1][1].append(text)
+    return found
+
+
+def test_charts_of_two_results_have_the_same_y_axes(results):
+    first, second = results
+    lower = {"robust": 0.04, "robust_interval": [0.02, 0.09]}
+    second = replace(second, rows=[{**row, **lower} for row in second.rows])
+    alone = [dict(y_axes(Page(report_page(each)))) for each in (first, second)]
+    title = "Accuracy against the number of draws: PGD-7"
+    assert alone[0][title] != alone[1][title]
+    both = y_axes(Page(report_page(first, second)))
+    assert len(both) == len(alone[0]) + len(alone[1])
+    axes = {title: [axis for name, axis in both if name == title] for title, _ in both}
+    assert len(axes[title]) == 2
+    assert all(axis == of_title[0] for of_title in axes.values() for axis in of_title)
+    assert axes[title][0][0] == "0"
+    assert float(axes[title][0][-1]) == max(float(axis[title][-1]) for axis in alone)
+
+
 def test_other_images_are_refused(results):
     first = results[0]
     fewer, other = evaluated(20), evaluated(30)

@@ -3,6 +3,8 @@
 import base64
 import io
 import math
+import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from PIL import Image
 
 from made_results import Page, evaluated
 from small_results import small_result
-from smoothed.report.html.page import report_page
+from smoothed.report.html.curves import result_charts
+from smoothed.report.html.matrix import LEVELS, NOT_TRIED, attack_matrices
+from smoothed.report.html.page import LARGEST, MOST_IMAGES, report_page
 from smoothed.report.html.pictures import amplification, difference, picture
 
 SIDE = 8
@@ -149,6 +153,17 @@ def test_charts_have_the_numbers_of_the_rows(made):
         assert [name, f"{float(draws):.4g}", f"{100 * row['robust']:.1f}"] in [line[:3] for line in found]
 
 
+def wilson(share, count):
+    """The ends of the 95 % interval of a share: the proportions p whose z score, by their own deviation, is 1.96."""
+
+    def score(p):
+        return abs(share - p) - 1.959963984540054 * math.sqrt(p * (1 - p) / count)
+
+    grid = [number / 100_000 for number in range(100_001)]
+    inside = [p for p in grid if score(p) <= 0]
+    return inside[0], inside[-1]
+
+
 def naive_bins(shares, right):
     """Mean share, accuracy and count by tenths of the largest share."""
     bins = {}
@@ -168,14 +183,14 @@ def test_calibration_and_coverage_against_a_slow_version(made):
         right = [row.index(max(row)) == label for row, label in zip(shares, labels, strict=True)]
         bins = naive_bins(shares, right)
         for share, accuracy, _ in bins:
-            assert [name, f"{share:.4g}", f"{100 * accuracy:.1f}"] in [line[:3] for line in found]
+            assert [name, f"{100 * share:.1f}", f"{100 * accuracy:.1f}"] in [line[:3] for line in found]
         error = sum(abs(share - accuracy) * count for share, accuracy, count in bins) / len(right)
         assert f"{100 * error:.1f} points on " in page.text
         margins = [sorted(row)[-1] - sorted(row)[-2] for row in shares]
         order = sorted(range(len(right)), key=lambda number: -margins[number])
         for count in (10, 20, 40):
             accuracy = sum(right[number] for number in order[:count]) / count
-            assert [name, f"{count / 40:.4g}", f"{100 * accuracy:.1f}"] in [line[:3] for line in found]
+            assert [name, f"{100 * count / 40:.1f}", f"{100 * accuracy:.1f}"] in [line[:3] for line in found]
 
 
 def test_images_of_equal_margin_are_answered_together():
@@ -203,21 +218,92 @@ def test_the_attacks_of_the_worst_case_are_those_of_the_tensors():
             line.append(percent(worst[2]) if 2 in worst else "-")
             line.append(str(sum(broken[number])))
             if 0 < number < len(rows) - 1:
-                others = [of_row for place, of_row in enumerate(broken) if place not in (0, number, len(rows) - 1)]
-                alone = [
-                    here and not any(of_row[image] for of_row in others) for image, here in enumerate(broken[number])
-                ]
-                made = (result.tensors[f"{prefix}.worst_attack"][0] == number - 1).sum()
-                line += [str(sum(alone)), str(int(made))]
+                made = str(int((result.tensors[f"{prefix}.worst_attack"][0] == number - 1).sum()))
             else:
-                line += ["", ""]
+                made = ""
+            earlier = [any(of_row[image] for of_row in broken[:number]) for image in range(12)]
+            first = sum(here and not before for here, before in zip(broken[number], earlier, strict=True))
+            line += ["" if number == len(rows) - 1 else str(first), made]
             assert line in found
+            tried = [image for image in range(12) if all(of_row[image] > 0 for of_row in shares[:number])]
+            assert number in {0, len(rows) - 1} or len(tried) == row["attacked"]
     for image in page.data["images"]:
         for prefix, group in zip(("mean", "smoothed"), image["results"][0]["attacks"], strict=True):
-            right = result.tensors[f"{prefix}.right"][:, 0, image["number"]]
-            assert [share for _, share in group["shares"]] == [round(float(share), 4) for share in right]
+            right = result.tensors[f"{prefix}.right"][:, 0, image["number"]].tolist()
+            tried = [all(share > 0 for share in right[:number]) for number in range(len(right) - 1)] + [True]
+            expected = [round(share, 4) if here else None for share, here in zip(right, tried, strict=True)]
+            assert [share for _, share in group["shares"]] == expected
             made = int(result.tensors[f"{prefix}.worst_attack"][0, image["number"]])
             assert group["made"] == (None if made < 0 else group["shares"][made + 1][0])
+
+
+def made_worst_case(runs):
+    """A worst-case result whose attacks leave known shares, and these shares by run, attack and image.
+
+    Attacks skip the images of which an earlier one left no right vote, and their rows repeat the final votes there, as
+    `evaluation.worst_case.batch` does it. The first attack leaves no right vote on half of the images.
+    """
+    result = small_result("worst-case")
+    images, attacks = 12, len(result.tensors["smoothed.right"]) - 2
+    generator = random.Random(0)  # noqa: S311 - no secrets
+    clean = [[generator.choice([0.25, 0.75, 1.0]) for _ in range(images)] for _ in range(runs)]
+    candidates = [
+        [
+            [0.0 if attack == 0 and image % 2 else generator.choice([0.0, 0.5, 0.75, 1.0]) for image in range(images)]
+            for attack in range(attacks)
+        ]
+        for _ in range(runs)
+    ]
+    tried = [[[True] * images for _ in range(attacks)] for _ in range(runs)]
+    right = torch.empty(attacks + 2, runs, images)
+    for run in range(runs):
+        for image in range(images):
+            final, is_broken = 0.125, False
+            right[0, run, image], right[-1, run, image] = clean[run][image], final
+            for attack in range(attacks):
+                tried[run][attack][image] = not is_broken
+                right[attack + 1, run, image] = final if is_broken else candidates[run][attack][image]
+                is_broken = is_broken or candidates[run][attack][image] == 0
+    tensors = {**result.tensors, "smoothed.right": right, "smoothed.worst_attack": torch.zeros(runs, images).long()}
+    return replace(result, tensors=tensors), clean, candidates, tried
+
+
+@pytest.mark.parametrize("runs", [1, 3])
+def test_only_the_first_attack_that_breaks_an_image_has_it_and_later_ones_did_not_try_it(runs):
+    result, clean, candidates, tried = made_worst_case(runs)
+    attacks, images = len(candidates[0]), len(clean[0])
+    expected = [0] * (attacks + 1)
+    left = [[None] * images for _ in range(attacks)]
+    for image in range(images):
+        for attack in range(attacks):
+            shares = [candidates[run][attack][image] for run in range(runs) if tried[run][attack][image]]
+            left[attack][image] = sum(shares) / len(shares) if shares else None
+        lines_of = [sum(of_run[image] for of_run in clean) / runs, *(left[attack][image] for attack in range(attacks))]
+        breaking = [number for number, share in enumerate(lines_of) if share is not None and share <= 0.5]
+        if breaking:
+            expected[breaking[0]] += 1
+    matrix = next(each for each in attack_matrices(result, 200) if each.network == "smoothed")
+    assert [line.first for line in matrix.lines] == [*expected, None]
+    assert expected[1] >= 3  # the first attack has those that it breaks
+    for attack, line in enumerate(matrix.lines[1:-1]):
+        for image, cell in zip(matrix.images, line.cells, strict=True):
+            share = left[attack][image]
+            assert (cell == NOT_TRIED) == (share is None)
+            assert (cell == 0) == (share == 0)
+            assert (cell == LEVELS - 1) == (share == 1)
+    untried = sum(share is None for of_attack in left for share in of_attack)
+    assert untried > 0
+    page = Page(report_page(result))
+    bars = [attributes for tag, attributes in page.tags if tag == "rect" and attributes.get("class") == "untried"]
+    cell = max(min(640 / images, 24), 3.2)
+    of_mean = next(each for each in attack_matrices(result, 200) if each.network != "smoothed")
+    untried += sum(each == NOT_TRIED for line in of_mean.lines for each in line.cells)
+    assert round(sum(float(bar["width"]) for bar in bars) / cell) == untried
+    for image in page.data["images"]:
+        shares = [share for _, share in image["results"][0]["attacks"][1]["shares"][1:-1]]
+        for attack, share in enumerate(shares):
+            known = left[attack][image["number"]]
+            assert share == (None if known is None else round(known, 4))
 
 
 def test_certified_accuracy_is_that_of_the_images():
@@ -241,6 +327,89 @@ def test_certified_accuracy_is_that_of_the_images():
         assert dict(image["results"][0]["votes"][0][0][0][6]) == shares
 
 
+def test_votes_on_the_final_example_of_one_run_do_not_count_for_attacks_that_skipped_it():
+    """The first of three runs is broken by the first attack; later ones leave 60 % of the votes right in the others."""
+    result = small_result("worst-case")
+    lines_of_runs = [[1.0, 1.0, 1.0], [0.0, 0.8, 0.8], *[[0.0, 0.6, 0.6]] * 6, [0.0, 0.6, 0.6]]
+    right = torch.tensor(lines_of_runs)[:, :, None].expand(9, 3, 12)
+    tensors = {**result.tensors, "smoothed.right": right, "smoothed.worst_attack": torch.zeros(3, 12).long()}
+    matrix = next(each for each in attack_matrices(replace(result, tensors=tensors), 5) if each.network == "smoothed")
+    assert [line.broken for line in matrix.lines] == [0, 0, *[12] * 7]
+    assert [line.first for line in matrix.lines] == [*[0] * 8, None]
+
+
+def staircase(points, x):
+    """Height of a falling staircase at x: that of the last point at or before it."""
+    return [y for place, y in points if place <= x][-1]
+
+
+def certified_with(images, sigmas, side=8):
+    """A result of `certify` with that many images and sigmas, with random radii, and 200 images with pixels."""
+    generator = torch.Generator().manual_seed(0)
+    small = small_result("certify")
+    labels = torch.randint(10, (images,), generator=generator)
+    radius = torch.rand(sigmas, images, generator=generator).double() * torch.arange(1, sigmas + 1)[:, None]
+    predicted = torch.where(torch.rand(sigmas, images, generator=generator) < 0.8, labels, (labels + 1) % 10)
+    counts = torch.nn.functional.one_hot(predicted, 10) * 700 + 30
+    pixels = torch.rand(200, 3, side, side, generator=generator)
+    rows = [
+        {**row, "sigma": 0.1 * (number + 1), "sigma_normalized": None, "images": images}
+        for number in range(sigmas)
+        for row in small.rows
+    ]
+    tensors = {
+        "labels": labels,
+        "predicted": predicted,
+        "certified_class": predicted,
+        "radius": radius,
+        "counts": counts,
+        "images": pixels,
+    }
+    data = {**small.data, "images": images, "classes": [f"class {number}" for number in range(10)]}
+    return replace(small, rows=rows, tensors=tensors, data=data)
+
+
+def test_a_long_staircase_of_few_points_is_drawn_where_the_whole_one_is():
+    result = certified_with(1500, 3)
+    (chart,) = result_charts(result)
+    longest = max(point.x for curve in chart.curves for point in curve.points)
+    pixel = longest / (34 * 16 * 380 / 460)  # a chart is at most 34 rem wide, of which the axis has 380 of 460 units
+    for number, curve in enumerate(chart.curves):
+        right = result.tensors["certified_class"][number] == result.tensors["labels"]
+        radii = sorted(result.tensors["radius"][number][right].tolist())
+        whole = [(0.0, len(radii) / 1500)] + [(r, (len(radii) - n - 1) / 1500) for n, r in enumerate(radii)]
+        drawn = [(point.x, point.y) for point in curve.points]
+        assert len(radii) > 1000
+        assert len(drawn) <= 482
+        assert set(drawn) <= set(whole)
+        assert (drawn[0], drawn[-1]) == (whole[0], whole[-1])
+        for step in range(400):
+            x = longest * step / 400
+            earlier = staircase(whole, max(0.0, x - pixel))
+            assert staircase(whole, x + pixel) <= staircase(drawn, x) <= earlier
+
+
+def test_short_staircases_and_those_of_one_radius_keep_their_ends():
+    short = certified_with(300, 1)
+    (chart,) = result_charts(short)
+    right = int((short.tensors["certified_class"] == short.tensors["labels"]).sum())
+    assert len(chart.curves[0].points) == right + 1
+    many = certified_with(1500, 1)
+    (chart,) = result_charts(replace(many, tensors={**many.tensors, "radius": torch.zeros(1, 1500).double()}))
+    right = int((many.tensors["certified_class"] == many.tensors["labels"]).sum())
+    assert [(point.x, point.y) for point in chart.curves[0].points] == [(0, right / 1500), (0, 0)]
+
+
+@pytest.mark.slow
+def test_a_page_of_many_certificates_is_small_and_keeps_its_images():
+    for images in (2000, 10_000):
+        text = report_page(certified_with(images, 8))
+        assert len(text.encode()) < 0.8 * LARGEST
+        listed = Page(text).data["images"]
+        assert len(listed) == MOST_IMAGES
+        assert all(image["picture"] for image in listed)
+
+
 def test_every_check_has_its_verdict_and_a_threshold_of_its_own():
     from smoothed.report.html.lights import _THRESHOLDS, lights
 
@@ -256,9 +425,10 @@ def test_every_check_has_its_verdict_and_a_threshold_of_its_own():
     assert "at least 0.33, for 2 draws" in page.text
     assert "at most 3 points" in page.text
     curve = next(row for row in result.rows if row["name"] == "accuracy falls with eps")["figures"]
-    found = [line[:3] for line in lines(page)]
+    found = lines(page)
     for multiple, figure in zip((0, 0.5, 1, 2, 4), curve, strict=False):
-        assert ["PGD-1", f"{multiple * 0.1 * 255:.4g}", f"{100 * figure['value']:.1f}"] in found
+        bounds = "{:.1f}-{:.1f}".format(*(100 * bound for bound in wilson(figure["value"], 12)))
+        assert ["PGD-1", f"{multiple * 0.1 * 255:.4g}", f"{100 * figure['value']:.1f}", bounds] in found
 
 
 def test_a_sweep_has_every_cell_and_its_images():

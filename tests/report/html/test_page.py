@@ -63,6 +63,36 @@ def test_names_of_the_page_are_complete(make):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_charts_with_intervals_name_them_in_their_legends(kind):
+    text = report_page(small_result(kind))
+    charts = re.findall(r'<figure class="chart">.*?</figure>', text, re.DOTALL)
+    for chart in charts:
+        legend = re.search(r'<ul class="legend">.*?</ul>', chart, re.DOTALL)[0]
+        assert ("95 % interval" in legend) == ('class="whisker"' in chart)
+    with_intervals = any('class="whisker"' in chart for chart in charts)
+    assert with_intervals == (kind in {"certify", "check", "evaluate", "sweep", "worst-case"})
+
+
+def test_the_columns_of_each_matrix_have_a_slider_and_a_button():
+    page = Page(report_page(small_result("worst-case")))
+    columns = [
+        attributes["data-images"].split()
+        for tag, attributes in page.tags
+        if tag == "svg" and "data-images" in attributes
+    ]
+    assert [sorted(map(int, images)) for images in columns] == [list(range(12))] * 2
+    places = [number for number, (_, has) in enumerate(page.tags) if has.get("class") == "filters chooser"]
+    assert len(places) == len(columns)
+    assert len({page.tags[place][1]["aria-label"] for place in places}) == 2
+    for place in places:
+        (label, _), (tag, slider), (control, button) = page.tags[place + 1 : place + 4]
+        assert (label, page.texts[place + 1].strip()) == ("label", "Column")
+        assert (tag, slider["type"], slider["min"], slider["max"]) == ("input", "range", "0", "11")
+        assert (control, button["type"]) == ("button", "button")
+        assert page.texts[place + 3] == "Show this image"
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_page_says_what_the_numbers_are(kind):
     result = small_result(kind)
     page = Page(report_page(result))

@@ -77,20 +77,22 @@ def calibration_charts(classifier: ShownClassifier, labels: Int[Tensor, " n"]) -
     return [
         Chart(
             "Calibration of the vote's shares",
-            "share of the winning class",
+            "share of the winning class, %",
             "accuracy, %",
             _curves(bins),
             y_range=(0.0, 1.0),
+            x_percent=True,
             diagonal=True,
             note=f"{what}. The dotted line is a vote whose share is the probability of being right. Expected "
             f"calibration error: {errors}.",
         ),
         Chart(
             "Accuracy against coverage",
-            "share of images that the vote answers",
+            "images that the vote answers, %",
             "accuracy on these, %",
             _curves(coverages),
             y_range=(0.0, 1.0),
+            x_percent=True,
             note=f"{what}. The vote abstains on the images with the smallest margins.",
         ),
     ]

@@ -52,6 +52,7 @@ class Chart:
         curves: the curves; those without points are not drawn.
         scale: scale of the x axis; `log` has base 2.
         y_range: ends of the y axis; None for the smallest range of whole tens of percent that holds all points.
+        x_percent: whether x is a fraction, shown in percent as y is.
         diagonal: whether to draw the line y = x, of a calibrated classifier.
         note: a sentence below the chart.
     """
@@ -62,6 +63,7 @@ class Chart:
     curves: Sequence[ChartCurve]
     scale: Scale = "linear"
     y_range: tuple[float, float] | None = None
+    x_percent: bool = False
     diagonal: bool = False
     note: str = ""
 
@@ -82,19 +84,30 @@ class DrawnChart:
     top: int = TOP
     bottom: int = HEIGHT - BOTTOM
 
+    @property
+    def has_intervals(self) -> bool:
+        """Whether a point has an interval, which is drawn as a line through it."""
+        return any(curve["whiskers"] for curve in self.curves)
 
-def drawn(charts: Sequence[Chart]) -> list[DrawnChart]:
-    """The charts with scaled numbers; those without a fixed `y_range` share one, so that they can be compared."""
-    charts = [chart for chart in charts if any(curve.points for curve in chart.curves)]
-    shared = common_range([chart for chart in charts if chart.y_range is None])
-    return [_drawn(chart, chart.y_range or shared) for chart in charts]
+
+def drawn(charts: Sequence[Chart], y_range: tuple[float, float] | None = None) -> list[DrawnChart]:
+    """The charts with scaled numbers; those without a fixed `y_range` share one, so that they can be compared.
+
+    Args:
+        charts: the charts; those without points are left out.
+        y_range: what they share; None for the `common_range` of the charts.
+    """
+    shared = y_range or common_range(charts)
+    shown = [chart for chart in charts if any(curve.points for curve in chart.curves)]
+    return [_drawn(chart, chart.y_range or shared) for chart in shown]
 
 
 def common_range(charts: Sequence[Chart]) -> tuple[float, float]:
-    """The smallest range of whole tens of percent that holds all points and intervals of `charts`."""
+    """The smallest range of whole tens of percent for all points and intervals of the charts without a `y_range`."""
     values = [
         value
         for chart in charts
+        if chart.y_range is None
         for curve in chart.curves
         for point in curve.points
         for value in (point.y, *(point.interval or ()))
@@ -126,7 +139,7 @@ def _drawn(chart: Chart, y_range: tuple[float, float]) -> DrawnChart:
     ends = (across(low), down(y_range[0]), across(high), down(y_range[1])) if chart.diagonal else None
     return DrawnChart(
         chart,
-        [(across(x), f"{x:.3g}") for x in _x_ticks(chart, xs, low, high)],
+        [(across(x), f"{100 * x if chart.x_percent else x:.3g}") for x in _x_ticks(chart, xs, low, high)],
         [(down(y), f"{100 * y:.0f}") for y in _y_ticks(*y_range)],
         curves,
         ends,

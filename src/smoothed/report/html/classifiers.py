@@ -181,6 +181,20 @@ def networks(result: Result) -> dict[str, str]:
     return {name: prefix for name, prefix in prefixes.items() if f"{prefix}.right" in result.tensors}
 
 
+def tried_shares(right: Tensor) -> Tensor:
+    """Share of right votes of each image on each line of a network, (rows, images), the mean over runs.
+
+    An image with no right vote on a line is broken, and later attacks of the same run skip it: their lines repeat the
+    votes on its final example, which are left out of the mean. The share is NaN where an attack was tried in no run.
+
+    Args:
+        right: `PREFIX.right` of a worst-case result, (rows, runs, images).
+    """
+    before = (right == 0).cumsum(0).roll(1, 0) > 0  # whether this or an earlier line broke the image, one line down
+    before[0] = before[-1] = False  # clean images, and the final votes of the worst case, are of all images
+    return right.double().masked_fill(before, torch.nan).nanmean(1)
+
+
 def _certify(result: Result) -> list[ShownClassifier]:
     tensors, shown = result.tensors, list[ShownClassifier]()
     sigmas = dict.fromkeys((row["sigma"], row["sigma_normalized"]) for row in result.rows)

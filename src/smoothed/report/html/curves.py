@@ -12,6 +12,9 @@ from smoothed.utils.intervals import interval
 
 DRAWS, SIGMA, ACCURACY = "draws of a vote, M", "sigma, pixel units of [0, 1]", "accuracy, %"
 
+MOST_STEPS = 480
+"""Number of parts of the x axis in which a staircase has one point: more than the axis has pixels."""
+
 KINDS_OF_IMAGES = ("clean", "robust")
 
 
@@ -143,15 +146,11 @@ def _certified(rows: Sequence[Mapping[str, Any]], tensors: Mapping[str, Any]) ->
         return []
     curves = list[ChartCurve]()
     sigmas = list(dict.fromkeys(row["sigma"] for row in rows))
+    staircases = _staircases(tensors, len(sigmas)) if "radius" in tensors else []
     for number, sigma in enumerate(sigmas):
         of_sigma = sorted((row for row in rows if row["sigma"] == sigma), key=lambda row: row["radius"])
-        if "radius" in tensors:
-            right = tensors["certified_class"][number] == tensors["labels"]
-            radii = sorted(tensors["radius"][number][right].tolist())
-            count = len(right)
-            steps = [ChartPoint(0.0, len(radii) / count)]
-            steps += [ChartPoint(radius, (len(radii) - place - 1) / count) for place, radius in enumerate(radii)]
-            curves.append(ChartCurve(f"sigma {sigma:.4g}", steps, steps=True))
+        if staircases:
+            curves.append(ChartCurve(f"sigma {sigma:.4g}", staircases[number], steps=True))
         else:
             points = [ChartPoint(row["radius"], row["certified"], tuple(row["certified_interval"])) for row in of_sigma]
             curves.append(ChartCurve(f"sigma {sigma:.4g}", points))
@@ -161,15 +160,36 @@ def _certified(rows: Sequence[Mapping[str, Any]], tensors: Mapping[str, Any]) ->
     ]
 
 
+def _staircases(tensors: Mapping[str, Any], sigmas: int) -> list[list[ChartPoint]]:
+    """For each sigma the certified accuracy after each radius of its images."""
+    staircases = list[list[ChartPoint]]()
+    for number in range(sigmas):
+        right = tensors["certified_class"][number] == tensors["labels"]
+        radii, count = sorted(tensors["radius"][number][right].tolist()), len(right)
+        steps = [ChartPoint(0.0, len(radii) / count)]
+        steps += [ChartPoint(radius, (len(radii) - place - 1) / count) for place, radius in enumerate(radii)]
+        staircases.append(steps)
+    longest = max(steps[-1].x for steps in staircases)
+    return [_thinned(steps, longest / MOST_STEPS) for steps in staircases]
+
+
+def _thinned(steps: list[ChartPoint], width: float) -> list[ChartPoint]:
+    """The first point, and the last point of each part of the x axis of that width; all points if they are few."""
+    if len(steps) <= MOST_STEPS:
+        return steps
+    return [steps[0], *{round(point.x / width) if width else 0: point for point in steps[1:]}.values()]
+
+
 def _check(result: Result) -> list[Chart]:
     falling = next((row for row in result.rows if row["name"] == "accuracy falls with eps"), None)
     if falling is None:
         return []
-    eps, points = result.setting["eps"], list[ChartPoint]()
+    eps, images, points = result.setting["eps"], result.data["images"], list[ChartPoint]()
     for figure in falling["figures"]:
         multiple = "0" if figure["name"] == "clean" else figure["name"].removesuffix(" eps")
         if figure["unit"] == "percent" and _is_number(multiple):
-            points.append(ChartPoint(float(multiple) * eps * 255, figure["value"]))
+            bounds = interval(figure["value"] * images, images)
+            points.append(ChartPoint(float(multiple) * eps * 255, figure["value"], bounds))
     attack = f"PGD-{result.setting['steps']}"
     curve = ChartCurve(attack, points)
     return [Chart("Accuracy against eps", "eps, in 1/255 of the L-inf norm", ACCURACY, [curve])]

@@ -1,5 +1,6 @@
 """The list of images: which ones are shown, in which order, and what the page says about each, as JSON values."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ from smoothed.report.html.classifiers import (
     main_classifier,
     networks,
     shown_classifiers,
+    tried_shares,
 )
 from smoothed.report.html.pictures import amplification, difference, picture
 
@@ -204,7 +206,7 @@ def _outcome(outcomes: ImageOutcomes, number: int, label: int) -> list[Any]:
 
 
 def _attacks(result: Result, number: int) -> list[dict[str, Any]]:
-    """What each attack of a suite left of the votes on an image, for each network or group of attacks."""
+    """The share of right votes on an image after each attack, for each network; None for an attack that skipped it."""
     if result.kind == "check":
         names = {"white_box": "PGD through the noise", "transfer": "transfer from the mean network"}
         shares = [
@@ -220,11 +222,14 @@ def _attacks(result: Result, number: int) -> list[dict[str, Any]]:
     found = list[dict[str, Any]]()
     for network, prefix in networks(result).items():
         rows = [row["attack"] for row in result.rows if row["network"] == network]
-        right = result.tensors[f"{prefix}.right"][:, :, number].double().mean(1)
+        tried = tried_shares(result.tensors[f"{prefix}.right"][:, :, number : number + 1])[:, 0].tolist()
         made = int(result.tensors[f"{prefix}.worst_attack"][0, number])
         shares = [
-            [{CLEAN: "clean image", WORST: "worst case"}.get(name, name), round(float(share), PLACES)]
-            for name, share in zip(rows, right, strict=True)
+            [
+                {CLEAN: "clean image", WORST: "worst case"}.get(name, name),
+                None if math.isnan(share) else round(share, PLACES),
+            ]
+            for name, share in zip(rows, tried, strict=True)
         ]
         found.append({"network": network, "made": None if made < 0 else rows[made + 1], "shares": shares})
     return found

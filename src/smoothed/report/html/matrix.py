@@ -10,10 +10,13 @@ from torch import Tensor
 from smoothed.evaluation.results import Result
 from smoothed.evaluation.worst_case.rows import CLEAN, WORST
 from smoothed.report.format import format_interval, format_percent
-from smoothed.report.html.classifiers import networks
+from smoothed.report.html.classifiers import networks, tried_shares
 
 LEVELS = 5
 """Number of shades of a cell, from no right vote to right votes alone."""
+
+NOT_TRIED = -1
+"""The cell of an image that an earlier attack had already broken in all votes."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,10 @@ class AttackLine:
         bounds: the interval of it.
         resubmitted: accuracy after each number of resubmissions.
         broken: images with at most half of their votes right; None for an unknown number.
-        alone: those of them that no other attack breaks; None for the first and the last line.
+        first: images of which this is the first line that breaks them; None for the last line.
         worst: images whose worst example it made, the mean over runs; None for the first and the last line.
-        cells: shade of each shown image, 0 (no vote is right) to `LEVELS` - 1 (all are right).
+        cells: shade of each shown image, 0 (no vote is right) to `LEVELS` - 1 (all are right); `NOT_TRIED` for an image
+            that the attack was tried on in no run.
     """
 
     attack: str
@@ -40,7 +44,7 @@ class AttackLine:
     bounds: str
     resubmitted: list[str]
     broken: int | None = None
-    alone: int | None = None
+    first: int | None = None
     worst: str | None = None
     cells: list[int] = field(default_factory=list)
 
@@ -90,19 +94,26 @@ def _matrix(result: Result, network: str, prefix: str, most: int) -> AttackMatri
     if not prefix:
         lines = [_line(row, resubmissions) for row in rows]
         return AttackMatrix(network, resubmissions, lines, [], [])
-    shares = result.tensors[f"{prefix}.right"].double().mean(1)  # (rows, images)
+    right = result.tensors[f"{prefix}.right"]  # (rows, runs, images)
+    shares, tried = right.double().mean(1), tried_shares(right)
     worst = result.tensors[f"{prefix}.worst_attack"]  # (runs, images)
     order = torch.argsort(shares[-1] + 1e-3 * shares[0], stable=True)[:most]
     broken = shares <= 0.5
-    attacks = broken[1:-1]
+    first = _first_broken(tried[:-1])
     lines = list[AttackLine]()
     for number, row in enumerate(rows):
         is_attack = 0 < number < len(rows) - 1
-        alone = int((attacks[number - 1] & (attacks.sum(0) == 1)).sum()) if is_attack else None
         made = f"{float((worst == number - 1).double().sum(1).mean()):g}" if is_attack else None
-        seen = {"broken": int(broken[number].sum()), "alone": alone, "worst": made}
-        lines.append(_line(row, resubmissions, **seen, cells=_levels(shares[number, order])))
+        broke_first = first[number] if number < len(first) else None
+        seen = {"broken": int(broken[number].sum()), "first": broke_first, "worst": made}
+        lines.append(_line(row, resubmissions, **seen, cells=_levels(tried[number, order])))
     return AttackMatrix(network, resubmissions, lines, order.tolist(), (worst[0, order] + 1).tolist())
+
+
+def _first_broken(tried: Tensor) -> list[int]:
+    """For each line the number of images with at most half of their votes right there, and on no earlier line."""
+    broken = tried <= 0.5  # false where the attack was not tried
+    return (broken & (broken.cumsum(0) == 1)).sum(1).tolist()
 
 
 def _line(row: dict[str, Any], resubmissions: list[int], **seen: Any) -> AttackLine:  # noqa: ANN401 - fields of the line
@@ -120,6 +131,7 @@ def _line(row: dict[str, Any], resubmissions: list[int], **seen: Any) -> AttackL
 
 
 def _levels(shares: Tensor) -> list[int]:
-    """0 for no right vote and `LEVELS` - 1 for right votes alone; what lies between is spread over the others."""
+    """0 for no right vote and `LEVELS` - 1 for right votes alone, others in between; `NOT_TRIED` for NaN."""
     between = 1 + (shares * (LEVELS - 2)).long().clamp(0, LEVELS - 3)
-    return torch.where(shares <= 0, 0, torch.where(shares >= 1, LEVELS - 1, between)).tolist()
+    levels = torch.where(shares <= 0, 0, torch.where(shares >= 1, LEVELS - 1, between))
+    return torch.where(shares.isnan(), NOT_TRIED, levels).tolist()

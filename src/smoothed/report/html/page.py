@@ -11,7 +11,7 @@ from markupsafe import Markup
 from smoothed.errors import ArgumentError, DataError, SmoothedError
 from smoothed.evaluation.results import Result
 from smoothed.report.html.calibration import calibration_charts
-from smoothed.report.html.charts import DrawnChart, drawn
+from smoothed.report.html.charts import Chart, DrawnChart, common_range, drawn
 from smoothed.report.html.classifiers import main_classifier
 from smoothed.report.html.comparison import check_same_images, comparison_sentence, pair_lines
 from smoothed.report.html.curves import result_charts
@@ -107,10 +107,12 @@ def _rendered(results: Sequence[ListedResult], images: int, side: int) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    charts = _charts(results)
     return environment.get_template("page.html.j2").render(
         title=title,
         results=[
-            _content(each, "AB"[number] if len(results) > 1 else "", images) for number, each in enumerate(results)
+            _content(each, "AB"[number] if len(results) > 1 else "", images, charts[number])
+            for number, each in enumerate(results)
         ],
         comparison=comparison,
         explorer=explorer(results, images, side),
@@ -120,13 +122,14 @@ def _rendered(results: Sequence[ListedResult], images: int, side: int) -> str:
     )
 
 
-def _content(listed: ListedResult, letter: str, images: int) -> dict[str, Any]:
+def _content(listed: ListedResult, letter: str, images: int, charts: list[DrawnChart]) -> dict[str, Any]:
     """What the template shows of one result.
 
     Args:
         listed: the result.
         letter: A or B beside another result; empty for a single one.
         images: largest number of images of a matrix.
+        charts: its charts.
     """
     result = listed.result
     return {
@@ -144,13 +147,17 @@ def _content(listed: ListedResult, letter: str, images: int) -> dict[str, Any]:
         "table": rows_of(result),
         "matrices": attack_matrices(result, images or MOST_IMAGES),
         "lights": lights(result),
-        "charts": _charts(listed),
+        "charts": charts,
     }
 
 
-def _charts(listed: ListedResult) -> list[DrawnChart]:
-    charts = result_charts(listed.result)
-    if listed.classifiers:
-        main = listed.classifiers[main_classifier(listed.classifiers)]
-        charts = charts + calibration_charts(main, listed.result.tensors["labels"])
-    return drawn(charts)
+def _charts(results: Sequence[ListedResult]) -> list[list[DrawnChart]]:
+    """The charts of each result, on one y axis for all of them."""
+    charts = list[list[Chart]]()
+    for listed in results:
+        charts.append(result_charts(listed.result))
+        if listed.classifiers:
+            main = listed.classifiers[main_classifier(listed.classifiers)]
+            charts[-1] += calibration_charts(main, listed.result.tensors["labels"])
+    shared = common_range([chart for of_result in charts for chart in of_result])
+    return [drawn(of_result, shared) for of_result in charts]

@@ -332,7 +332,7 @@
     return element("td", {}, percent(share), drawn);
   }
 
-  /** Tables of what each attack of a suite left of the votes. */
+  /** Tables of what each attack of a suite left of the votes; a share of null is that of an attack that was not tried. */
   function attackTables(image, number) {
     const { kind } = data.results[number];
     const groups = image.results[number].attacks;
@@ -350,7 +350,9 @@
               "tr",
               {},
               element("th", { scope: "row" }, name),
-              element("td", { className: `n ${share > 0.5 ? "right" : "wrong"}` }, percent(share)),
+              share === null
+                ? element("td", { className: "n" }, "not tried")
+                : element("td", { className: `n ${share > 0.5 ? "right" : "wrong"}` }, percent(share)),
               element("td", {}, name === group.made ? "made the worst example" : ""),
             ),
           ),
@@ -359,18 +361,50 @@
     );
   }
 
-  /* The matrix of attacks and images chooses an image by a click. */
+  /* The matrix of attacks and images chooses an image by a click, or by its slider and its button. */
 
-  for (const matrix of document.querySelectorAll(".matrix svg")) {
-    matrix.addEventListener("click", (event) => {
-      const across = event.clientX - matrix.getBoundingClientRect().left - Number(matrix.dataset.left);
-      const number = matrix.dataset.images.split(" ").map(Number)[Math.floor(across / Number(matrix.dataset.cell))];
-      const image = data.images.find((each) => each.number === number);
-      if (across < 0 || !image) return;
+  for (const figure of document.querySelectorAll(".matrix")) {
+    const matrix = figure.querySelector("svg");
+    const [column, slider, button] = [".column", "input", "button"].map((name) => figure.querySelector(name));
+    const [cell, left] = [matrix.dataset.cell, matrix.dataset.left].map(Number);
+    const numbers = matrix.dataset.images.split(" ").map(Number);
+    const imageOf = (place) => data.images.find((each) => each.number === numbers[place]);
+
+    /** Mark the column of the slider, and name its image. */
+    function update() {
+      const place = Number(slider.value);
+      const image = imageOf(place);
+      const name = `image ${numbers[place]}`;
+      slider.setAttribute("aria-valuetext", image ? `${name}, ${className(image.label)}` : `${name}, not in the list`);
+      button.textContent = image ? `Show ${name}` : `${name[0].toUpperCase()}${name.slice(1)} is not in the list`;
+      button.disabled = !image;
+      column.setAttribute("x", left + cell * place);
+      const view = matrix.parentElement;
+      const x = left + cell * (place + 0.5) - view.scrollLeft;
+      if (x < 0 || x > view.clientWidth) view.scrollLeft += x - view.clientWidth / 2;
+    }
+
+    function show() {
+      const image = imageOf(Number(slider.value));
+      if (!image) return;
       reset();
       choose(image);
       byId("explorer").scrollIntoView();
+      byId("list").focus({ preventScroll: true });
+    }
+
+    matrix.addEventListener("click", (event) => {
+      const place = Math.floor((event.clientX - matrix.getBoundingClientRect().left - left) / cell);
+      if (!(place in numbers)) return;
+      slider.value = place;
+      update();
+      show();
     });
+    slider.addEventListener("input", update);
+    button.addEventListener("click", show);
+    column.setAttribute("visibility", "visible");
+    figure.querySelector(".chooser").hidden = false;
+    update();
   }
 
   function reset() {
