@@ -2,15 +2,13 @@
 
 import { AttackView } from "./attack-view.js";
 import { byId, plural, short } from "./dom.js";
+import { PICTURES } from "./draws.js";
 import { ImageList, pictureOf, takeFiles } from "./image-list.js";
 import { Palette } from "./palette.js";
 import { ServiceError, events, getJson } from "./service.js";
 import { Settings } from "./settings.js";
 import { LONGEST_PICTURE, SettingError, fromAddress, readAddress, toAddress, writeAddress } from "./state.js";
 import { VoteView } from "./vote-view.js";
-
-/** Largest number of noisy copies that are asked for. */
-const PICTURES = 64;
 
 /** Shortest time of a race and of an attack on the page, so that they can be watched. */
 const RACE_MILLISECONDS = 2000;
