@@ -100,7 +100,7 @@ export class AttackView {
       `${name(step.one_draw_class)}; loss ${short(step.loss, 3)}, largest change of a pixel ${inLevels(step.linf)}.`;
     byId("step-vote").textContent = this.#voteWords(step, name);
     byId("attack-caption").textContent = `step ${step.step}`;
-    byId("difference-caption").textContent = `difference, × ${step.difference_factor}`;
+    byId("difference-caption").textContent = `difference × ${step.difference_factor}`;
     showPicture(byId("attack-picture"), pictureAddress(step.png), `attacked image after step ${step.step}`);
     const difference = pictureAddress(step.difference_png);
     const change = `difference to the clean image, times ${step.difference_factor}`;
