@@ -1,8 +1,10 @@
 """Debian's Chromium, driven by playwright. Without either of them, the tests are skipped."""
 
+import secrets
 import shutil
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 
@@ -42,8 +44,8 @@ def open_page(browser, tmp_path):
     assert not complaints, complaints
 
 
-@pytest.fixture(scope="session")
-def service():
+@contextmanager
+def serving(token=None):
     """The address of a service of the bundled network, which runs in a thread."""
     uvicorn = pytest.importorskip("uvicorn", reason="the extra serve is not installed: make test-browser")
     pytest.importorskip("fastapi", reason="the extra serve is not installed: make test-browser")
@@ -52,7 +54,7 @@ def service():
     from smoothed.serve.served import ServedModel
 
     served = ServedModel.of("resnet20-cni-w")
-    app = Service(served, log=RequestLog([].append)).app
+    app = Service(served, token=token, log=RequestLog([].append)).app
     server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="on", ws="none", log_config=None))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -63,6 +65,21 @@ def service():
     yield f"http://127.0.0.1:{port}/"
     server.should_exit = True
     thread.join()
+
+
+@pytest.fixture(scope="session")
+def service():
+    """The address of a service without a token."""
+    with serving() as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def guarded_service():
+    """The address of a service with a token, and the token."""
+    token = secrets.token_hex()
+    with serving(token) as address:
+        yield address, token
 
 
 CALM = {"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce"}
@@ -84,11 +101,12 @@ def open_explorer(browser, service, explorer_context):
     """
     contexts, pages, complaints, expected = [], [], [], []
 
-    def open_explorer(view="", *, refused=(), prepare=None, **options):
+    def open_explorer(view="", *, at=None, refused=(), prepare=None, **options):
         """Open `view`, the part of the address behind `#`.
 
         Args:
             view: settings.
+            at: address of the service; None for the one without a token.
             refused: texts of complaints that are expected; the browser notes each answer that is an error.
             prepare: receives the page before it opens.
             options: options of the browser's context.
@@ -102,7 +120,7 @@ def open_explorer(browser, service, explorer_context):
         page.on("pageerror", lambda error: complaints.append(str(error)))
         if prepare is not None:
             prepare(page)
-        page.goto(f"{service}#{view}")
+        page.goto(f"{service if at is None else at}#{view}")
         page.locator("#image-list [role=option]").last.wait_for()
         return page
 

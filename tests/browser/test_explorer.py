@@ -13,6 +13,8 @@ from PIL import Image
 import smoothed
 from contrast import contrast
 from explorer_page import BOAT, FROG, bundled, drop, png, run, wait
+from smoothed.attacks import named_attack
+from smoothed.evaluation.correctness import attack_noisy_classifier
 from smoothed.smoothing.config import NoiseConfig
 
 pytestmark = pytest.mark.slow
@@ -95,6 +97,15 @@ def test_a_dropped_photo_is_cut_to_its_middle(open_explorer):
     assert all(red > 250 and green == blue == 0 for _, (red, green, blue) in made.convert("RGB").getcolors())
 
 
+@pytest.mark.parametrize(("num_samples", "copies"), [(64, ""), (65, ", the first 64 of 65 draws")])
+def test_the_page_says_how_many_noisy_copies_it_shows(open_explorer, num_samples, copies):
+    page = open_explorer(f"image={FROG}&m={num_samples}")
+    run(page)
+    assert page.locator("#draws li").count() == 64
+    assert page.inner_text("#clean-panel h3") == f"Noisy copies and their classes{copies}"
+    assert page.text_content("#attacked-copies") == copies
+
+
 def test_the_attack_stays_in_its_ball_and_its_image_is_voted_on(open_explorer):
     asked = []
 
@@ -109,6 +120,7 @@ def test_the_attack_stays_in_its_ball_and_its_image_is_voted_on(open_explorer):
     image, label, classes = bundled(FROG)
     attack, vote = [request.post_data_json for request in asked if request.method == "POST"][1:]
     assert (attack["label"], attack["eps"], attack["eot_samples"]) == (label, 6 / 255, 2)
+    assert (attack["vote"], attack["num_samples"]) == ("prediction", 8)
     attacked = torch.tensor(vote["image"])
     assert float((attacked - image).abs().max()) == pytest.approx(6 / 255, abs=2e-6)
     winner = int(tally(attacked, 8, 1)[8].classes()[0])
@@ -126,13 +138,75 @@ def test_the_attack_stays_in_its_ball_and_its_image_is_voted_on(open_explorer):
     assert classes[winner] in page.inner_text("#turned")
 
 
+def images_of_steps(image, label, steps, *, eps, eot_samples, seed):
+    """The images after each step of EPGD on the bundled network, (1, 3, 32, 32)."""
+    network = smoothed.load("resnet20-cni-w")
+    noise = NoiseConfig.from_header(network.checkpoint_header).for_model(network)
+    for number in range(1, steps + 1):  # the first steps of a run are those of a run that ends there
+        attack = named_attack("epgd", eps=eps, steps=number, eot_samples=eot_samples)
+        made = attack_noisy_classifier(network, noise, attack, image[None], torch.tensor([label]), seed=seed)
+        yield made.detach()
+
+
+@pytest.mark.parametrize("eps", [6, 24])
+def test_the_vote_at_each_step_and_where_it_turns_over(open_explorer, eps):
+    steps, total, seed = 3, 8, 1
+    page = open_explorer(f"image={FROG}&m={total}&seed={seed}&attack=epgd&eps={eps}/255&steps={steps}&eot=2")
+    run(page, "#run-attack")
+    image, label, classes = bundled(FROG)
+    before = classes[int(tally(image, total, seed)[total].classes()[0])]
+    expected = []
+    for attacked in images_of_steps(image, label, steps, eps=eps / 255, eot_samples=2, seed=seed):
+        votes = tally(attacked[0], total, seed)[total]
+        winner = int(votes.classes()[0])
+        expected.append((classes[winner], f"{100 * float(votes.shares[0, winner]):.1f} %"))
+    turned = [number for number, (winner, _) in enumerate(expected, start=1) if winner != before]
+    assert bool(turned) == (eps == 24)
+
+    page.click("#attack-panel summary")
+    rows = [row.locator("th, td").all_inner_texts() for row in page.locator("#attack-numbers tbody tr").all()]
+    assert [(row[5], row[6]) for row in rows] == expected
+    assert [int(row[0]) for row in rows if row[7] == "the vote turns over"] == turned[:1]
+    assert page.locator("#loss .marker.turn").count() == len(turned[:1])
+    ending = f"it first turns over at step {turned[0]}, from {before}." if turned else "it has not turned over."
+    page.focus("#step")
+    page.keyboard.press("Home")
+    for number, (winner, share) in enumerate(expected, start=1):
+        assert page.inner_text("#step-number") == f"{number} of {steps}"
+        assert page.inner_text("#step-vote") == f"The vote of {total} draws says {winner}, {share}; {ending}"
+        assert page.inner_text("#difference-caption") == f"difference \N{MULTIPLICATION SIGN} {255 // (2 * eps)}"
+        page.keyboard.press("ArrowRight")
+
+
+@pytest.mark.parametrize("entered", ["when asked", "in the address"])
+def test_a_service_with_a_token(open_explorer, guarded_service, entered):
+    address, token = guarded_service
+    asked, in_address = [], entered == "in the address"
+    page = open_explorer(
+        f"image={FROG}&m=2&steps=1&eot=1",
+        at=address.replace("http://", f"http://anyone:{token}@") if in_address else address,
+        refused=["401"],  # before the browser presents the token
+        prepare=lambda page: page.on("request", asked.append),
+        http_credentials=None if in_address else {"username": "anyone", "password": token},
+    )
+    run(page, "#run-attack")
+    assert "of 2 draws" in page.inner_text("#attacked-answer")
+    assert page.evaluate("document.getElementById('image0').querySelector('img').naturalWidth") == 32
+    posted = [request for request in asked if request.method == "POST"]
+    assert len(posted) == 3
+    assert all(token not in request.url + request.post_data for request in posted)
+    assert token not in page.content()
+    told = page.evaluate("import('/static/service.js').then((service) => service.pageAddress())")
+    assert told == address
+
+
 def test_a_shared_view_reproduces_itself(open_explorer):
     names = [
         f"{prefix}{name}"
         for prefix in ("", "attacked-")
         for name in ("answer", "mean-network", "exact-stop", "confident-stop", "race-setting", "board")
     ]
-    names += ["step-text", "turned", "attack-setting", "image-note"]
+    names += ["step-text", "step-vote", "turned", "attack-setting", "image-note"]
     first = open_explorer(f"image={BOAT}&m=8&seed=7&vote=soft&sigma=0.1&attack=pgd&eps=0.05&steps=2")
     run(first, "#run-attack")
     assert "show=attack" in first.url

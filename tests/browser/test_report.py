@@ -1,7 +1,13 @@
 """Reports in a real browser: filters, keyboard, slider, dark mode and small screens."""
 
-import pytest
+import os
+from io import BytesIO
+from pathlib import Path
 
+import pytest
+from PIL import Image
+
+import smoothed
 from contrast import contrast
 from made_results import evaluated
 from small_results import KINDS, small_result
@@ -197,3 +203,19 @@ def test_print_leaves_the_filters_out_and_shows_the_whole_list(open_page, tmp_pa
     path = tmp_path / "report.pdf"
     page.pdf(path=path)
     assert path.read_bytes()[:5] == b"%PDF-"
+
+
+def test_the_picture_of_the_documentation_is_small_enough(open_page, tmp_path):
+    """The picture of docs/: SMOOTHED_PICTURES=docs/pictures writes it there. Fewer images do for the test alone."""
+    folder = os.environ.get("SMOOTHED_PICTURES")
+    images, path = 60 if folder else 8, Path(folder or tmp_path) / "report.png"
+    result = smoothed.evaluate("resnet20-cni-w", "sample", images=images, votes="prediction", num_samples=(1, 8, 64))
+    page = open_page(result, viewport={"width": 940, "height": 900})
+    page.click("#image3")
+    assert page.inner_text("#detail h3") == "Image 3: frog"
+    assert page.inner_text("#count") == f"{images} of {images} images."
+    box = page.locator("#explorer").bounding_box()
+    clip = {"x": 0, "y": box["y"] + page.evaluate("scrollY"), "width": 940, "height": box["height"]}
+    with Image.open(BytesIO(page.screenshot(full_page=True, clip=clip, animations="disabled"))) as taken:
+        taken.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    assert 20_000 < path.stat().st_size < 200_000

@@ -4,10 +4,15 @@ import base64
 import json
 import math
 import re
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
+from serve.conftest import parse_events
+from serve.test_images import FILES, PIXELS
 from smoothed import Gaussian, Smoothed
 from smoothed.serve.settings import ServeSettings
 
@@ -186,6 +191,48 @@ def test_large_images(served, run_service, png):
     assert_problem(answer, 413, "image: expected an image of at most 100 pixels, got 16 x 8")
 
 
+def test_damaged_files_are_refused_and_the_service_goes_on(served, run_service):
+    made = run_service(served, ServeSettings(pixels=PIXELS))
+    for data, status, message in FILES.values():
+        by_form = made.client.post("/v1/predict", files={"image": ("a.png", data)})
+        assert_problem(by_form, status, f"^image: .*{re.escape(message)}")
+        by_text = made.vote({"png": base64.b64encode(data).decode()})
+        assert_problem(by_text, status, rf"^image\.png: .*{re.escape(message)}")
+        assert made.vote().status_code == 200
+
+
+def test_a_full_queue_over_http(network, serve_model, run_service):
+    class Held(torch.nn.Module):
+        """A network whose passes wait."""
+
+        def __init__(self):
+            super().__init__()
+            self.network, self.open = network, threading.Event()
+            self.open.set()
+
+        def forward(self, inputs):
+            self.open.wait()
+            return self.network(inputs)
+
+    held = Held()
+    made = run_service(serve_model(held), ServeSettings(queue=2))
+    made.vote()  # after the first passes
+    held.open.clear()
+    with ThreadPoolExecutor(2) as threads:
+        try:
+            first = [threads.submit(made.vote, num_samples=8) for _ in range(2)]
+            while made.service.engine.unfinished[0] < 2:
+                time.sleep(0.01)
+            refused = made.vote()
+        finally:
+            held.open.set()
+        assert [answer.result().status_code for answer in first] == [200, 200]
+    assert_problem(refused, 503, "queue: expected fewer than 2 at the same time, got that many; try again in")
+    assert refused.json()["error"] == "overloaded"
+    assert int(refused.headers["retry-after"]) >= 1
+    assert made.vote().status_code == 200
+
+
 def test_limits_of_an_attack(running):
     def post(**fields):
         return running.client.post("/v1/explore/attack", json={"image": {"id": 0}, "seed": 1, **fields})
@@ -194,6 +241,9 @@ def test_limits_of_an_attack(running):
     assert_problem(post(eot_samples=33), 422, "eot_samples: expected at most 32")
     assert_problem(post(eps=8), 422, r"eps: expected the L-inf radius in pixel units, a number in \[0, 1\], got 8")
     assert_problem(post(attack="square"), 422, "attack: expected the name of the attack, pgd or epgd, got 'square'")
+    assert_problem(post(vote="loud"), 422, "vote: expected one of prediction, weighted, soft, got 'loud'")
+    assert_problem(post(num_samples=513), 422, "num_samples: expected at most 512, the limit of this service")
+    assert_problem(post(num_samples=0), 422, "num_samples: expected the number of draws M, an integer of at least 1")
     assert_problem(post(label=4), 422, r"label: expected the number of a class, 0..3, got 4")
     assert_problem(post(seed=None), 422, "seed: expected an integer of at most 64 bits, got None")
     race = {"image": {"id": 0}}
@@ -235,6 +285,43 @@ def test_token(served, run_service):
     for header in right:
         assert client.get("/v1/model", headers={"authorization": header}).status_code == 200
     assert "correct horse" not in "".join(made.lines)
+
+
+def imported(client, path, **options):
+    """A script of the page and all that it imports, by their paths."""
+    found, left = {}, [path]
+    while left:
+        name = left.pop()
+        answer = client.get(name, **options)
+        assert answer.status_code == 200, name
+        found[name] = answer.text
+        left += {f"/static/{each}" for each in re.findall(r'from "\./([^"]+)"', answer.text)} - set(found)
+    return found
+
+
+def test_all_that_the_page_asks_for_with_the_token(served, run_service):
+    """A browser sends the token that its reader enters with each request of the page."""
+    word = "correct horse battery"
+    made = run_service(served, token=word)
+    auth, client = {"auth": ("anyone", word)}, made.client
+    asked = client.get("/")
+    assert asked.status_code == 401
+    assert asked.headers["www-authenticate"] == 'Basic realm="smoothed", charset="UTF-8"'
+    page = client.get("/", **auth)
+    scripts = imported(client, "/static/explorer.js", **auth)
+    assert {"/static/service.js", "/static/attack-view.js", "/static/draws.js"} <= set(scripts)
+    answers = [page, *(client.get(path, **auth) for path in ("/static/explorer.css", "/v1/model", "/v1/images"))]
+    answers.append(client.get("/v1/images/0.png", **auth))
+    question = {"image": {"id": 0}, "seed": 1, "num_samples": 4}
+    for path in ("/v1/explore/vote", "/v1/explore/attack"):
+        assert client.post(path, json=question).status_code == 401
+        answers.append(client.post(path, json=question, **auth))
+        assert parse_events(answers[-1].text)[-1][0] == "end"
+    assert {answer.status_code for answer in answers} == {200}
+    assert client.get("/", params={"token": word}).status_code == 401
+    told = "".join([*scripts.values(), *made.lines, *(answer.text for answer in answers)])
+    assert word not in told
+    assert base64.b64encode(f"anyone:{word}".encode()).decode() not in told
 
 
 def test_health_and_readiness(served):

@@ -124,7 +124,7 @@ def test_a_deadline_ends_the_race(served, images):
 def test_the_attack_is_that_of_the_package(noisy_served, images, name):
     question = AttackQuestion(image=None, attack=name, eps=EPS, steps=4, eot_samples=3, seed=6, label=1)
     events = run(exploring.attack(noisy_served, images[3], question))
-    assert [kind for kind, _ in events] == ["step"] * 4 + ["end"]
+    assert [kind for kind, _ in events] == ["start", *["step"] * 4, "end"]
     attack = named_attack(name, eps=EPS, steps=4, eot_samples=3)
     labels = torch.tensor([1])
     expected = attack_noisy_classifier(
@@ -138,8 +138,56 @@ def test_the_attack_is_that_of_the_package(noisy_served, images, name):
     assert torch.equal(pixels(last["png"]), pixels(end["png"]))
     with torch.no_grad(), noiseless(noisy_served.network), eval_mode(noisy_served.network):
         assert last["mean_network_class"] == int(noisy_served.network(expected).argmax())
-    amplified = 0.5 + 15 * (expected[0] - images[3])  # 8/255 fits 15 times into a half
+    assert last["difference_factor"] == 15  # 8/255 fits 15 times into a half
+    amplified = 0.5 + 15 * (expected[0] - images[3])
     assert torch.equal(pixels(last["difference_png"]), (amplified.clamp(0, 1) * 255).round().int())
+
+
+def vote_by_smoothed(network, image, seed, draws, *, vote, sigma):
+    """The class, the shares and the number of draws of a vote on one image, (1, C, H, W)."""
+
+    def smoothed():
+        return Smoothed(network, Gaussian(sigma), vote=vote, num_samples=draws, seed=seed)
+
+    scores = smoothed().tally(image, votes=[vote])[vote][draws].scores[0].tolist()
+    return {
+        "class": int(smoothed().predict(image)[0]),
+        "shares": pytest.approx([score / sum(scores) for score in scores], abs=1e-6),
+        "draws": draws,
+    }
+
+
+@pytest.mark.parametrize(("num_samples", "draws"), [(5, 5), (40, 16)])
+def test_the_vote_at_each_step_is_that_of_smoothed_on_its_image(noisy_served, images, num_samples, draws):
+    image, label, asked = images[5:6], torch.tensor([2]), {"vote": "soft", "sigma": 0.2}
+    question = AttackQuestion(
+        image=None, attack="epgd", eps=0.25, steps=3, eot_samples=4, seed=9, label=2, num_samples=num_samples, **asked
+    )
+    events = run(exploring.attack(noisy_served, image[0], question))
+    (start,) = of_kind(events, "start")
+    network = noisy_served.network
+    assert start == {"label": 2, "vote": vote_by_smoothed(network, image, 9, draws, **asked)}
+    shown = of_kind(events, "step")
+    assert len(shown) == 3
+    for number, step in enumerate(shown, start=1):
+        # The first steps of a run are those of a run that ends there.
+        attack = named_attack("epgd", eps=0.25, steps=number, eot_samples=4)
+        attacked = attack_noisy_classifier(network, Gaussian(0.2), attack, image, label, seed=9).detach()
+        assert step["vote"] == vote_by_smoothed(network, attacked, 9, draws, **asked)
+
+
+def test_the_step_at_which_the_vote_turns_over(served, images):
+    places = []
+    for number in range(8):
+        question = AttackQuestion(image=None, attack="epgd", eps=0.1, steps=6, eot_samples=8, seed=number)
+        events = run(exploring.attack(served, images[number], question))
+        (start,), (end,) = of_kind(events, "start"), of_kind(events, "end")
+        classes = [step["vote"]["class"] for step in of_kind(events, "step")]
+        others = [place for place, winner in enumerate(classes, start=1) if winner != start["vote"]["class"]]
+        assert end["turned_at"] == (others[0] if others else None)
+        places.append(end["turned_at"])
+    assert None in places
+    assert any(place is not None and place > 1 for place in places)
 
 
 def test_steps_raise_the_loss_within_the_ball(served, images):
@@ -166,7 +214,7 @@ def test_two_attacks_in_turn_do_not_disturb_each_other(noisy_served, images):
     made = [[], []]
     with torch.no_grad():
         attacks = [exploring.attack(noisy_served, images[0], each) for each in questions]
-        for _ in range(4):  # three steps and the end
+        for _ in range(5):  # the start, three steps and the end
             for events, attack in zip(made, attacks, strict=True):
                 events.extend(next(attack))
             noisy_served.smoothed(None, seed=0).predict(images[:2])

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 
 import pytest
 
@@ -58,15 +59,15 @@ def test_what_takes_longer_than_the_grace_period_gets_an_error(tmp_path):
         answer = threads.submit(served.post, "/v1/predict", **LONG, seed=1)
         await_in_flight(served, votes=1, streams=1)
         served.signal(signal.SIGTERM)
-        begun = time.monotonic()
         status, text = answer.result()
         assert (status, json.loads(text)["error"]) == (503, "stopping")
-        assert parse_events(stream.result()[1])[-1] == (
+        events = parse_events(stream.result()[1])
+        assert events[-1] == (
             "error",
             {"error": "stopping", "detail": "the service is stopping and takes no more requests"},
         )
+        assert sum(name == "draw" for name, _ in events) < 200
         assert served.started.end().returncode == 0
-        assert time.monotonic() - begun < 5
 
 
 @pytest.mark.slow
@@ -79,7 +80,7 @@ def test_kill_and_restart(tmp_path):
             try:
                 status, _ = served.post("/v1/predict", image={"id": 1}, num_samples=64, stop=None)
                 ended.append(status)
-            except OSError as error:
+            except (OSError, HTTPException) as error:  # the second: in the middle of an answer
                 failures.append(error)
                 return
 
@@ -101,6 +102,21 @@ def test_kill_and_restart(tmp_path):
         assert {answer.result()[0] for answer in answers} == {200}
 
 
+def await_end(connection, sent=b""):
+    """Wait until the service ends a connection without an answer, although bytes of a head still arrive."""
+    connection.settimeout(0.05)
+    for _ in range(1000):
+        try:
+            connection.sendall(sent)
+            assert connection.recv(4096) == b""
+        except TimeoutError:
+            continue
+        except (BrokenPipeError, ConnectionResetError):  # it had ended before these bytes
+            return
+        return
+    raise AssertionError("the connection was never ended")
+
+
 @pytest.mark.slow
 def test_slow_heads_of_requests_are_cut_off(tmp_path):
     with served_in(tmp_path, "--body-timeout", "0.5") as served:
@@ -112,16 +128,11 @@ def test_slow_heads_of_requests_are_cut_off(tmp_path):
             while not answer.endswith(b"}"):
                 answer += reused.recv(4096)
             assert answer.startswith(b"HTTP/1.1 200")
-            begun = time.monotonic()
             reused.sendall(b"GET /v1/hea")
-            for _ in range(4):
-                slow.sendall(b"G")
-                time.sleep(0.05)
             assert served.post("/v1/predict", image={"id": 0}, num_samples=8)[0] == 200
-            for connection in (silent, slow, reused):
-                connection.settimeout(10)
-                assert connection.recv(4096) == b""
-            assert time.monotonic() - begun < 5
+            await_end(slow, sent=b"G")
+            await_end(silent)
+            await_end(reused)
         served.signal(signal.SIGINT)
         assert served.started.end().returncode == 0
 

@@ -46,6 +46,7 @@ def test_too_many_streams(served, run_service):
     answer = made.client.post("/v1/explore/vote", json={"image": {"id": 0}, "seed": 1})
     assert answer.status_code == 503
     assert "streams: expected fewer than 1 at the same time" in answer.json()["detail"]
+    assert int(answer.headers["retry-after"]) >= 1
     stream.leave()
     while made.service.engine.unfinished[1]:
         time.sleep(0.01)

@@ -129,16 +129,18 @@ class Service:
         return self._stream(partial(exploring.race, self.served, image, question))
 
     async def explore_attack(self, request: Request) -> Response:
-        """Watch an attack step by step, as server-sent events: step, end, or error.
+        """Watch an attack step by step, as server-sent events: start, step, end, or error.
 
-        The event `end` holds the attacked image, for a vote on it.
+        The event `start` holds a small vote on the clean image, and each event `step` one on the image of that step,
+        with the same draws. The event `end` holds the attacked image, for a vote with all draws, and `turned_at`, the
+        first step whose small vote has another class than that on the clean image, or null.
         """
         async with self._bodies.read(request) as body:
             question, image = await self._prepared(
                 AttackQuestion,
                 request,
                 body,
-                lambda question: (question, prepare_attack(question, self.served, self.settings)),
+                lambda question: prepare_attack(question, self.served, self.settings),
             )
         request.scope[NOTES].update(attack=question.attack, steps=question.steps, seed=question.seed)
         return self._stream(partial(exploring.attack, self.served, image, question))

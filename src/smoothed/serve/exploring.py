@@ -24,6 +24,7 @@ from smoothed.serve.counting import Count
 from smoothed.serve.events import Event
 from smoothed.serve.schemas import AttackQuestion, RaceQuestion
 from smoothed.serve.served import ServedModel
+from smoothed.serve.settings import DRAWS_OF_A_STEP
 from smoothed.serve.turns import VoteOutcome
 from smoothed.smoothing.noisy_classifier import NoisyClassifier
 from smoothed.smoothing.sampling import Sampler
@@ -94,16 +95,17 @@ def race(served: ServedModel, image: Image, question: RaceQuestion) -> Iterator[
 
 
 def attack(served: ServedModel, image: Image, question: AttackQuestion) -> Iterator[Sequence[Event]]:
-    """Attack the noisy classifier and yield an event for each gradient step.
+    """Attack the noisy classifier and yield an event for each gradient step, with a vote on its image.
 
     The images are those of `attack_noisy_classifier` with the same attack and seed: the noise of the network, of its
     input, and of the attack come from one generator. The loss and the class of one draw that an event shows come from
-    other draws.
+    other draws. The votes are those of the first call of `Smoothed(..., seed=question.seed)`, with `DRAWS_OF_A_STEP`
+    draws at most. All of them have the same draws, so that only the image differs from step to step.
 
     Args:
         served: the model.
         image: pixels in [0, 1], (C, H, W).
-        question: the attack; its label is among the classes.
+        question: the attack, and the vote at each step; its label is among the classes.
     """
     inputs = image.to(served.device)[None]
     label = int(served.mean_network(inputs[0]).argmax()) if question.label is None else question.label
@@ -123,9 +125,14 @@ def attack(served: ServedModel, image: Image, question: AttackQuestion) -> Itera
     )
     factor = max(1, math.floor(0.5 / question.eps + 1e-4)) if question.eps else 1
     attacked = inputs
+    before, turned_at = _small_vote(served, inputs, question), None
+    yield [("start", {"label": label, "vote": before})]
     for number, images in enumerate(steps, start=1):
         attacked = images.detach()
         logits = shown_by(attacked)
+        vote = _small_vote(served, attacked, question)
+        if turned_at is None and vote["class"] != before["class"]:
+            turned_at = number
         loss = cross_entropy(logits, labels) if objective is None else objective(shown_by, attacked, labels)
         shown = {
             "step": number,
@@ -133,13 +140,29 @@ def attack(served: ServedModel, image: Image, question: AttackQuestion) -> Itera
             "linf": _linf(attacked, inputs),
             "mean_network_class": int(served.mean_network(attacked[0]).argmax()),
             "one_draw_class": int(logits[0].argmax()),
+            "vote": vote,
             "png": png(attacked[0]),
             "difference_png": png(difference(inputs[0], attacked[0], factor)),
+            "difference_factor": factor,
         }
         yield [("step", shown)]
     pixels = [[[round(value, DIGITS) for value in row] for row in channel] for channel in attacked[0].tolist()]
-    end = {"png": png(attacked[0], max(served.shape)), "image": pixels, "linf": _linf(attacked, inputs), "label": label}
+    end = {
+        "png": png(attacked[0], max(served.shape)),
+        "image": pixels,
+        "linf": _linf(attacked, inputs),
+        "label": label,
+        "turned_at": turned_at,
+    }
     yield [("end", end)]
+
+
+def _small_vote(served: ServedModel, images: Float[Tensor, "1 c h w"], question: AttackQuestion) -> dict[str, Any]:
+    """The class, the shares and the number of draws of the vote at one step of an attack."""
+    smoothed = served.smoothed(question.sigma, vote=question.vote, num_samples=question.num_samples, seed=question.seed)
+    draws = min(DRAWS_OF_A_STEP, smoothed.num_samples)
+    tally = smoothed.tally(images, draws, votes={"shown": smoothed.vote})["shown"][draws]
+    return {"class": int(tally.classes()[0]), "shares": _rounded(tally.shares[0]), "draws": draws}
 
 
 class _RandomNetwork:

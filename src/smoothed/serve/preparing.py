@@ -111,17 +111,21 @@ def prepare_race(
     return question.model_copy(update={"vote": name, "num_samples": total}), image
 
 
-def prepare_attack(question: AttackQuestion, served: ServedModel, settings: ServeSettings) -> Float[Tensor, "c h w"]:
-    """The image of an attack whose fields fit the model.
+def prepare_attack(
+    question: AttackQuestion, served: ServedModel, settings: ServeSettings
+) -> tuple[AttackQuestion, Float[Tensor, "c h w"]]:
+    """The attack with the fields of its vote filled in, and its image.
 
     Raises:
         Refusal: a field does not fit the model.
     """
-    check_model_fields(question, served)
-    return read_image(question, served, settings)
+    name = check_model_fields(question, served)
+    image = read_image(question, served, settings)
+    total = _num_samples(question, served, settings)
+    return question.model_copy(update={"vote": name, "num_samples": total}), image
 
 
-def _num_samples(question: VoteQuestion, served: ServedModel, settings: ServeSettings) -> int:
+def _num_samples(question: VoteQuestion | AttackQuestion, served: ServedModel, settings: ServeSettings) -> int:
     own = min(served.smoothing.num_samples, settings.num_samples)
     return own if question.num_samples is None else question.num_samples
 

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from smoothed.serve.refusals import Refusal, invalid
-from smoothed.serve.settings import PICTURES, ServeSettings
+from smoothed.serve.settings import DRAWS_OF_A_STEP, PICTURES, ServeSettings
 
 IMAGE_SCHEMA: dict[str, Any] = {
     "anyOf": [
@@ -60,6 +60,12 @@ class AttackQuestion(_Question):
     """An attack on the noisy classifier, watched step by step."""
 
     label: int | None = Field(None, ge=0, description="the number of the true class, an integer of at least 0")
+    vote: str | None = Field(None, description="the name of the vote at each step, one of those of /v1/model")
+    num_samples: int | None = Field(
+        None,
+        ge=1,
+        description=f"the number of draws M, an integer of at least 1; a step has {DRAWS_OF_A_STEP} of them at most",
+    )
     attack: Literal["pgd", "epgd"] = Field("pgd", description="the name of the attack, pgd or epgd")
     eps: float = Field(8 / 255, ge=0, le=1, description="the L-inf radius in pixel units, a number in [0, 1]")
     steps: int = Field(7, ge=1, description="the number of gradient steps, an integer of at least 1")

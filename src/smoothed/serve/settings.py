@@ -8,6 +8,9 @@ from smoothed.utils.checks import check_positive
 PICTURES = 64
 """Largest number of noisy copies that one race of shares sends."""
 
+DRAWS_OF_A_STEP = 16
+"""Largest number of draws of the vote after each step of an attack."""
+
 
 @dataclass(frozen=True)
 class ServeSettings:

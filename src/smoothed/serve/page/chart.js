@@ -52,13 +52,16 @@ export function axes(box, x, y) {
   ];
 }
 
-/** Draw again when the place of a chart changes its width, and return a function that asks for a new drawing. */
+/**
+ * Draw again when the place of a chart changes its width, and return a function that asks for a new drawing. `draw`
+ * returns the parts, some of which may be null for none.
+ */
 export function drawnToFit(root, draw) {
   const redraw = oncePerFrame(() => {
     const { width, height } = root.getBoundingClientRect();
     if (width < 1) return;
     root.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    root.replaceChildren(...draw(width, height));
+    root.replaceChildren(...draw(width, height).filter(Boolean));
   });
   new ResizeObserver(redraw).observe(root);
   return redraw;

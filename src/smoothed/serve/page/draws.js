@@ -2,6 +2,9 @@
 
 import { byId, element, pictureAddress } from "./dom.js";
 
+/** Largest number of noisy copies that are asked for. */
+export const PICTURES = 64;
+
 export class Draws {
   constructor(prefix, palette) {
     this.root = byId(`${prefix}draws`);

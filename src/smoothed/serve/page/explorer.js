@@ -2,15 +2,13 @@
 
 import { AttackView } from "./attack-view.js";
 import { byId, plural, short } from "./dom.js";
+import { PICTURES } from "./draws.js";
 import { ImageList, pictureOf, takeFiles } from "./image-list.js";
 import { Palette } from "./palette.js";
-import { ServiceError, events, getJson } from "./service.js";
+import { ServiceError, events, getJson, pageAddress } from "./service.js";
 import { Settings } from "./settings.js";
 import { LONGEST_PICTURE, SettingError, fromAddress, readAddress, toAddress, writeAddress } from "./state.js";
 import { VoteView } from "./vote-view.js";
-
-/** Largest number of noisy copies that are asked for. */
-const PICTURES = 64;
 
 /** Shortest time of a race and of an attack on the page, so that they can be watched. */
 const RACE_MILLISECONDS = 2000;
@@ -303,7 +301,7 @@ function turnWords(before, after) {
 async function copyLink() {
   writeState();
   try {
-    await navigator.clipboard.writeText(location.href);
+    await navigator.clipboard.writeText(pageAddress() + location.hash);
     say("The link is copied. It opens this view and runs it again.");
   } catch {
     say("The browser does not let the page copy. The address of this page is the link to this view.");

@@ -68,11 +68,17 @@ function sentence(detail) {
   return detail.map((each) => [each?.loc?.at?.(-1), each?.msg].filter(Boolean).join(": ")).join("; ");
 }
 
+/**
+ * The page's address without a user and a password, which a reader may have put into it: fetch() takes no address with
+ * them. The browser itself keeps the token of the service and presents it with each request of the page.
+ */
+export const pageAddress = () => location.origin + location.pathname;
+
 /** fetch() whose errors are `ServiceError`; an abort stays an abort. */
 async function ask(path, options) {
   let response;
   try {
-    response = await fetch(path, { cache: "no-store", ...options });
+    response = await fetch(new URL(path, pageAddress()), { cache: "no-store", ...options });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ServiceError(NO_ANSWER);

@@ -100,6 +100,8 @@ export class Settings {
       steps: wholeNumber("steps", "Steps", text.steps, 1, this.limits.steps),
       eot_samples: 1,
       seed: vote.seed,
+      vote: vote.vote,
+      num_samples: vote.num_samples,
     };
     if (this.#averages()) {
       attack.eot_samples = wholeNumber("eot", "EOT draws", text.eot, 1, this.limits.eot_samples);

@@ -1,7 +1,7 @@
 /** One vote on the page: its answer, the mean network's, the race, the rules and the noisy copies. */
 
 import { byId, element, percent, percents, plural, showPicture } from "./dom.js";
-import { Draws } from "./draws.js";
+import { Draws, PICTURES } from "./draws.js";
 import { Race } from "./race.js";
 
 const RULES = { exact: "Exact rule", confident: "Confident rule" };
@@ -30,6 +30,7 @@ export class VoteView {
     this.draws.reset(names);
     this.part("answer").textContent = this.nothing;
     this.part("answer").className = "answer faint";
+    this.part("copies").textContent = total > PICTURES ? `, the first ${PICTURES} of ${total} draws` : "";
     for (const id of ["mean-network", "exact-stop", "confident-stop", "race-setting"]) this.part(id).textContent = "";
   }
 
