@@ -7,6 +7,7 @@ sigma use the same noise, scaled, so their outcomes can be compared image by ima
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Self
 
 import torch
@@ -17,6 +18,7 @@ from smoothed.acceleration.fast import Fast
 from smoothed.attacks import Attack
 from smoothed.data.images import Images
 from smoothed.data.imageset import to_float
+from smoothed.evaluation.kept_votes import tally_and_keep
 from smoothed.evaluation.resume import ResumeFolder, Tensors
 from smoothed.evaluation.streams import BatchStream
 from smoothed.injection import noise_from
@@ -25,7 +27,7 @@ from smoothed.rng.sources import Fresh
 from smoothed.smoothing.classifier import Smoothed
 from smoothed.smoothing.input_noise import Noise
 from smoothed.smoothing.noisy_classifier import NoisyClassifier
-from smoothed.smoothing.votes import Vote
+from smoothed.smoothing.votes import Vote, resolve
 from smoothed.utils.checks import check_classes, check_labels, check_logits
 from smoothed.utils.devices import Precision
 from smoothed.utils.distributed import SINGLE_PROCESS, Processes
@@ -67,12 +69,13 @@ class Outcomes:
     """What each vote of one setting did on each image; all tensors are on the CPU.
 
     The first axis ("kinds") holds clean images and, with an attack, attacked images. A vote whose class cannot change
-    any more stops early, so `margin` is that of the draws taken; the votes on kept images take all draws.
+    any more stops early, so `margin` is that of the draws taken. The margins of kept images in the first run are those
+    of all draws, although `draws` says when these votes could have stopped.
 
     Attributes:
         right: whether each image was classified correctly.
         margin: share of the true class minus the largest other share, in [-1, 1].
-        draws: number of draws taken, at most M.
+        draws: number of draws after which no further draw could change the class, at most M.
         shares: vote shares of the first images in the first run; no images where none are kept.
         images: these images before the attack, (kept, C, H, W).
         adversarial: the same after it, (kept, C, H, W); as `images` without an attack.
@@ -129,8 +132,8 @@ def measure_outcomes(
         precision: number format of the votes; attacks use float32.
         resume: folder that stores finished batches.
         chunk_size: rows of one forward pass of the vote.
-        keep_images: number of images, from the first on, whose vote shares and adversarial images are returned. The
-            votes on their batches take all draws.
+        keep_images: number of images, from the first on, whose vote shares and adversarial images are returned. Their
+            votes in the first run take all draws.
         processes: processes that share the batches; each of them gets all outcomes. With fewer batches than processes,
             all of them attack each batch and share its vote.
         on_progress: called after each batch with the finished batches of this process and their total.
@@ -209,22 +212,26 @@ def _measure(
             layer=setting.layer,
         )
         streams.append((BatchStream.ATTACKED_VOTES, adversarial))
+    votes = {name: resolve(vote) for name, vote in setting.votes.items()}
     measured: dict[str, list[Tensor]] = {"right": [], "margin": [], "draws": [], "shares": []}
     for stream, images in streams:
-        tallies = smoothed.tally(
+        take_tally = partial(
+            smoothed.tally,
             images,
             setting.num_samples,
-            votes=setting.votes,
-            # The classes are those of all draws; only the shares of kept images need all draws.
-            stop=None if kept else "exact",
+            votes=votes,
             generator=seeded(mix(key, stream), inputs.device),
             processes=processes,
         )
-        for tally in (tallies[vote][count] for vote in setting.votes for count in setting.num_samples):
+        tallies, draws = tally_and_keep(
+            lambda rule, take=take_tally: take(stop=rule), votes, len(images), kept, processes
+        )
+        for vote, count in product(votes, setting.num_samples):
+            tally = tallies[vote][count]
             check_classes(labels, tally.scores.shape[1])
             measured["right"].append(tally.classes() == labels)
             measured["margin"].append(_margins(tally.shares, labels))
-            measured["draws"].append(tally.num_samples.to(torch.int32))
+            measured["draws"].append(draws[vote][count].to(torch.int32))
             measured["shares"].append(tally.shares[:kept])
     axes = (len(streams), len(setting.votes), len(setting.num_samples))
     tensors = {name: torch.stack(values).unflatten(0, axes) for name, values in measured.items()}
