@@ -4,7 +4,7 @@ All randomness is a function of (seed, run, batch, draw, image) and does not dep
 sigma use the same noise, scaled, so their outcomes can be compared image by image.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -19,6 +19,7 @@ from smoothed.attacks import Attack
 from smoothed.data.images import Images
 from smoothed.data.imageset import to_float
 from smoothed.evaluation.kept_votes import tally_and_keep
+from smoothed.evaluation.progress import OnProgress, PassProgress, ignore_progress
 from smoothed.evaluation.resume import ResumeFolder, Tensors
 from smoothed.evaluation.streams import BatchStream
 from smoothed.injection import noise_from
@@ -36,13 +37,6 @@ from smoothed.utils.modes import Classifier, eval_mode
 # Images that share one draw of weight noise, like a batch in the paper. It is fixed so that results do not depend on
 # the available memory.
 BATCH = 250
-
-OnProgress = Callable[[int, int], None]
-"""Called with the finished amount of work (batches, unless stated) and its total."""
-
-
-def ignore_progress(done: int, total: int) -> None:
-    """Progress callback that does nothing."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +113,8 @@ def measure_outcomes(
     keep_images: int = 0,
     processes: Processes = SINGLE_PROCESS,
     on_progress: OnProgress = ignore_progress,
+    attack_passes: int = 0,
+    on_passes: OnProgress = ignore_progress,
 ) -> list[Outcomes]:
     """Attack and vote once for each setting, run and batch, and record what the votes did on each image.
 
@@ -137,6 +133,9 @@ def measure_outcomes(
         processes: processes that share the batches; each of them gets all outcomes. With fewer batches than processes,
             all of them attack each batch and share its vote.
         on_progress: called after each batch with the finished batches of this process and their total.
+        attack_passes: estimated passes of the attack per image, for `on_passes`.
+        on_passes: called after each pass with the finished passes of this process and an estimate of their total, as
+            `PassProgress` counts them.
 
     Returns:
         The outcomes of each setting.
@@ -145,7 +144,14 @@ def measure_outcomes(
     starts = range(0, len(data), BATCH)
     work = [(index, run, start) for index in range(len(settings)) for run in range(runs) for start in starts]
     whole_batches = len(work) >= processes.count
-    done, total = 0, len(work[processes.rank :: processes.count]) if whole_batches else len(work)
+    own = work[processes.rank :: processes.count] if whole_batches else work
+    kinds = 1 if attack is None else 2
+
+    def passes(index: int, start: int) -> int:
+        return min(BATCH, len(data) - start) * (attack_passes + kinds * max(settings[index].num_samples))
+
+    done, total = 0, len(own)
+    progress = PassProgress(sum(passes(index, start) for index, _, start in own), on_passes)
 
     def measure(index: int, run: int, start: int) -> Tensors:
         nonlocal done
@@ -172,9 +178,12 @@ def measure_outcomes(
                 key=mix(seed, run, number),
                 kept=min(max(keep_images - start, 0), len(labels)) if run == 0 else 0,
                 processes=SINGLE_PROCESS if whole_batches else processes,
+                progress=progress,
+                attack_passes=attack_passes,
             )
 
-        tensors = resume.compute_once(f"sigma{index}-run{run}-batch{number:04d}", compute)
+        with progress.batch(passes(index, start)):
+            tensors = resume.compute_once(f"sigma{index}-run{run}-batch{number:04d}", compute)
         done += 1
         on_progress(done, total)
         return tensors
@@ -197,20 +206,23 @@ def _measure(
     key: int,
     kept: int,
     processes: Processes,
+    progress: PassProgress,
+    attack_passes: int,
 ) -> Tensors:
     """The outcomes of one batch: `right`, `margin` and `draws` (kinds, votes, M, N), and those of its kept images."""
     check_labels(labels, inputs)
     streams, adversarial = [(BatchStream.CLEAN_VOTES, inputs)], inputs
     if attack is not None:
-        adversarial = attack_noisy_classifier(
-            attacked_model,
-            setting.noise,
-            attack,
-            inputs,
-            labels,
-            seed=mix(key, BatchStream.ATTACK),
-            layer=setting.layer,
-        )
+        with progress.part(len(inputs) * attack_passes, attacked_model):
+            adversarial = attack_noisy_classifier(
+                attacked_model,
+                setting.noise,
+                attack,
+                inputs,
+                labels,
+                seed=mix(key, BatchStream.ATTACK),
+                layer=setting.layer,
+            )
         streams.append((BatchStream.ATTACKED_VOTES, adversarial))
     votes = {name: resolve(vote) for name, vote in setting.votes.items()}
     measured: dict[str, list[Tensor]] = {"right": [], "margin": [], "draws": [], "shares": []}
@@ -223,9 +235,10 @@ def _measure(
             generator=seeded(mix(key, stream), inputs.device),
             processes=processes,
         )
-        tallies, draws = tally_and_keep(
-            lambda rule, take=take_tally: take(stop=rule), votes, len(images), kept, processes
-        )
+        with progress.part(len(inputs) * max(setting.num_samples), smoothed.model):
+            tallies, draws = tally_and_keep(
+                lambda rule, take=take_tally: take(stop=rule), votes, len(images), kept, processes
+            )
         for vote, count in product(votes, setting.num_samples):
             tally = tallies[vote][count]
             check_classes(labels, tally.scores.shape[1])
