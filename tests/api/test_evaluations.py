@@ -285,6 +285,7 @@ def test_a_sweep_is_that_of_evaluations_at_each_sigma():
 def test_adversarial_examples_and_the_votes_on_them(tmp_path):
     result = smoothed.attack(threshold, DATA, attack=darker, eps=EPS, examples=tmp_path / "e.safetensors")
     (row,) = result.rows
+    assert torch.equal(result.tensors["images"], INPUTS)
     assert torch.equal(result.tensors["adversarial"], INPUTS - EPS)
     assert torch.equal(result.tensors["clean.right"], right(X))
     assert torch.equal(result.tensors["robust.right"], right(X - EPS))
@@ -345,12 +346,12 @@ def test_an_interrupted_evaluation_continues_with_the_same_tensors(tmp_path):
     options = {"attack": darker, "runs": 2, "keep_images": 2}
 
     def interrupt(done, total):
-        assert total == 4
-        if done == 3:
+        if done >= 0.8 * total:  # the fourth batch is at work
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         smoothed.evaluate(classifier, DATA, **options, out=tmp_path, on_progress=interrupt)
+    assert len(list(tmp_path.glob("*batch*"))) == 3
     resumed, whole = (smoothed.evaluate(classifier, DATA, **options, out=out) for out in (tmp_path, None))
     assert resumed.rows == whole.rows
     assert all(torch.equal(tensor, resumed.tensors[name]) for name, tensor in whole.tensors.items())

@@ -3,8 +3,10 @@
 import io
 
 import pytest
+import torch
 from rich.console import Console
 
+import smoothed
 from smoothed.cli.console import progress_bar
 from smoothed.cli.time_left import History
 
@@ -92,3 +94,30 @@ def test_a_long_history_stays_short_and_right():
         history.add(0.1 * number, number)
     assert len(history.times) < 2_000
     assert history.seconds_left(10_000.0, 200_000) == pytest.approx(10_000, rel=0.01)
+
+
+def test_the_time_left_of_200_images_is_shown_within_the_first_tenth():
+    """The clock of the network ticks once for each image of a pass, three times with its gradient."""
+    time, shown, history = 0, [], History()
+
+    class Clocked(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(12, 2)
+
+        def forward(self, inputs):
+            nonlocal time
+            time += len(inputs) * (3 if torch.is_grad_enabled() else 1)
+            return self.layer(inputs.flatten(1))
+
+    def report(done, total):
+        history.add(time, done)
+        shown.append((time, history.seconds_left(time, total)))
+
+    classifier = smoothed.Smoothed(Clocked(), smoothed.Gaussian(0.1), num_samples=64, layer="layer", seed=0)
+    data = (torch.rand(200, 3, 2, 2, generator=torch.Generator().manual_seed(0)), torch.arange(200) % 2)
+    smoothed.evaluate(classifier, data, attack="pgd", on_progress=report)
+    assert shown[0][0] < time / 10
+    assert shown[-1] == (time, 0)
+    for at, left in shown:
+        assert left == pytest.approx(time - at, abs=0.1 * time)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from smoothed.acceleration.fast import Fast
@@ -12,7 +13,7 @@ from smoothed.api.arguments import check_arguments, check_writable, optional
 from smoothed.api.subject import AnyClassifier, Subject, as_progress, called
 from smoothed.attacks import EVALUATION_ATTACKS, Attack
 from smoothed.errors import ArgumentError
-from smoothed.evaluation.correctness import OnProgress
+from smoothed.evaluation.correctness import BATCH, OnProgress
 from smoothed.evaluation.paper_protocol.evaluate import PaperProtocol
 from smoothed.evaluation.paper_protocol.rows import NO_ATTACK
 from smoothed.evaluation.results import Result
@@ -70,12 +71,14 @@ def attack(
         precision: number format of the votes: `float32`, `bf16` or `auto`; attacks use float32.
         chunk_size: rows of one forward pass of the vote.
         out: folder that stores finished batches, from which an interrupted attack continues; None stores nothing.
-        on_progress: called with the finished amount of work and its total.
+        on_progress: called with the finished forward passes of single images and their estimated total; a pass with a
+            gradient counts as three.
         command: how this evaluation was called, for the result's provenance; None for this call.
 
     Returns:
-        A result with one row (accuracy of one vote on clean and on attacked images). `tensors` holds `adversarial`,
-        (N, C, H, W) float32 in [0, 1], not rounded to 8 bits, `labels` (N,), and `clean.right` and `robust.right` (N,).
+        A result with one row (accuracy of one vote on clean and on attacked images). `tensors` holds the clean `images`
+        and the `adversarial` ones, (N, C, H, W) float32 in [0, 1], not rounded to 8 bits, `labels` (N,), and
+        `clean.right` and `robust.right` (N,).
 
     Raises:
         ArgumentError: an option is out of range, or the classifier cannot be attacked on this data.
@@ -127,7 +130,8 @@ def attack(
         seed=seed,
         precision=protocol.precision,
         resume=resume,
-        on_progress=as_progress(on_progress),
+        attack_passes=protocol.attack_passes,
+        on_passes=as_progress(on_progress),
     )
     clean, robust = made.clean.shares, made.attacked.shares
     row = {**settings, "clean": float(clean.mean()), "robust": float(robust.mean()), "images": len(subject.images)}
@@ -143,6 +147,7 @@ def attack(
         setting=settings,
         summary={"examples": None if examples is None else str(examples)},
         tensors={
+            "images": torch.cat([inputs.cpu() for inputs, _ in subject.images.batches(BATCH)]),
             "adversarial": made.images,
             "labels": made.labels,
             "clean.right": clean.bool(),

@@ -93,7 +93,8 @@ def evaluate(
         out: folder that stores finished batches, from which an interrupted evaluation continues; None stores nothing.
             The name of an attack, vote or noise of your own identifies it there.
         processes: processes that share the work; each of them gets the result.
-        on_progress: called after each batch with the finished batches and their total.
+        on_progress: called with the finished forward passes of single images and their estimated total; a pass with a
+            gradient counts as three.
         command: how this evaluation was called, for the result's provenance; None for this call.
 
     Returns:
@@ -157,7 +158,7 @@ def evaluate(
         out=None if out is None else Path(out),
         chunk_size=chunk_size,
         processes=processes,
-        on_progress=as_progress(on_progress),
+        on_passes=as_progress(on_progress),
     )
     layer = None if smoothing is None else smoothing.layer
     kept = min(keep_images, len(subject.images))

@@ -66,7 +66,7 @@ def evaluate_examples(
         chunk_size: rows of one forward pass of the vote.
         keep_images: number of images, from the first on, that the result keeps with their adversarial versions.
         out: folder that stores finished batches, from which an interrupted evaluation continues; None stores nothing.
-        on_progress: called after each batch with the finished batches and their total.
+        on_progress: called with the finished forward passes of single images and their total.
         command: how this evaluation was called, for the result's provenance; None for this call.
 
     Returns:
@@ -114,7 +114,7 @@ def evaluate_examples(
         name=subject.name,
         out=None if out is None else Path(out),
         chunk_size=chunk_size,
-        on_progress=as_progress(on_progress),
+        on_passes=as_progress(on_progress),
     )
     kept = min(keep_images, len(saved.clean))
     tensors = {

@@ -93,7 +93,8 @@ def sweep(
         chunk_size: rows of one forward pass of the vote.
         out: folder that stores finished batches, from which an interrupted sweep continues; None stores nothing.
         processes: processes that share the work; each of them gets the result.
-        on_progress: called with the finished amount of work and its total.
+        on_progress: called with the finished forward passes of single images and their estimated total; a pass with a
+            gradient counts as three.
         command: how this evaluation was called, for the result's provenance; None for this call.
 
     Returns:
@@ -148,7 +149,7 @@ def sweep(
         out=None if out is None else Path(out),
         chunk_size=chunk_size,
         processes=processes,
-        on_progress=as_progress(on_progress),
+        on_passes=as_progress(on_progress),
     )
     report = SweepReport.of(found)
     values = report.to_json()

@@ -4,9 +4,10 @@ All randomness is a function of (seed, run, batch, draw, image) and does not dep
 sigma use the same noise, scaled, so their outcomes can be compared image by image.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Self
 
 import torch
@@ -17,6 +18,8 @@ from smoothed.acceleration.fast import Fast
 from smoothed.attacks import Attack
 from smoothed.data.images import Images
 from smoothed.data.imageset import to_float
+from smoothed.evaluation.kept_votes import tally_and_keep
+from smoothed.evaluation.progress import OnProgress, PassProgress, ignore_progress
 from smoothed.evaluation.resume import ResumeFolder, Tensors
 from smoothed.evaluation.streams import BatchStream
 from smoothed.injection import noise_from
@@ -25,7 +28,7 @@ from smoothed.rng.sources import Fresh
 from smoothed.smoothing.classifier import Smoothed
 from smoothed.smoothing.input_noise import Noise
 from smoothed.smoothing.noisy_classifier import NoisyClassifier
-from smoothed.smoothing.votes import Vote
+from smoothed.smoothing.votes import Vote, resolve
 from smoothed.utils.checks import check_classes, check_labels, check_logits
 from smoothed.utils.devices import Precision
 from smoothed.utils.distributed import SINGLE_PROCESS, Processes
@@ -34,13 +37,6 @@ from smoothed.utils.modes import Classifier, eval_mode
 # Images that share one draw of weight noise, like a batch in the paper. It is fixed so that results do not depend on
 # the available memory.
 BATCH = 250
-
-OnProgress = Callable[[int, int], None]
-"""Called with the finished amount of work (batches, unless stated) and its total."""
-
-
-def ignore_progress(done: int, total: int) -> None:
-    """Progress callback that does nothing."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +63,13 @@ class Outcomes:
     """What each vote of one setting did on each image; all tensors are on the CPU.
 
     The first axis ("kinds") holds clean images and, with an attack, attacked images. A vote whose class cannot change
-    any more stops early, so `margin` is that of the draws taken; the votes on kept images take all draws.
+    any more stops early, so `margin` is that of the draws taken. The margins of kept images in the first run are those
+    of all draws, although `draws` says when these votes could have stopped.
 
     Attributes:
         right: whether each image was classified correctly.
         margin: share of the true class minus the largest other share, in [-1, 1].
-        draws: number of draws taken, at most M.
+        draws: number of draws after which no further draw could change the class, at most M.
         shares: vote shares of the first images in the first run; no images where none are kept.
         images: these images before the attack, (kept, C, H, W).
         adversarial: the same after it, (kept, C, H, W); as `images` without an attack.
@@ -116,6 +113,8 @@ def measure_outcomes(
     keep_images: int = 0,
     processes: Processes = SINGLE_PROCESS,
     on_progress: OnProgress = ignore_progress,
+    attack_passes: int = 0,
+    on_passes: OnProgress = ignore_progress,
 ) -> list[Outcomes]:
     """Attack and vote once for each setting, run and batch, and record what the votes did on each image.
 
@@ -129,11 +128,14 @@ def measure_outcomes(
         precision: number format of the votes; attacks use float32.
         resume: folder that stores finished batches.
         chunk_size: rows of one forward pass of the vote.
-        keep_images: number of images, from the first on, whose vote shares and adversarial images are returned. The
-            votes on their batches take all draws.
+        keep_images: number of images, from the first on, whose vote shares and adversarial images are returned. Their
+            votes in the first run take all draws.
         processes: processes that share the batches; each of them gets all outcomes. With fewer batches than processes,
             all of them attack each batch and share its vote.
         on_progress: called after each batch with the finished batches of this process and their total.
+        attack_passes: estimated passes of the attack per image, for `on_passes`.
+        on_passes: called after each pass with the finished passes of this process and an estimate of their total, as
+            `PassProgress` counts them.
 
     Returns:
         The outcomes of each setting.
@@ -142,7 +144,14 @@ def measure_outcomes(
     starts = range(0, len(data), BATCH)
     work = [(index, run, start) for index in range(len(settings)) for run in range(runs) for start in starts]
     whole_batches = len(work) >= processes.count
-    done, total = 0, len(work[processes.rank :: processes.count]) if whole_batches else len(work)
+    own = work[processes.rank :: processes.count] if whole_batches else work
+    kinds = 1 if attack is None else 2
+
+    def passes(index: int, start: int) -> int:
+        return min(BATCH, len(data) - start) * (attack_passes + kinds * max(settings[index].num_samples))
+
+    done, total = 0, len(own)
+    progress = PassProgress(sum(passes(index, start) for index, _, start in own), on_passes)
 
     def measure(index: int, run: int, start: int) -> Tensors:
         nonlocal done
@@ -169,9 +178,12 @@ def measure_outcomes(
                 key=mix(seed, run, number),
                 kept=min(max(keep_images - start, 0), len(labels)) if run == 0 else 0,
                 processes=SINGLE_PROCESS if whole_batches else processes,
+                progress=progress,
+                attack_passes=attack_passes,
             )
 
-        tensors = resume.compute_once(f"sigma{index}-run{run}-batch{number:04d}", compute)
+        with progress.batch(passes(index, start)):
+            tensors = resume.compute_once(f"sigma{index}-run{run}-batch{number:04d}", compute)
         done += 1
         on_progress(done, total)
         return tensors
@@ -194,37 +206,45 @@ def _measure(
     key: int,
     kept: int,
     processes: Processes,
+    progress: PassProgress,
+    attack_passes: int,
 ) -> Tensors:
     """The outcomes of one batch: `right`, `margin` and `draws` (kinds, votes, M, N), and those of its kept images."""
     check_labels(labels, inputs)
     streams, adversarial = [(BatchStream.CLEAN_VOTES, inputs)], inputs
     if attack is not None:
-        adversarial = attack_noisy_classifier(
-            attacked_model,
-            setting.noise,
-            attack,
-            inputs,
-            labels,
-            seed=mix(key, BatchStream.ATTACK),
-            layer=setting.layer,
-        )
+        with progress.part(len(inputs) * attack_passes, attacked_model):
+            adversarial = attack_noisy_classifier(
+                attacked_model,
+                setting.noise,
+                attack,
+                inputs,
+                labels,
+                seed=mix(key, BatchStream.ATTACK),
+                layer=setting.layer,
+            )
         streams.append((BatchStream.ATTACKED_VOTES, adversarial))
+    votes = {name: resolve(vote) for name, vote in setting.votes.items()}
     measured: dict[str, list[Tensor]] = {"right": [], "margin": [], "draws": [], "shares": []}
     for stream, images in streams:
-        tallies = smoothed.tally(
+        take_tally = partial(
+            smoothed.tally,
             images,
             setting.num_samples,
-            votes=setting.votes,
-            # The classes are those of all draws; only the shares of kept images need all draws.
-            stop=None if kept else "exact",
+            votes=votes,
             generator=seeded(mix(key, stream), inputs.device),
             processes=processes,
         )
-        for tally in (tallies[vote][count] for vote in setting.votes for count in setting.num_samples):
+        with progress.part(len(inputs) * max(setting.num_samples), smoothed.model):
+            tallies, draws = tally_and_keep(
+                lambda rule, take=take_tally: take(stop=rule), votes, len(images), kept, processes
+            )
+        for vote, count in product(votes, setting.num_samples):
+            tally = tallies[vote][count]
             check_classes(labels, tally.scores.shape[1])
             measured["right"].append(tally.classes() == labels)
             measured["margin"].append(_margins(tally.shares, labels))
-            measured["draws"].append(tally.num_samples.to(torch.int32))
+            measured["draws"].append(draws[vote][count].to(torch.int32))
             measured["shares"].append(tally.shares[:kept])
     axes = (len(streams), len(setting.votes), len(setting.num_samples))
     tensors = {name: torch.stack(values).unflatten(0, axes) for name, values in measured.items()}

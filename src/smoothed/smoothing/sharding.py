@@ -38,7 +38,7 @@ def count_votes_sharded(sampler: Sampler, inputs: Tensor, request: VoteRequest, 
 
 
 def _divide_images(sampler: Sampler, inputs: Tensor, request: VoteRequest, processes: Processes) -> Tallies:
-    start, end = _shard(len(inputs), processes)
+    start, end = shard_of(len(inputs), processes)
     shard_sampler = replace(sampler, first_image=sampler.first_image + start)
     parts = processes.gather(_to_device(count_votes(shard_sampler, inputs[start:end], request), "cpu"))
     return {
@@ -54,7 +54,7 @@ def _divide_images(sampler: Sampler, inputs: Tensor, request: VoteRequest, proce
 
 
 def _divide_draws(sampler: Sampler, inputs: Tensor, request: VoteRequest, processes: Processes) -> Tallies:
-    start, end = _shard(max(request.num_samples), processes)
+    start, end = shard_of(max(request.num_samples), processes)
     # By M: how many of the first M draws belong to this process. An M without draws here is left out.
     shard_sizes = {total: min(total, end) - start for total in request.num_samples if min(total, end) > start}
     sampler = replace(sampler, first_draw=sampler.first_draw + start)
@@ -77,7 +77,7 @@ def _sum(tallies: Sequence[Tally]) -> Tally:
     return Tally(sum(tally.scores for tally in tallies), sum(tally.num_samples for tally in tallies))  # pyright: ignore[reportArgumentType]
 
 
-def _shard(length: int, processes: Processes) -> tuple[int, int]:
+def shard_of(length: int, processes: Processes) -> tuple[int, int]:
     """This process's range (start, end) of `length` items; the sizes of the ranges differ by at most one."""
     return length * processes.rank // processes.count, length * (processes.rank + 1) // processes.count
 

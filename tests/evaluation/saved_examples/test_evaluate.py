@@ -72,7 +72,8 @@ def test_accuracies_are_a_literal_count_of_the_same_draws(network, tmp_path, mon
     inject(network, weights=PNI(initial=0.5))
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (24, 3, 8, 8), generator=generator, dtype=torch.uint8)
-    with torch.no_grad():
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(0)  # of the noise inside
         labels = network(images / 255).argmax(1)
         labels[::3] = (labels[::3] + 1) % 4
     data = ImageSet("random", images, labels, ("a", "b", "c", "d"))

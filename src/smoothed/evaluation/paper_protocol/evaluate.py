@@ -24,6 +24,7 @@ from smoothed.data.images import Images
 from smoothed.errors import ArgumentError
 from smoothed.evaluation.correctness import OnProgress, Outcomes, Setting, ignore_progress, measure_outcomes
 from smoothed.evaluation.paper_protocol.rows import NO_ATTACK, ONE_DRAW, Row
+from smoothed.evaluation.progress import GRADIENT
 from smoothed.evaluation.resume import open_resume_folder
 from smoothed.smoothing.config import NoiseConfig
 from smoothed.smoothing.votes import VOTES, Vote
@@ -31,6 +32,9 @@ from smoothed.utils.checks import check_choice, check_positive
 from smoothed.utils.devices import Precision
 from smoothed.utils.distributed import SINGLE_PROCESS, Processes
 from smoothed.utils.names import name_of
+
+# How often attacks repeat their steps: for each of several classes, or in a search, as measured on a small network.
+REPEATS = {"multi-targeted": 9, "apgd-t": 9, "cw-l2": 2, "cw-linf": 6, "cw-l0": 2}
 
 KINDS_OF_IMAGES = ("clean", "robust")
 """Names of the first axis of `Outcomes`."""
@@ -133,6 +137,17 @@ class PaperProtocol:
             "sees": self.sees if named.uses_queries else None,
         }
 
+    @property
+    def attack_passes(self) -> int:
+        """Estimated passes of the attack per image, as `PassProgress` counts them; `steps` describe one of your own."""
+        if self.attack == NO_ATTACK:
+            return 0
+        setting = self.setting()
+        if setting["max_queries"] is not None:
+            return self.max_queries
+        repeats = REPEATS.get(self.attack_name, 1)
+        return GRADIENT * repeats * (setting["steps"] or self.steps) * (setting["eot_samples"] or 1)
+
     def build_attack(self, sources: Sequence[nn.Module] = ()) -> Attack | None:
         """The attack with its options set; `sources` are the source networks of a transfer attack. None for `none`.
 
@@ -213,6 +228,7 @@ def evaluate_paper_protocol(
     chunk_size: int = 250,
     processes: Processes = SINGLE_PROCESS,
     on_progress: OnProgress = ignore_progress,
+    on_passes: OnProgress = ignore_progress,
 ) -> PaperResult:
     """Clean and robust accuracy of `model`, as single draws and smoothed.
 
@@ -235,6 +251,7 @@ def evaluate_paper_protocol(
         processes: processes that share the batches; each of them gets all rows. With fewer batches than processes, all
             of them attack each batch and share its vote.
         on_progress: called after each batch with the finished batches of this process and their total.
+        on_passes: called after each pass with the finished passes of this process and an estimate of their total.
 
     Returns:
         The rows and the outcomes of each image.
@@ -278,6 +295,8 @@ def evaluate_paper_protocol(
         keep_images=keep_images,
         processes=processes,
         on_progress=on_progress,
+        attack_passes=protocol.attack_passes,
+        on_passes=on_passes,
     )
     rows: list[Row] = []
     places: list[tuple[int, int, int]] = []

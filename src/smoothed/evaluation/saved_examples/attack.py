@@ -20,6 +20,7 @@ from smoothed.evaluation.correctness import (
     ignore_progress,
 )
 from smoothed.evaluation.fresh_votes import VoteCounts, take_votes
+from smoothed.evaluation.progress import PassProgress
 from smoothed.evaluation.resume import SAMPLE, ResumeFolder, Tensors, fingerprint
 from smoothed.evaluation.streams import BatchStream
 from smoothed.rng.seeds import mix
@@ -57,6 +58,8 @@ def attack_dataset(
     precision: Precision = "float32",
     resume: ResumeFolder | None = None,
     on_progress: OnProgress = ignore_progress,
+    attack_passes: int = 0,
+    on_passes: OnProgress = ignore_progress,
 ) -> AdversarialExamples:
     """Attack every image of `data`.
 
@@ -70,6 +73,9 @@ def attack_dataset(
         resume: folder that stores finished batches, from which an interrupted attack continues. Its configuration must
             contain all other arguments. None stores nothing.
         on_progress: called after each batch, including batches loaded from `resume`.
+        attack_passes: estimated passes of the attack per image, for `on_passes`.
+        on_passes: called after each pass with the finished passes and an estimate of their total, as `PassProgress`
+            counts them.
 
     Raises:
         CheckpointError: a stored batch is damaged.
@@ -77,10 +83,22 @@ def attack_dataset(
     """
     resume = resume or ResumeFolder(None, {})
     batches, total = list[Tensors](), -(-len(data) // BATCH)
+    passes = attack_passes + len(STREAMS) * smoothed.num_samples
+    progress = PassProgress(passes * len(data), on_passes)
     for number, (inputs, labels) in enumerate(data.batches(BATCH)):
-        key = mix(seed, number)
-        compute = partial(_attack_batch, smoothed, attack, inputs, labels, key=key, precision=precision)
-        batches.append(resume.compute_once(f"batch{number:04d}", compute))
+        compute = partial(
+            _attack_batch,
+            smoothed,
+            attack,
+            inputs,
+            labels,
+            key=mix(seed, number),
+            precision=precision,
+            progress=progress,
+            attack_passes=attack_passes,
+        )
+        with progress.batch(passes * len(inputs)):
+            batches.append(resume.compute_once(f"batch{number:04d}", compute))
         on_progress(number + 1, total)
     tensors = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
     clean, attacked = (
@@ -91,17 +109,27 @@ def attack_dataset(
 
 
 def _attack_batch(
-    smoothed: Smoothed, attack: Attack, inputs: Tensor, labels: Tensor, *, key: int, precision: Precision
+    smoothed: Smoothed,
+    attack: Attack,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    key: int,
+    precision: Precision,
+    progress: PassProgress,
+    attack_passes: int,
 ) -> Tensors:
     """Adversarial images, their labels, and the counts of one vote on clean and on adversarial images."""
     noisy = smoothed.noisy_classifier
     seed = mix(key, BatchStream.ATTACK)
-    adversarial = attack_noisy_classifier(
-        smoothed.model, noisy.noise, attack, inputs, labels, seed=seed, layer=noisy.layer
-    )
+    with progress.part(len(inputs) * attack_passes, smoothed.model):
+        adversarial = attack_noisy_classifier(
+            smoothed.model, noisy.noise, attack, inputs, labels, seed=seed, layer=noisy.layer
+        )
     tensors = {"images": adversarial.float(), "labels": labels}
     for (name, stream), images in zip(STREAMS.items(), (inputs, adversarial), strict=True):
-        votes = take_votes(smoothed, images, labels, 1, seed=mix(key, stream), precision=precision)
+        with progress.part(len(images) * smoothed.num_samples, smoothed.model):
+            votes = take_votes(smoothed, images, labels, 1, seed=mix(key, stream), precision=precision)
         tensors |= {f"{name}-{field}": counts for field, counts in votes.to_tensors().items()}
     return tensors
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from smoothed.acceleration.fast import Fast
 from smoothed.evaluation.correctness import BATCH, OnProgress, ignore_progress
 from smoothed.evaluation.fresh_votes import VoteCounts, take_votes
+from smoothed.evaluation.progress import PassProgress
 from smoothed.evaluation.results import Accuracy
 from smoothed.evaluation.resume import ResumeFolder, Tensors, fingerprint, fingerprints
 from smoothed.evaluation.saved_examples.load import SavedExamples
@@ -127,6 +128,7 @@ def evaluate_examples(
     out: Path | None = None,
     chunk_size: int = 250,
     on_progress: OnProgress = ignore_progress,
+    on_passes: OnProgress = ignore_progress,
 ) -> SavedExamplesResult:
     """Evaluate a model with fresh votes on saved adversarial images and on the clean images they come from.
 
@@ -138,6 +140,7 @@ def evaluate_examples(
         out: folder that stores finished batches, from which an interrupted evaluation continues; None stores nothing.
         chunk_size: rows of one forward pass.
         on_progress: called after each batch, including batches loaded from `out`.
+        on_passes: called after each pass with the finished passes and their total.
 
     Returns:
         Two rows: accuracy of single draws (over all draws of the votes), and accuracy of the vote; and the votes.
@@ -163,9 +166,13 @@ def evaluate_examples(
     }
     resume = ResumeFolder(out, configuration)
     batches, total = list[Tensors](), -(-len(examples.clean) // BATCH)
+    passes = protocol.votes_per_image * protocol.smoothing.num_samples
+    progress = PassProgress(len(STREAMS) * passes * len(examples.clean), on_passes)
     for number, batch in enumerate(examples.batches(BATCH)):
-        compute = partial(_vote_on_batch, smoothed, *batch, protocol=protocol, key=mix(protocol.seed, number))
-        batches.append(resume.compute_once(f"batch{number:04d}", compute))
+        key = mix(protocol.seed, number)
+        compute = partial(_vote_on_batch, smoothed, *batch, protocol=protocol, key=key, progress=progress)
+        with progress.batch(len(STREAMS) * passes * len(batch[0])):
+            batches.append(resume.compute_once(f"batch{number:04d}", compute))
         on_progress(number + 1, total)
     votes = {
         stream: VoteCounts.concatenated(
@@ -191,12 +198,16 @@ def _vote_on_batch(
     *,
     protocol: SavedExamplesProtocol,
     key: int,
+    progress: PassProgress,
 ) -> Tensors:
     """Counts of the votes on clean and on adversarial images."""
-    counts = Tensors()
+    counts, passes = Tensors(), protocol.votes_per_image * protocol.smoothing.num_samples
     for (name, stream), images in zip(STREAMS.items(), (inputs, adversarial), strict=True):
         seed = mix(key, stream)
-        votes = take_votes(smoothed, images, labels, protocol.votes_per_image, seed=seed, precision=protocol.precision)
+        with progress.part(len(images) * passes, smoothed.model):
+            votes = take_votes(
+                smoothed, images, labels, protocol.votes_per_image, seed=seed, precision=protocol.precision
+            )
         counts |= {f"{name}-{field}": values for field, values in votes.to_tensors().items()}
     return counts
 

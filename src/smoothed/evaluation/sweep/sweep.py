@@ -152,6 +152,7 @@ def sweep(
     chunk_size: int = 250,
     processes: Processes = SINGLE_PROCESS,
     on_progress: OnProgress = ignore_progress,
+    on_passes: OnProgress = ignore_progress,
 ) -> Sweep:
     """Clean and robust accuracy of `model` at each sigma, vote and M, measured as by `evaluate`.
 
@@ -171,6 +172,7 @@ def sweep(
         chunk_size: rows of one forward pass of the vote.
         processes: processes that share the batches, as in `evaluate`; each of them gets the result.
         on_progress: called after each batch with the finished batches of this process and their total.
+        on_passes: called after each pass with the finished passes of this process and an estimate of their total.
 
     Raises:
         ArgumentError: no noises, repeated ones, several distributions, or an unknown attack.
@@ -210,6 +212,8 @@ def sweep(
         chunk_size=chunk_size,
         processes=processes,
         on_progress=on_progress,
+        attack_passes=protocol.attack_passes,
+        on_passes=on_passes,
     )
     setting = {"noise": noises[0].name, **protocol.setting(), "sources": tuple(sources)}
     sigmas = tuple(fields["sigma"] for fields, _ in ascending)
