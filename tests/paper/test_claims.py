@@ -20,7 +20,7 @@ from smoothed.paper.schedules import PAPER_SCHEDULES
 from smoothed.paper.show import claims_lines, claims_markdown, claims_table
 from smoothed.paper.verdicts import judge, judge_claims
 
-TOLD = ("holds", "does not hold", "can't be told")
+TOLD = ("holds", "does not hold", "undecided")
 
 
 def first(count, images):
@@ -92,7 +92,7 @@ def test_a_verdict_follows_from_interval_and_region(region, intervals):
     [
         (60, "holds", ""),
         (20, "does not hold", "the interval lies below 0"),
-        (41, "can't be told", "the interval includes 0"),
+        (41, "undecided", "the interval includes 0"),
     ],
 )
 def test_a_claim_that_one_network_is_better(folder, store, after, verdict, why):
@@ -113,8 +113,8 @@ def test_a_claim_that_one_network_is_better(folder, store, after, verdict, why):
     [
         (40, 1000, "holds", ""),
         (140, 1000, "does not hold", "the interval lies above +1"),
-        (40, 100, "can't be told", "the interval includes -1 and +1"),
-        (30, 1000, "can't be told", "the interval includes -1"),
+        (40, 100, "undecided", "the interval includes -1 and +1"),
+        (30, 1000, "undecided", "the interval includes -1"),
     ],
 )
 def test_a_claim_that_two_networks_are_equal(folder, store, after, images, verdict, why):
@@ -126,7 +126,7 @@ def test_a_claim_that_two_networks_are_equal(folder, store, after, images, verdi
 
 @pytest.mark.parametrize(
     ("soft", "verdict", "points"),
-    [([500, 515], "holds", 0), ([600, 500], "does not hold", 10), ([512, 500], "can't be told", 1.2)],
+    [([500, 515], "holds", 0), ([600, 500], "does not hold", 10), ([512, 500], "undecided", 1.2)],
 )
 def test_the_same_sigma_for_every_vote(folder, store_sweep, soft, verdict, points):
     for network in BASE_MODELS:
@@ -141,7 +141,7 @@ def test_the_same_sigma_for_every_vote(folder, store_sweep, soft, verdict, point
 
 
 @pytest.mark.parametrize(
-    ("weighted", "verdict"), [([450, 480], "holds"), ([580, 400], "does not hold"), ([519, 400], "can't be told")]
+    ("weighted", "verdict"), [([450, 480], "holds"), ([580, 400], "does not hold"), ([519, 400], "undecided")]
 )
 def test_the_best_vote_each_at_its_own_sigma(folder, store_sweep, weighted, verdict):
     for network in BASE_MODELS:
@@ -156,7 +156,7 @@ def test_the_best_vote_each_at_its_own_sigma(folder, store_sweep, weighted, verd
     [
         ([400, 600], [600, 400], "holds", (0.24, 0.24)),
         ([600, 400], [400, 600], "does not hold", (-0.24, -0.24)),
-        ([400, 600], [502, 500], "can't be told", (0.0, 0.24)),
+        ([400, 600], [502, 500], "undecided", (0.0, 0.24)),
     ],
 )
 def test_the_larger_best_sigma(folder, store_sweep, input_noise, plain, verdict, sigmas):
@@ -184,7 +184,7 @@ def test_growth_is_the_slope_of_the_least_squares_line(folder, store):
     centre = float(differences.sum()) / 1002
     half = 1.96 * math.sqrt(((float(differences.square().sum()) + 2) / 1002 - centre**2) / 1002)
     assert robust.estimate.interval == pytest.approx((100 * (centre - half) * 2 / 15, 100 * (centre + half) * 2 / 15))
-    assert (robust.verdict, clean.verdict, clean.estimate.value) == ("holds", "can't be told", 0)
+    assert (robust.verdict, clean.verdict, clean.estimate.value) == ("holds", "undecided", 0)
     assert claim.why.startswith("the interval includes 0 (CNI-W, clean; CNI-I+W, clean; ")
 
 
@@ -196,13 +196,13 @@ def test_a_claim_of_several_parts(folder, store):
     of("at", 400, 450)
     of("pni-w", 400, 450)
     claim = judged(folder, "any-defence")
-    assert [part.verdict for part in claim.parts] == ["holds", "holds", "can't be told"]
-    assert claim.verdict == "can't be told"
+    assert [part.verdict for part in claim.parts] == ["holds", "holds", "undecided"]
+    assert claim.verdict == "undecided"
     assert claim.why == "not run: cni-w.pgd-7.sigma-tuned, cni-w.pgd-7.one-draw"
     assert claim.to_run == ["table-1"]
     of("cni-w", 400, 401)
     claim = judged(folder, "any-defence")
-    assert (claim.verdict, claim.why, claim.to_run) == ("can't be told", "the interval includes 0 (CNI-W)", [])
+    assert (claim.verdict, claim.why, claim.to_run) == ("undecided", "the interval includes 0 (CNI-W)", [])
     of("cni-w", 400, 450)
     assert judged(folder, "any-defence").verdict == "holds"
     of("cni-w", 400, 350)
@@ -232,7 +232,7 @@ def test_results_that_do_not_fit(folder, store, other, why):
     store("cni-w.pgd-7.sigma-tuned", 40)
     store("epgd-diverged.pgd-7.sigma-tuned", 90, **other)
     claim = judged(folder, "epgd-diverged")
-    assert (claim.verdict, claim.why, claim.parts[0].estimate) == ("can't be told", why, None)
+    assert (claim.verdict, claim.why, claim.parts[0].estimate) == ("undecided", why, None)
 
 
 def test_results_without_outcomes(folder, store):
@@ -253,7 +253,7 @@ def test_the_list_in_a_narrow_terminal(folder, store):
     assert max(map(len, printed.splitlines())) <= 80
     assert any(line.split() == ["against", "CNI-W", "+5.0", "(+3.6", "to", "+6.4)"] for line in printed.splitlines())
     count, command = claims_lines(claims, folder)
-    assert count == f"Claims: 1 hold, 0 do not hold, {len(CLAIMS) - 1} can't be told."
+    assert count == f"Claims: 1 hold, 0 do not hold, {len(CLAIMS) - 1} undecided."
     assert "`smoothed paper run table-1 table-3a table-3b table-4 figure-1 " in command
     assert f"--schedule tiny --out {folder.path}`" in command
 

@@ -37,16 +37,18 @@ def test_run_and_show(paper, tmp_path):
     printed = paper("show", "appendix-a", "--out", out)
     assert "Objective of a sample (eq. A.26)" in printed
     assert "## appendix-a" in (out / "pages/README.md").read_text()
-    assert "can't be told" not in printed
+    assert "undecided" not in printed
     printed = paper("show", "table-3a", "--out", out)
-    assert "Claims: 0 hold, 0 do not hold, 1 can't be told." in printed
+    assert "Claims: 0 hold, 0 do not hold, 1 undecided." in printed
     assert f"`smoothed paper run table-3a --schedule tiny --out {out}`" in printed
 
 
 def test_without_training_and_without_networks_nothing_is_done(paper, tmp_path):
     options = ("--schedule", "tiny", "--out", tmp_path, "--zoo", tmp_path / "zoo", "--no-training")
     printed = " ".join(paper("run", "table-1", *options).split())
-    assert printed.startswith(f"No finished network in {tmp_path} or {tmp_path / 'zoo'} allows an evaluation.")
+    assert printed.startswith(
+        f"No evaluation is possible with the finished networks in {tmp_path} and {tmp_path / 'zoo'}."
+    )
     assert not (tmp_path / "networks").exists()
 
 

@@ -161,7 +161,7 @@ ARRAYS = {
     "null image": (None, "got None"),
     "other object": ({"url": "x"}, "got an object with the fields url"),
     "two fields": ({"id": 1, "png": ""}, "got an object with the fields id, png"),
-    "unknown number": ({"id": 16}, r"image.id: expected the number of a bundled image, 0..15, got 16"),
+    "unknown number": ({"id": 16}, r"image.id: expected the number of an example image, 0..15, got 16"),
     "negative number": ({"id": -1}, "image.id: .* got -1"),
     "flag as number": ({"id": True}, "image.id: .* got True"),
     "fraction": ({"id": 0.5}, "image.id: .* got 0.5"),

@@ -87,8 +87,14 @@ def test_bad_choices():
             ({"injection": "remove"}, "injection: expected a noise for a new network, got 'remove'; name the network"),
             ({"eps": 8}, r"eps: expected a radius of at most 1 .* in the L-inf norm, got 8; write 8/255"),
             ({"copy_sigma": 25}, "copy_sigma: expected a standard deviation of at most 1 .* got 25; write 25/255"),
-            ({"attack": "noisy", "copy_sigma": 0.0}, "copy_sigma: expected .* above 0 with attack noisy, whose copies"),
-            ({"attack": "maxup", "copy_sigma": 0.0}, "copy_sigma: expected .* above 0 with attack maxup, whose copies"),
+            (
+                {"attack": "noisy", "copy_sigma": 0.0},
+                "copy_sigma: expected .* above 0 with attack noisy, because copies",
+            ),
+            (
+                {"attack": "maxup", "copy_sigma": 0.0},
+                "copy_sigma: expected .* above 0 with attack maxup, because copies",
+            ),
             ({"auxiliary_norms": 1}, "auxiliary_norms: expected True or False, got 1"),
             (
                 {"auxiliary_norms": True, "adversarial_weight": 1.0},

@@ -1,1 +1,1 @@
-"""The same network, cheaper: fused weights, bf16, compiled operations."""
+"""Faster forms of a network: fused weights, bf16, compiled operations."""

@@ -1,4 +1,4 @@
-"""A network in the form that makes draws cheapest, for votes and for gradients with respect to the input."""
+"""Faster form of a network, for votes and for gradients with respect to the input."""
 
 import warnings
 from collections.abc import Sequence
@@ -39,8 +39,8 @@ class Fast(nn.Module):
     Args:
         model: any network. A network that cannot be fused runs as it is, and the attribute `reason` says why.
         precision: `float32` (the same logits up to rounding of sums), `bf16` (weights and activations with 8 bits of
-            mantissa, except in the first and the last layer), or `auto` (bf16 where the device of `model` has units
-            for it).
+            mantissa, except in the first and the last layer), or `auto` (bf16 where the device of `model` has hardware
+            support for it).
         compile: whether torch.compile compiles the network at the first pass, which takes about half a minute on a CPU.
             From then on it also compiles the random numbers of the whole process (`compile_numbers`).
 

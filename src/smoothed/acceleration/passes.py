@@ -1,4 +1,4 @@
-"""The protocol by which smoothed inference asks a network how its forward passes are best made."""
+"""Protocol by which a network states its preferred memory format and whether several draws can share a pass."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -12,7 +12,9 @@ from smoothed.rng.sources import Source
 
 @runtime_checkable
 class Passes(Protocol):
-    """How the forward passes of a network are best made. `Fast` is one; `passes_of` gives one for any other model.
+    """Preferred form of a network's forward passes.
+
+    `Fast` implements it; `passes_of` returns a default for other models.
 
     Attributes:
         memory_format: memory format of the images that the network prefers; `torch.preserve_format` for none.
@@ -45,5 +47,5 @@ class PlainPasses:
 
 
 def passes_of(model: object) -> Passes:
-    """`model` itself if it says how its passes are best made, else the passes of a plain model."""
+    """Return `model` if it implements `Passes`, else the default."""
     return model if isinstance(model, Passes) else PlainPasses()

@@ -39,7 +39,7 @@ def check(
     on_progress: OnProgress | None = None,
     command: str | None = None,
 ) -> Result:
-    """Check a classifier for gradient masking: for reasons other than robustness why an attack fails.
+    """Check a classifier for gradient masking, that is, for attacks that fail for reasons other than robustness.
 
     Each check measures one flaw on the images with a 95 % interval and concludes `pass`, `suspicious` or `unclear`.
 

@@ -1,12 +1,31 @@
 """`smoothed attack`: adversarial examples of a network, in a file with the record of how they were made."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from smoothed.cli.console import command_line, note, progress
-from smoothed.cli.options import DataOptions, ModelOptions, OneAttackOptions, PrecisionRunOptions, SmoothingOptions
+from smoothed.cli.options import (
+    STORED,
+    DataOptions,
+    ModelOptions,
+    OneAttackOptions,
+    PrecisionRunOptions,
+    SmoothingOptions,
+    vote_option,
+)
+
+
+@dataclass(frozen=True)
+class AttackSmoothingOptions(SmoothingOptions):
+    """One smoothed classifier under attack."""
+
+    vote: Annotated[
+        str | None,
+        vote_option("Vote used to report accuracy on the attacked images.", show_default=f"{STORED}, or prediction"),
+    ] = None
 
 
 def attack(
@@ -14,7 +33,7 @@ def attack(
     model: ModelOptions,
     data: DataOptions,
     attack: OneAttackOptions,
-    smoothing: SmoothingOptions,
+    smoothing: AttackSmoothingOptions,
     run: PrecisionRunOptions,
 ) -> None:
     """Attack a network and write the adversarial examples to a file.

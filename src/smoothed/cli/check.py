@@ -53,7 +53,7 @@ def check(
     smoothing: SmoothingOptions,
     run: RunOptions,
 ) -> None:
-    """Check a defence for gradient masking: for reasons other than robustness why an attack fails.
+    """Check a classifier for gradient masking, that is, for attacks that fail for reasons other than robustness.
 
     Each check measures one flaw on the images with a 95 % interval and concludes pass, suspicious or unclear.
     Accuracies are those of the vote on fresh draws. The exit code is 0 whatever the verdict.

@@ -109,7 +109,7 @@ class DataOptions:
     ] = None
     split: Annotated[
         str,
-        option(DATA_PANEL, "Part of a data set with a name: test, validation (held out of training) or train."),
+        option(DATA_PANEL, "Split of a named data set: test, validation (held out of training) or train."),
     ] = "test"
     images: Annotated[
         int | None, option(DATA_PANEL, "Number of images to use, from the first on.", show_default="all")
@@ -227,7 +227,7 @@ class NoisesOptions:
 Seed = Annotated[int, run_option("Seed of all random numbers.")]
 Json = Annotated[
     Path | None,
-    run_option("File to write the result to, as JSON; what is large goes to a .safetensors file beside it."),
+    run_option("JSON file for the result; tensors are written to a .safetensors file of the same name."),
 ]
 Report = Annotated[
     Path | None,
@@ -237,7 +237,7 @@ Plot = Annotated[Path | None, run_option("File for a plot; its suffix gives the 
 Runs = Annotated[int, run_option("Number of repetitions, each with a fresh attack and fresh draws.")]
 Record = Annotated[bool, run_option("Store the result in the checkpoint's header, too.", "--record")]
 Device = Annotated[str, run_option("Device: auto (a GPU if there is one), cpu, cuda or cuda:N.")]
-Quiet = Annotated[bool, run_option("Print results and errors alone: no progress and no notes.", "--quiet", "-q")]
+Quiet = Annotated[bool, run_option("Print only results and errors, without progress and notes.", "--quiet", "-q")]
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ class PrecisionRunOptions(RunOptions):
 
     precision: Annotated[
         str,
-        run_option("Precision of the votes: float32, bf16, or auto (bf16 where the hardware has units for it)."),
+        run_option("Precision of the votes: float32, bf16, or auto (bf16 where the hardware supports it)."),
     ] = "float32"
 
 

@@ -155,9 +155,9 @@ def run(
     launcher: Annotated[
         str,
         _launch_option(
-            f"Who does the work: {names(LAUNCHER_NAMES)}. none: this process. local: processes that each take steps of "
-            "their own. accelerate: processes that share each step, one a GPU. slurm: jobs that each take steps of "
-            "their own; the command ends when they are submitted."
+            f"How the steps are run: {names(LAUNCHER_NAMES)}. none: this process. local: processes that each take "
+            "steps of their own. accelerate: processes that share each step, one a GPU. slurm: jobs that each take "
+            "steps of their own; the command ends when they are submitted."
         ),
     ] = "none",
     workers: Annotated[int, _launch_option("Number of processes or jobs, for all launchers but none.", min=1)] = 2,
@@ -208,7 +208,10 @@ def run(
     if not is_main_process():
         raise typer.Exit(1 if outcome.failed else 0)
     if not outcome.total:
-        show(f"No finished network in {out} or {zoo} allows an evaluation. Without --no-training, it is trained first.")
+        show(
+            f"No evaluation is possible with the finished networks in {out} and {zoo}. "
+            "Run without --no-training to train the missing ones."
+        )
         return
     show(f"{outcome.done} of {outcome.total} steps are done, {outcome.seconds:.0f} s in this call.")
     if outcome.failed:
@@ -286,7 +289,7 @@ def show_results(
 
     The cells of rows that have not been run stay empty. Each difference has a 95 % interval, which counts the
     deviations over runs, the published and ours, and our choice of test images. A claim is judged if all tables and
-    figures that it needs are named; what has not been run can't be told.
+    figures that it needs are named; it is undecided if one of them has not been run.
 
     Examples:
         smoothed paper show --out runs/paper

@@ -89,7 +89,7 @@ class ServiceRunOptions:
 
     precision: Annotated[
         str,
-        option(RUN_PANEL, "Precision of the votes: float32, bf16, or auto (bf16 where the hardware has units for it)."),
+        option(RUN_PANEL, "Precision of the votes: float32, bf16, or auto (bf16 where the hardware supports it)."),
     ] = "float32"
     chunk_size: Annotated[
         int | None, option(RUN_PANEL, "Largest number of rows in one forward pass.", show_default="128, 256 on a GPU")

@@ -208,7 +208,8 @@ def train(
         bool | None,
         _option(
             LOSS,
-            "Whether adversarial images pass through batch norms of their own in training; evaluation uses the others.",
+            "Use separate batch norms for adversarial images in training (AdvProp); evaluation uses the norms of the "
+            "clean images.",
             "--auxiliary-norms/--shared-norms",
         ),
     ] = None,
@@ -247,14 +248,16 @@ def train(
         float | None, _option(OPTIMISER, "Factor on the learning rate for the learned strengths of the noise.")
     ] = None,
     momentum: Annotated[float | None, _option(OPTIMISER, "Nesterov momentum of SGD.")] = None,
-    weight_decay: Annotated[float | None, _option(OPTIMISER, "L2 penalty on every parameter.")] = None,
+    weight_decay: Annotated[
+        float | None, _option(OPTIMISER, "L2 penalty on all parameters except noise strengths with a divergence term.")
+    ] = None,
     average: Annotated[
         float | None,
         _option(OPTIMISER, "Decay of the exponential weight average that is evaluated and kept; 0 switches it off."),
     ] = None,
     precision: Annotated[
         str | None,
-        _option(RUN, "Precision: float32, bf16 (mixed), or auto (bf16 where the hardware has units for it)."),
+        _option(RUN, "Precision: float32, bf16 (mixed), or auto (bf16 where the hardware supports it)."),
     ] = None,
     keep: Annotated[
         str | None,

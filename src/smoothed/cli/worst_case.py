@@ -56,7 +56,8 @@ class WorstCaseSmoothingOptions(SmoothingOptions):
     alpha: Annotated[
         float | None,
         vote_option(
-            "Let the vote abstain (PREDICT): bound of its error probability.", show_default="it never abstains"
+            "Let the vote abstain on close decisions (PREDICT), with this upper bound on its error probability.",
+            show_default="it never abstains",
         ),
     ] = None
 

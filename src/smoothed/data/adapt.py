@@ -36,8 +36,8 @@ def as_images(
 ) -> Images:
     """Make an image set of a name, a folder, arrays, a data set or a loader.
 
-    Nothing of the user's is written to, and nothing is copied whole but the stream of which `count` images are asked
-    for: batches are read and converted one at a time. Invalid images that are read later raise `ArgumentError` then.
+    The user's data are never modified. Batches are read and converted one at a time; only the first `count` images of a
+    stream are copied into memory. Invalid images raise `ArgumentError` when they are read.
 
     Args:
         data: one of

@@ -63,9 +63,9 @@ def calibrate_noise(
     """Scale the noise inside `model`, in place, to the largest strength that costs no more than a stated accuracy.
 
     The cost is the accuracy of the mean network (all noise off) minus the accuracy of a single draw, averaged over
-    `num_samples` draws, both in eval mode. A bisection of the factor finds the strength. All factors are compared on
-    the same normals, so that the result is a function of the seed. If the accuracy does not fall monotonically, the
-    result is one of the strengths at which it crosses the stated value.
+    `num_samples` draws, both in eval mode. A bisection of the factor finds the strength. All factors are compared with
+    the same random numbers, so that the result is a function of the seed. If the accuracy does not fall monotonically,
+    the result is one of the strengths at which it crosses the stated value.
 
     Use images that are not the ones on which you report accuracy.
 

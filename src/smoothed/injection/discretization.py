@@ -6,8 +6,8 @@ noisy copy the nearest of them:
     x'_p = c_j,  j = argmin over i of |x_p + sigma n_p - c_i|^2
 
 The network classifies x'. Whatever the network, noise and discretisation bring the distributions of x' for an image and
-for its adversarial example closer together. The map has no useful gradient, so attacks use that of a stand-in (BPDA,
-`attacks.bpda`) and average it over draws.
+for its adversarial example closer together. The map has no useful gradient, so attacks use the gradient of a
+differentiable substitute (BPDA, `attacks.bpda`) and average it over draws.
 """
 
 from collections.abc import Sequence
@@ -27,10 +27,10 @@ from smoothed.models.normalize import Normalize
 from smoothed.utils.checks import check_choice, check_not_negative, check_positive
 
 StandIn = Literal["identity", "mixture"]
-"""The function whose gradient takes the place of the discretisation's."""
+"""Function whose gradient replaces that of the discretisation."""
 
 SOFTNESS = 40.0
-"""Factor on the squared distances of a pixel from the colours, in the weights of the mixture that stands in."""
+"""Factor on the squared distances of a pixel from the colours, in the weights of the `mixture`."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class RandomizedDiscretization:
         colors: number k of colours of an image, at least 1.
         candidates: number of pixels, drawn with replacement, among which the colours are chosen, at least 1.
         spread: preference for colours far from those already chosen, at least 0; 0 chooses uniformly.
-        stand_in: whose gradient attacks see: that of the `identity`, or that of a `mixture` of the colours with weights
+        stand_in: function whose gradient attacks use: the `identity`, or a `mixture` of the colours with weights
             `softmax(-40 |x_p + sigma n_p - c_i|^2)`, which is differentiated through the colours, too. The mixture is
             what the wrapper classifies (RandMix).
 
@@ -79,7 +79,7 @@ class RandomizedDiscretization:
         return replace(self, sigma=self.sigma * strength)
 
     def for_weight(self, weight: Tensor, channel_dim: int = 0) -> NoiseLayer:
-        """Raise `ArgumentError`: weights have no colours."""
+        """Raise `ArgumentError`: the law applies to images only."""
         del weight, channel_dim
         raise ArgumentError("weights", "PNI or CNI", "RandomizedDiscretization", "pass it as activations=")
 
@@ -167,10 +167,10 @@ def layers_of_images(model: nn.Module, weights: object = None) -> list[str]:
 
 
 def numbers_of_a_draw(shape: Sequence[int], colors: int, candidates: int) -> list[int]:
-    """Return how many standard normals a draw takes for an image (C, H, W), by their use.
+    """Return the numbers of standard normals of one draw for an image (C, H, W).
 
-    They are for the noise of the pixels, and, as `draw_colors` takes them, for the places of the candidates, for their
-    noise, and for the choice among them.
+    They are for pixel noise, candidate positions, candidate noise and colour choices; `draw_colors` takes all but the
+    first.
     """
     channels, height, width = shape
     return [channels * height * width, candidates, channels * candidates, colors * candidates]

@@ -22,8 +22,8 @@ class NoiseLayer(nn.Module, ABC):
         index: number of the layer in its network, from 1, set by `noise_from`; part of the key of keyed noise.
         per_row: whether each row of the batch has its own noise (activations) or all rows share it (weights).
         law: law from which `inject` made the layer; None for a layer that was made otherwise.
-        decays: whether the optimiser's weight decay applies to the learned strengths. A layer whose training has a
-            `penalty` of its own says no.
+        decays: whether the optimiser's weight decay applies to the learned strengths. False for layers with a
+            `penalty`.
     """
 
     decays = True
@@ -61,7 +61,7 @@ class NoiseLayer(nn.Module, ABC):
         return None
 
     def project_(self) -> None:
-        """Take the learned strengths back into their range, in place, after a step of the optimiser."""
+        """Project the learned strengths onto their valid range, in place, after a step of the optimiser."""
 
     def linear_form(self, weight: Tensor) -> tuple[Tensor, Tensor | None] | None:
         """Return the noise of a weight in the form `scale * n + factor @ z` with standard normals n and z.

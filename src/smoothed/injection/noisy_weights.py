@@ -1,4 +1,4 @@
-"""What training needs to know of the noise on weights: its terms of the loss, and how many normals a pass draws."""
+"""Loss terms of noise layers, and the number of standard normals that weight noise needs per pass."""
 
 from collections.abc import Iterator
 

@@ -4,8 +4,8 @@ A layer is linear in its weight. If the noise of the weight is independent betwe
 an output y of an input a is normal: its mean is the output without noise, and its variance is the output of the layer
 for a^2 and s^2 in place of a and w, without the bias. Drawing y in place of the weight gives each image, and each
 position of a convolution, noise of its own. Each output alone has the distribution that it has under a drawn weight;
-outputs that share a weight are no longer correlated. Gradients have less variance, for the price of a second pass
-through the layer.
+outputs that share a weight are no longer correlated. Gradients have less variance, at the cost of a second pass through
+the layer.
 """
 
 import torch

@@ -123,7 +123,7 @@ def divergence_from_prior(log_alpha: Float[Tensor, "..."]) -> Float[Tensor, "...
     """KL(q || p) of one weight for each log(alpha), in nats and up to a constant.
 
     The paper approximates -KL(q || p) by constant + log(alpha) / 2 + c1 alpha + c2 alpha^2 + c3 alpha^3. The constant,
-    which no gradient sees, is left out. The result falls as alpha grows: the prior prefers noise.
+    which does not affect gradients, is omitted. The result decreases with alpha, so the term favours noise.
 
     Args:
         log_alpha: logarithms of alpha, of any shape, at most 0 for the approximation to hold.

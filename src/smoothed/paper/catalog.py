@@ -1,4 +1,4 @@
-"""All declarations by name, and what the evaluations that they share must hold."""
+"""All declarations by name, and the votes and Ms that each shared evaluation has to contain."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,7 +25,10 @@ DECLARATIONS: dict[str, AnySpec] = _by_name((*TABLES, *FIGURES, APPENDIX_A))
 """All tables, figures and the appendix by name."""
 
 USUAL_COUNTS = (1, 8, 64)
-"""Ms that every vote reports besides those of its rows, where they are smaller."""
+"""Values of M that an evaluation reports in addition to those of its rows.
+
+They are used up to the largest M of the rows, and not under NAttack.
+"""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class ReadOff:
 
 
 def read_off(measurement: Measurement, schedule: PaperSchedule) -> ReadOff:
-    """What all declarations together read from an evaluation, so that its result serves each of them."""
+    """Votes and Ms of an evaluation that all declarations together need, so that one result serves all of them."""
     wanted = _wanted(schedule)[measurement]
     votes = tuple(dict.fromkeys(vote for vote, _ in wanted))
     largest = max((count for _, count in wanted), default=0)

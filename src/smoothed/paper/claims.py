@@ -1,7 +1,7 @@
 """The claims of the paper on its experiments, as differences that lie in a region if the claim is true.
 
-The region is above 0, or, where two things are said to be equal or one to be no better, within a margin of 1 point of
-0. `verdicts.py` judges the claims.
+The region is above 0 for 'higher', within 1 point of 0 for 'equal', below 1 point for 'no higher', and above -1 point
+for 'no lower'. `verdicts.py` judges the claims.
 """
 
 import math

@@ -134,7 +134,7 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def _now(device: torch.device) -> float:
-    """Seconds of the clock once the GPU has finished, or seconds of the processor for each of the threads."""
+    """Wall-clock seconds after the GPU has finished; on a CPU, the process's CPU seconds per thread."""
     if device.type == "cpu":
         return time.process_time() / torch.get_num_threads()
     torch.cuda.synchronize(device)

@@ -124,7 +124,7 @@ def same_sigma(name: str, sweep: SigmaSweep, vote: str) -> ClaimPart:
     """The attacked accuracy of a vote at its own best sigma minus that at the best sigma of the prediction vote.
 
     Both sigmas are chosen on the images of the comparison. The first accuracy is the largest of the vote there, so that
-    the difference is never negative and rather too large: the choice makes the claim harder to hold, not easier.
+    the difference is never negative and rather too large: this bias works against the claim of equal sigmas.
     """
 
     def measure(folder: RunFolder, results: Sequence[Result]) -> ClaimEstimate:

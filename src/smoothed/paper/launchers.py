@@ -24,8 +24,7 @@ def start_local(command: Command, workers: int, logs: Path, wait: Callable[[Sequ
         command: the command and its arguments.
         workers: number of processes.
         logs: folder for the output of each, `worker-N.log`.
-        wait: called again and again with the exit codes, None for a process that runs; it takes the time between two
-            looks.
+        wait: called repeatedly with the exit code of each process (None while it runs); it has to sleep between checks.
     """
     logs.mkdir(parents=True, exist_ok=True)
     processes = list[subprocess.Popen[bytes]]()

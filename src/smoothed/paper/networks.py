@@ -9,8 +9,8 @@ WIDE = "wide_resnet34_10"
 
 # The paper trains the Wide-ResNet for 100 epochs and attacks it with 10 steps.
 _WIDE_TRAINING = {"epochs": 100, "attack_steps": 10}
-# From the published strength, which is meant for 400 epochs, CNI does not learn to classify within 25: it starts at a
-# tenth, and its strengths learn at a tenth of the rate.
+# CNI of the published initial strength, meant for 400 epochs, does not learn within 25: the strength and the learning
+# rate of the strengths are a tenth of the published ones.
 _CNI_ON_CPU = {"cpu": {"injection_strength": 0.1, "noise_lr": 0.1}}
 # The radii of IAAT need more epochs to adapt.
 _IAAT_ON_CPU = {"cpu": {"nfgsm_warmup": 0.4}}

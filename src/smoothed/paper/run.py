@@ -1,4 +1,7 @@
-"""Run declarations step after step. Each is stored when it is done, so that the same call goes on afterwards."""
+"""Run the steps of declarations in order.
+
+Each finished step is stored, so that the same call continues an interrupted run.
+"""
 
 import time
 from collections.abc import Sequence
@@ -19,10 +22,10 @@ from smoothed.utils.distributed import SINGLE_PROCESS, Processes
 
 
 class RunObserver(Protocol):
-    """What a run tells while it works."""
+    """Callbacks that report the progress of a run."""
 
     def begin(self, step: PaperStep, number: int, total: int) -> None:
-        """Step `number` (from 1) of `total` begins; steps that were done before are counted but not told."""
+        """Called when step `number` (from 1) of `total` begins, but not for steps that were already done."""
         ...
 
     def progress(self, done: int, total: int) -> None:
@@ -35,7 +38,7 @@ class RunObserver(Protocol):
 
 
 class SilentObserver:
-    """An observer that tells nothing."""
+    """Callbacks that do nothing."""
 
     def begin(self, step: PaperStep, number: int, total: int) -> None:
         """Do nothing."""
@@ -86,8 +89,8 @@ def run_paper(
 ) -> RunOutcome:
     """Train, tune and evaluate what the named declarations need and what is not done yet.
 
-    Several calls, on one machine or on several with a common file system, may share a folder. Each works at steps that
-    no other one works at, and ends when there is nothing left to do.
+    Several calls, on one machine or on several with a common file system, may share a folder. Each runs steps that no
+    other call is running, and returns when no steps are left.
 
     Args:
         names: names of tables, figures, the appendix or networks; none for all tables, figures and the appendix.
@@ -96,11 +99,11 @@ def run_paper(
         zoo: folder of finished networks `NAME.safetensors`, which are not trained again.
         time_limit: seconds after which the call returns, inside a step or between two; None for no limit. Several
             `processes` stop inside a training or between two steps.
-        observer: what is told about the progress; None for nothing.
+        observer: callbacks for progress; None for none.
         command: command line, for the provenance of results.
         processes: processes that share the work of each step; all of them make the same call.
-        wait: seconds between two looks at the folder while other calls work at all steps that could be done.
-        training: whether missing networks are trained; otherwise only what finished networks allow is done.
+        wait: seconds between checks of the folder while other calls are running all available steps.
+        training: whether to train missing networks; if not, only steps of finished networks are run.
 
     Returns:
         How many steps are done, and which failed. A training that diverges does not stop the others.
@@ -148,7 +151,7 @@ def run_paper(
 
 
 def _of_finished_networks(plan: Sequence[PaperStep], folder: RunFolder) -> list[PaperStep]:
-    """The steps of a plan that need no training that is still to be done."""
+    """The steps of a plan that are done, or that depend only on finished networks."""
     kept: dict[str, PaperStep] = {}
     for step in plan:
         if is_done(step, folder) or (step.kind != "train" and all(need in kept for need in step.needs)):
@@ -157,14 +160,13 @@ def _of_finished_networks(plan: Sequence[PaperStep], folder: RunFolder) -> list[
 
 
 BUSY = -1
-"""Returned in place of a step's number if other calls work at all steps that could be done now."""
+"""Returned in place of a step's number while other calls are running all available steps."""
 
 
 class _Work:
-    """The steps of a plan as one call sees them.
+    """State of a plan within one call.
 
-    A lock file for each step tells other calls that it is worked at. The system releases the lock of a process that
-    ends, however it ends.
+    A lock file marks each step that is running; the system releases the lock when the process ends.
     """
 
     def __init__(self, plan: Sequence[PaperStep], folder: RunFolder) -> None:

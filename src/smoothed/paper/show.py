@@ -27,11 +27,11 @@ HOW = (
 """Explanation of the columns, printed with the tables."""
 
 CLAIMS_HOW = (
-    "Each claim says in which region differences lie. Differences are in points unless stated, with a paired 95 % "
-    "interval over the same images. A difference holds if its interval lies inside the region, does not hold if it "
-    "lies outside, and can't be told if the interval includes an end of the region or if a result is missing. A claim "
-    "holds if all its differences hold, and does not hold if one of them does not. How much networks of other seeds "
-    "differ is not part of the intervals."
+    "Each claim states a region in which its differences lie. Differences are in points unless stated, with a paired "
+    "95 % interval over the same images. A difference holds if its interval lies inside the region, does not hold if "
+    "it lies outside, and is undecided if the interval includes an end of the region or if a result is missing. A "
+    "claim holds if all its differences hold, and does not hold if one of them does not. How much networks of other "
+    "seeds differ is not part of the intervals."
 )
 """Explanation of the verdicts, printed with the claims."""
 
@@ -167,7 +167,7 @@ def claims_json(claims: Sequence[JudgedClaim], folder: RunFolder) -> dict[str, A
     return {"schema": "smoothed-paper-claims", "schedule": folder.schedule.name, "claims": values}
 
 
-_COUNTED = {"holds": "hold", "does not hold": "do not hold", "can't be told": "can't be told"}
+_COUNTED = {"holds": "hold", "does not hold": "do not hold", "undecided": "undecided"}
 
 
 def appendix_tables(values: dict[str, Any]) -> list[Table]:

@@ -99,7 +99,7 @@ class StepContext:
     def batch_progress(self) -> OnProgress:
         """Progress callback of an evaluation, which stops it at a batch's end when the time is up.
 
-        Several processes go on, because they would not stop at the same batch.
+        With several processes the time limit is not checked here, because they would stop at different batches.
         """
 
         def report(done: int, total: int) -> None:
@@ -129,7 +129,7 @@ def is_done(step: PaperStep, folder: RunFolder) -> bool:
 
 
 def perform(step: PaperStep, context: StepContext) -> None:
-    """Do a step whose needs are done, or go on with it.
+    """Run a step whose prerequisites are done, or continue it after an interruption.
 
     Raises:
         TimeIsUpError: the time limit has passed; the same call goes on later.

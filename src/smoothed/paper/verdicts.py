@@ -4,9 +4,9 @@ Each part of a claim estimates a difference with a 95 % interval. A part
 
 - holds if its interval lies inside the claim's region,
 - does not hold if its interval lies outside the region,
-- can't be told if its interval includes an end of the region, or if a result is missing.
+- is undecided if its interval includes an end of the region, or if a result is missing.
 
-A claim holds if all its parts hold, and does not hold if one of them does not hold; otherwise it can't be told. The
+A claim holds if all its parts hold, and does not hold if one of them does not hold; otherwise it is undecided. The
 intervals are not corrected for the number of parts. No claim holds too easily by this, because all parts have to hold,
 but one of many parts may fail by chance.
 """
@@ -24,8 +24,8 @@ from smoothed.paper.declaration import sources_of
 from smoothed.paper.estimates import ClaimEstimate, ClaimPart, NoEstimateError
 from smoothed.paper.folder import RunFolder
 
-Verdict = Literal["holds", "does not hold", "can't be told"]
-FIRST_VERDICTS: tuple[Verdict, ...] = ("does not hold", "can't be told", "holds")
+Verdict = Literal["holds", "does not hold", "undecided"]
+FIRST_VERDICTS: tuple[Verdict, ...] = ("does not hold", "undecided", "holds")
 """Verdicts of parts, from the one that decides on a claim before all others."""
 
 
@@ -38,7 +38,7 @@ class JudgedPart:
         results: names of the results that it is computed from.
         verdict: the verdict.
         estimate: the difference; None if it can't be computed.
-        why: why it does not hold or can't be told.
+        why: why it does not hold or is undecided.
         missing: names of the results that are not there.
     """
 
@@ -66,7 +66,7 @@ class JudgedClaim:
 
     @property
     def verdict(self) -> Verdict:
-        """Holds if all parts hold, does not hold if one of them does not, and can't be told otherwise."""
+        """Holds if all parts hold, does not hold if one of them does not, and is undecided otherwise."""
         found = {part.verdict for part in self.parts}
         return next(verdict for verdict in FIRST_VERDICTS if verdict in found)
 
@@ -86,14 +86,14 @@ class JudgedClaim:
 
     @property
     def why(self) -> str:
-        """Why it does not hold or can't be told; nothing if it holds."""
+        """Why it does not hold or is undecided; nothing if it holds."""
         reasons: dict[str, list[str]] = {}
         for part in self.parts:
             if part.verdict == self.verdict and part.why and not part.missing:
                 reasons.setdefault(part.why, []).append(part.name)
         several = len(self.parts) > 1
         found = [f"{why} ({_few(names, '; ')})" if several else why for why, names in reasons.items()]
-        if self.verdict == "can't be told" and self.missing:
+        if self.verdict == "undecided" and self.missing:
             found.append(f"not run: {_few(self.missing)}")
         return "; ".join(found)
 
@@ -137,7 +137,7 @@ def run_command(names: Iterable[str], folder: RunFolder) -> str:
 
 
 def judge(estimate: ClaimEstimate, region: Region) -> tuple[Verdict, str]:
-    """The verdict on a part by the rule of this module, and why it does not hold or can't be told."""
+    """The verdict on a part by the rule of this module, and why it does not hold or is undecided."""
     (low, high), (start, end) = estimate.interval, region
     if start < low and high < end:
         return "holds", ""
@@ -146,7 +146,7 @@ def judge(estimate: ClaimEstimate, region: Region) -> tuple[Verdict, str]:
     if low > end:
         return "does not hold", f"the interval lies above {_bound(end)}"
     included = [_bound(bound) for bound in region if low <= bound <= high]
-    return "can't be told", f"the interval includes {' and '.join(included)}"
+    return "undecided", f"the interval includes {' and '.join(included)}"
 
 
 def region_text(region: Region) -> str:
@@ -160,7 +160,7 @@ def region_text(region: Region) -> str:
 def _judge_part(part: ClaimPart, region: Region, folder: RunFolder, results: dict[str, Result | None]) -> JudgedPart:
     names = tuple(dict.fromkeys(source.name for source in part.sources))
     found = [result for source in part.sources if (result := results[source.name]) is not None]
-    judged = JudgedPart(part.name, names, "can't be told")
+    judged = JudgedPart(part.name, names, "undecided")
     if len(found) < len(part.sources):
         missing = tuple(name for name in names if results[name] is None)
         return replace(judged, why=f"not run: {', '.join(missing)}", missing=missing)

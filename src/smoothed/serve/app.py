@@ -118,8 +118,8 @@ class Service:
     async def explore_vote(self, request: Request) -> Response:
         """Watch a vote draw by draw, as server-sent events: start, draw, stop, end, or error.
 
-        The events `stop` tell where the exact and the confident rule would have ended the draws; the race goes on to
-        the last draw.
+        The events `stop` tell where the exact and the confident rule would have ended the draws; all M draws are made
+        in any case.
         """
         async with self._bodies.read(request) as body:
             question, image = await self._prepared(
@@ -150,16 +150,16 @@ class Service:
         return JSONResponse(self._model)
 
     async def images(self) -> Response:
-        """The bundled images and their true classes."""
+        """The example images and their true classes."""
         shown = self.served.images
         labels = enumerate(shown.labels.tolist())
         listed = [{"id": number, "label": label, "class": shown.classes[label]} for number, label in labels]
         return JSONResponse({"images": listed})
 
     async def image(self, number: int) -> Response:
-        """A bundled image as a PNG file."""
+        """An example image as a PNG file."""
         if not 0 <= number < len(self.served.images):
-            expected = f"the number of a bundled image, 0..{len(self.served.images) - 1}"
+            expected = f"the number of an example image, 0..{len(self.served.images) - 1}"
             raise invalid("path", expected, str(number), 404, "not_found")
         text = exploring.png(bundled_image(self.served.images, number), max(self.served.shape))
         return Response(base64.b64decode(text), media_type="image/png", headers={"Cache-Control": "max-age=3600"})

@@ -13,8 +13,8 @@ from smoothed.smoothing.votes import Vote, vote_bound
 class Count:
     """Sums of one image's scores over its draws.
 
-    Images of one pass have different numbers of draws here, so that each has a count of its own. Draws are counted when
-    the rule next has to be asked, several at once; `settle` counts those that wait.
+    Images of a shared pass have different numbers of draws, so each has its own counter. Draws are counted in groups,
+    when the stopping rule is next evaluated; `settle` counts the remaining ones.
 
     Args:
         vote: function from logits to scores.
@@ -91,7 +91,7 @@ class Count:
         self._counted += draws
 
     def _check(self) -> None:
-        """Ask the rule, once its next check is reached."""
+        """Evaluate the stopping rule, and record when it is to be evaluated next."""
         if self._counted < self.total:
             state = VoteState(self._scores[None], self._squares[None], self._counted)
             needed = 0 if self._monitor is None else int(self._monitor(state)[0])

@@ -58,12 +58,12 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="smoothed-engine", daemon=True)
 
     def start(self) -> None:
-        """Begin to work, first with a few passes that measure and prepare."""
+        """Start the thread, which first runs warm-up passes."""
         self._thread.start()
 
     @property
     def state(self) -> str:
-        """`loading` before the first passes have ended, then `ready`; `draining` once it has been told to end."""
+        """`loading` during the warm-up passes, `ready` afterwards, `draining` once `drain` has been called."""
         if self._draining:
             return "draining"
         return "ready" if self._ready.is_set() else "loading"
@@ -120,12 +120,15 @@ class Engine:
             self._require_room("queue", self._votes, self.settings.queue)
 
     def wake(self) -> None:
-        """Look again which turns are ready."""
+        """Make the thread check again which turns are ready."""
         with self._changed:
             self._changed.notify()
 
     def drain(self, seconds: float) -> None:
-        """Take no more requests. Those that were taken may end within a time; then they get an error."""
+        """Refuse new requests.
+
+        Accepted requests may finish within `seconds`; those that are still unfinished then receive an error.
+        """
         with self._changed:
             self._draining = True
             self._stop_at = min(self._stop_at, time.monotonic() + seconds)

@@ -15,11 +15,13 @@ Event = tuple[str, dict[str, Any]]
 """Name and JSON data of an event."""
 
 UNSENT = 256
-"""Number of unsent events from which on the work waits for the client."""
+"""Number of unsent events at which the engine pauses a stream until the client has read some."""
 
 
 class EventStream:
-    """Events on their way from the engine to a client; it is also the engine's turn that makes them.
+    """Queue of events from the engine's thread to one client.
+
+    As a `Turn`, it runs the iterator that produces the events.
 
     Args:
         make: returns an iterator whose every item is the events of a piece of work. It is called, and goes on, in the
@@ -44,7 +46,10 @@ class EventStream:
 
     @property
     def ready(self) -> bool:
-        """Whether the client keeps up, or has gone."""
+        """Whether `step` may be called.
+
+        That is so while few events are unsent, or once the client has disconnected or the time limit has passed.
+        """
         return self._gone or self._put - self._got < UNSENT or time.monotonic() > self._until
 
     def step(self) -> bool:

@@ -1,4 +1,7 @@
-"""What every request passes: the token, a number of its own, the log line, the metrics, and errors as JSON."""
+"""Middleware of all requests.
+
+It checks the token, assigns an id, writes the log line, counts metrics, and turns errors into JSON.
+"""
 
 import base64
 import binascii

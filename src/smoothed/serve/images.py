@@ -1,4 +1,4 @@
-"""Images of requests: files, base64 text, arrays and bundled images, checked before they are decoded."""
+"""Images of requests: files, base64 text, arrays and example images, checked before they are decoded."""
 
 import base64
 import binascii
@@ -104,8 +104,8 @@ def image_from_json(value: Any, images: Images, shape: Shape, max_pixels: int) -
 
     Args:
         value: an array (C, H, W) of numbers in [0, 1], `{"png": base64 text of an image file}`, or `{"id": number}` of
-            a bundled image.
-        images: the bundled images.
+            an example image.
+        images: the example images.
         shape: channels, height and width of the network's images.
         max_pixels: largest width times height of a file.
 
@@ -117,7 +117,7 @@ def image_from_json(value: Any, images: Images, shape: Shape, max_pixels: int) -
     if isinstance(value, dict) and set(value) == {"id"}:
         number = value["id"]
         if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(images):
-            raise invalid("image.id", f"the number of a bundled image, 0..{len(images) - 1}", f"{number!r:.80}")
+            raise invalid("image.id", f"the number of an example image, 0..{len(images) - 1}", f"{number!r:.80}")
         return bundled_image(images, number)
     if isinstance(value, dict) and set(value) == {"png"}:
         return image_from_file(_from_base64(value["png"]), shape, max_pixels, "image.png")
@@ -127,7 +127,7 @@ def image_from_json(value: Any, images: Images, shape: Shape, max_pixels: int) -
 
 
 def bundled_image(images: Images, number: int) -> Float[Tensor, "c h w"]:
-    """A bundled image, in [0, 1], on the CPU."""
+    """An example image, in [0, 1], on the CPU."""
     return next(iter(images.subset(slice(number, number + 1)).batches(1)))[0][0].cpu()
 
 

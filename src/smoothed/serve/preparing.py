@@ -91,7 +91,7 @@ def check_model_fields(question: VoteQuestion | AttackQuestion, served: ServedMo
 
 
 def prepare_rule(rule: StoppingRule | None, vote: Vote, total: int, classes: int) -> None:
-    """Compute the table of the confident rule here, since it would make all others wait in the engine's thread."""
+    """Compute the table of `Confident` in this thread; in the engine's thread it would delay all other requests."""
     if isinstance(rule, Confident) and vote_bound(vote, classes).is_one_hot and total > 1:
         chance_table(total, classes, rule.delta, rule.prior_weight / classes)
 

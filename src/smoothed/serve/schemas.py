@@ -23,7 +23,7 @@ class _Question(BaseModel):
 
     image: Any = Field(
         description='an array (channels, height, width) of numbers in [0, 1], {"png": BASE64} with an image file, or '
-        '{"id": NUMBER} of a bundled image',
+        '{"id": NUMBER} of an example image',
         json_schema_extra=IMAGE_SCHEMA,
     )
     sigma: float | None = Field(

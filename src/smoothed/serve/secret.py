@@ -1,4 +1,4 @@
-"""The secret seed of votes whose requests name none, and the draws that it has given out."""
+"""Secret seed of votes whose requests state no seed, and the numbers of the draws already used."""
 
 import secrets
 import time
@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 
 class SecretSeed:
-    """A seed of 63 bits that leaves the process in no answer, log or error, and a counter of its draws.
+    """A 63-bit seed that never appears in an answer, a log or an error, with a counter of its used draws.
 
-    Every pass takes draws of its own, so that no image ever sees a draw of this seed twice, even if it is sent again.
+    Each pass uses new draw numbers, so two votes on the same image never share a draw.
 
     Args:
         clock: returns the time in seconds.
@@ -20,7 +20,7 @@ class SecretSeed:
         self._drawn = 0
 
     def take(self, draws: int) -> int:
-        """Give out the numbers of `draws` draws that were not given out before; return the first."""
+        """Reserve `draws` unused draw numbers and return the first of them."""
         first, self._drawn = self._drawn, self._drawn + draws
         return first
 

@@ -1,4 +1,4 @@
-"""What the service serves: a network with its smoothing, the names of its classes, and bundled images."""
+"""What the service serves: a network with its smoothing, the names of its classes, and example images."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,12 +26,12 @@ from smoothed.utils.modes import eval_mode
 
 ATTACKS = ("pgd", "epgd")
 BUNDLED = 60
-"""Number of images that the explorer shows."""
+"""Number of example images, which the explorer shows."""
 
 
 @dataclass(frozen=True, eq=False)
 class ServedModel:
-    """A network, its smoothing, and what clients are told of it. Only one thread may call the network.
+    """A network, its smoothing, and its public description. Only one thread may call the network.
 
     Attributes:
         name: name of the model.
@@ -39,7 +39,7 @@ class ServedModel:
         voter: an equivalent, faster form of the network, which computes the draws of votes.
         smoothing: noise, vote and number of draws where a request states none.
         classes: names of the K classes.
-        images: bundled images of the size that the network takes.
+        images: example images of the size that the network takes.
         chunk_size: largest number of rows in a pass; None for the default of `Smoothed`.
     """
 

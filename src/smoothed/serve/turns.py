@@ -1,4 +1,4 @@
-"""Work on votes in turns: passes that many requests share, and a request that runs alone because it names its seed."""
+"""Turns of the engine: passes shared by many requests, and votes with their own seed, which run alone."""
 
 import logging
 import time
@@ -46,7 +46,8 @@ class VoteJob:
         count: the votes so far.
         rule: name of the stopping rule; empty for none.
         sigma: deviation of the input noise in pixel units; None for the model's own.
-        deadline: time of `time.monotonic` at which what is known is returned, after at least one pass; None for none.
+        deadline: value of `time.monotonic` after which the votes counted so far are returned (after at least one pass);
+            None for no deadline.
         future: receives the outcome. The client has gone if it is cancelled.
     """
 
@@ -58,7 +59,11 @@ class VoteJob:
     future: "Future[VoteOutcome]" = field(default_factory=Future)
 
     def ends(self, now: float) -> bool:
-        """Hand over the outcome if there is one; whether the job is done."""
+        """Set the result of `future` if the vote is decided or its deadline has passed.
+
+        Returns:
+            Whether the job is finished.
+        """
         if self.future.done():  # it has failed, or its client has gone
             return True
         if self.count.decided:
@@ -117,7 +122,7 @@ class Turn(Protocol):
 
 
 class PassSize:
-    """The number of rows of shared passes that new requests and deadlines need not wait for long.
+    """Adaptive number of rows of a shared pass, which limits how long new requests and deadlines wait.
 
     Args:
         seconds: time that a pass should take at most, where it can have fewer draws.
@@ -130,7 +135,7 @@ class PassSize:
         self._seconds = seconds
 
     def took(self, rows: int, seconds: float) -> None:
-        """Learn from a pass: the next shrink if it took too long, and grow if it took less than half of the time."""
+        """Adapt to a measured pass: fewer rows if it exceeded the time limit, more if it took less than half of it."""
         if seconds > self._seconds:
             self.rows = max(1, int(rows * self._seconds / seconds))
         elif seconds < self._seconds / 2:
@@ -140,22 +145,22 @@ class PassSize:
 class SharedPasses:
     """Passes that the votes of one input noise and one secret seed share.
 
-    Each turn makes one pass over the undecided images. Where noise lies inside the network, all images of a pass see
-    the same draw of the weights, as in a batch. Every pass takes new draws, so two votes of one image never share one.
+    Each turn makes one pass over the undecided images. Where noise lies inside the network, all images of a pass share
+    one draw of the weight noise, as in a batch. Every pass takes new draws, so two votes of one image never share one.
 
     Args:
         smoothed: the classifier with the input noise of these votes.
         seed: the secret seed.
         image: an image of the size of all, (C, H, W).
         size: number of rows of a pass.
-        on_pass: is told of each pass.
+        on_pass: called after each pass with its number of images and of draws.
     """
 
     def __init__(
         self, smoothed: Smoothed, seed: SecretSeed, image: Tensor, size: PassSize, on_pass: PassCounter
     ) -> None:
         self.seed = seed
-        # It serves many votes, which repay a trial of stacked draws.
+        # A trial of stacked draws is worth its time, because the result serves many votes.
         self._sampler = replace(smoothed.sampler(image[None], 1, seed=seed.value), stacks=True)
         self._size = size
         self._on_pass = on_pass
@@ -227,7 +232,7 @@ class SoloVote:
     Args:
         smoothed: the classifier of this vote, made with the seed.
         job: the vote.
-        on_pass: is told of each turn.
+        on_pass: called after each turn with its number of images and of draws.
     """
 
     def __init__(self, smoothed: Smoothed, job: VoteJob, on_pass: PassCounter) -> None:

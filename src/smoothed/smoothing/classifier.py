@@ -45,7 +45,7 @@ from smoothed.utils.names import name_of
 CHUNK_SIZE = 256
 # Larger passes are no faster on a CPU, and their memory goes back to the system after each pass.
 _CHUNK_SIZE_ON_CPU = 128
-# Smallest number of draws that may repay a trial of stacked draws.
+# Smallest number of draws of a vote for which stacked draws are tried. Fewer draws do not justify the trial.
 _STACKED_SAMPLES = 32
 
 

@@ -23,8 +23,8 @@ from smoothed.utils.checks import check_not_negative
 Noise = Callable[..., Tensor]
 """A function from inputs (N, C, H, W) and a generator on their device (or None) to noise (N, C, H, W).
 
-A function of the inputs alone serves, too: torch's default generators are seeded before each call of it, and restored
-afterwards (`draw_noise`).
+A function of the inputs alone is also accepted: torch's default generators are seeded before each call of it, and
+restored afterwards (`draw_noise`).
 """
 
 Scale = float | tuple[float, ...]
@@ -33,7 +33,7 @@ Scale = float | tuple[float, ...]
 def takes_generator(noise: Noise) -> bool:
     """Whether `noise` takes a generator as its second argument.
 
-    An optional second argument of another name than `generator`, such as a strength, is not taken for one. Functions
+    An optional second argument with a name other than `generator`, such as a strength, does not count. Functions
     without a signature, such as `torch.randn_like`, take none.
     """
     try:

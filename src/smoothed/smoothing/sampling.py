@@ -50,8 +50,8 @@ class Sampler:
             noise of the weights, because votes must be independent.
         first_image: number of the first input in the key of the noise.
         first_draw: number of the first draw in the key of the noise.
-        stacks: whether the draws of a few images may share a pass (`Passes.stacked`) where a trial shows that this is
-            faster. The trial takes as long as 128 draws, which few draws do not repay.
+        stacks: whether draws of a few images may share a pass (`Passes.stacked`) if a trial shows that this is faster.
+            The trial takes as long as 128 draws, so it is skipped for votes of few draws.
     """
 
     noisy_classifier: NoisyClassifier

@@ -6,9 +6,9 @@ With the loss `adversarial`, the step minimises
 
     (1 - w) CE(f(x), y) + w CE(f_a(x'), y)
 
-At w = 1/2 this is half of the paper's sum of the two. Evaluation uses the main norms alone: they are those of the
-network itself, and its checkpoints have no others. The auxiliary ones start as copies of them, which the paper leaves
-open, and are kept in the saved state of a run.
+At w = 1/2 this is half of the paper's sum of the two. Evaluation uses the main norms. They belong to the network
+itself; its checkpoints do not contain the auxiliary ones, which are kept in the saved state of the run. The auxiliary
+norms start as copies of the main ones, because the paper does not state their initial values.
 """
 
 import copy
@@ -25,7 +25,7 @@ from smoothed.utils.modes import Classifier
 class AuxiliaryNorms(nn.Module):
     """A network and a second set of its batch norms, as one module, so that all their parameters are trained together.
 
-    A call is one of the network, with the norms that are in use: the main ones, except inside `in_use`.
+    A call runs the network with its main norms, or with the auxiliary ones inside `in_use`.
 
     Args:
         model: network with batch norms; it stays as it is, except inside `in_use`.
@@ -53,10 +53,10 @@ class AuxiliaryNorms(nn.Module):
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Let the network use the auxiliary norms inside the block.
+        """Use the auxiliary norms inside the block.
 
-        The norms exchange their tensors and stay the same modules, so that their modes, and forms of the network that
-        are made of them (`acceleration.fusing`), keep working.
+        The norm modules exchange their tensors but stay the same objects, so that their modes and fused forms of the
+        network (`acceleration.fusing`) remain valid.
         """
         self._exchange()
         try:
@@ -65,7 +65,10 @@ class AuxiliaryNorms(nn.Module):
             self._exchange()
 
     def routed(self, network: Classifier, adversarial: Tensor) -> Classifier:
-        """Return `network`, a form of the model, with the auxiliary norms in use for the tensor `adversarial` alone."""
+        """Return `network` as a function that uses the auxiliary norms for `adversarial` and the main ones otherwise.
+
+        `adversarial` is recognised as the same tensor object.
+        """
 
         def call(images: Tensor) -> Tensor:
             if images is not adversarial:

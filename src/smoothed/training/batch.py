@@ -13,9 +13,7 @@ from smoothed.data.imageset import to_float
 from smoothed.errors import ArgumentError
 from smoothed.rng.rows import RowGenerator
 from smoothed.rng.seeds import mix, seeded
-
-# Numbers of the random streams, which keep any two uses of the seed apart. Initial weights have stream 0.
-ORDER, CROPS, NOISE, ROWS, VALIDATION, OWN = range(1, 7)
+from smoothed.training.streams import TrainingStream
 
 
 @dataclass(frozen=True)
@@ -136,7 +134,7 @@ class Batch:
         device = self.images.device
         pieces = share.own_pieces(self.total)
         begin = pieces[0].start
-        generator, drawn = seeded(mix(seed, CROPS, self.number)), None
+        generator, drawn = seeded(mix(seed, TrainingStream.CROPS, self.number)), None
         images = self.images
         if augmentation != "none":
             drawn = draw_augmentation(generator, len(images), device=device, first=begin, total=self.total)
@@ -152,7 +150,7 @@ class Batch:
                 self.total,
                 self.epoch,
                 self.progress,
-                RowGenerator(pass_seed(seed, ROWS, self.step, repetition), piece.start, device),
+                RowGenerator(pass_seed(seed, TrainingStream.ROWS, self.step, repetition), piece.start, device),
                 None if drawn is None else drawn.rows(local),
                 repetition,
                 self.data,
@@ -199,10 +197,10 @@ class Plan:
         rows = slice(pieces[0].start, pieces[-1].stop)
         for epoch in range(step // self.steps_per_epoch, self.epochs):
             first = max(step, epoch * self.steps_per_epoch)
-            order = torch.randperm(self.images, generator=seeded(mix(self.seed, ORDER, epoch)))
+            order = torch.randperm(self.images, generator=seeded(mix(self.seed, TrainingStream.ORDER, epoch)))
             indices = [batch[rows] for batch in order.split(total) if len(batch) == total]
             first_batch = (first - epoch * self.steps_per_epoch) // self.replays
-            loaded = data.load(indices[first_batch:], seed=mix(self.seed, CROPS, epoch))
+            loaded = data.load(indices[first_batch:], seed=mix(self.seed, TrainingStream.CROPS, epoch))
             for number, (images, labels) in enumerate(loaded, start=first_batch):
                 for replay in range(self.replays):
                     current = epoch * self.steps_per_epoch + number * self.replays + replay

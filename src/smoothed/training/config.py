@@ -76,12 +76,12 @@ class TrainingConfig:
         label_smoothing: share of the target, in [0, 1], that is spread over all classes.
         loss_samples: draws over which each loss is averaged.
         kl_weight: weight, at least 0, of the divergence of the posterior over weights from its prior (variational
-            dropout, Adv-BNN), which is divided by the number of training images: 1 is the published bound. Other noise
-            has no such term.
+            dropout, Adv-BNN), which is divided by the number of training images: 1 is the published bound. It has no
+            effect on other kinds of noise.
         weight_perturbation: gamma of adversarial weight perturbation, relative to each layer's norm; 0 for none.
         hidden_noise: factor, at least 0, on the published strength of adversarial noise on the image and the first
             layers (ANP); 0 for none.
-        hidden_steps: passes on each batch while there is such noise, K of ANP, at least 2.
+        hidden_steps: passes on each batch in the epochs with this noise, K of ANP, at least 2.
         hidden_layers: number of convolutions and linear layers, the first ones, whose outputs have such noise.
         replays: optimiser steps on each batch (m of free adversarial training).
         epochs: passes over the training images.
@@ -91,9 +91,9 @@ class TrainingConfig:
         lr: peak learning rate of SGD.
         noise_lr: factor on the learning rate for the learned strengths of the noise.
         momentum: Nesterov momentum of SGD; 0 for none.
-        weight_decay: L2 penalty on every parameter but those that `kl_weight` is for.
+        weight_decay: L2 penalty on all parameters except the noise strengths of layers with a divergence term.
         average: decay of the exponential weight average that is evaluated and kept; 0 keeps the weights themselves.
-        precision: `auto` (bf16 where the hardware has units for it), `float32` or `bf16` (mixed).
+        precision: `auto` (bf16 where the hardware supports it), `float32` or `bf16` (mixed).
         keep: checkpoints to keep: `best` for the best robust validation accuracy; `extremes` for those of the best and
             the worst clean validation accuracy as well.
         seed: seed of all random numbers.
@@ -256,7 +256,8 @@ def _check_combinations(config: TrainingConfig) -> None:
         hint = "name the network to fine-tune: --from on the command line, start= in Python"
         raise ArgumentError("new_head", "a checkpoint whose last layer it replaces", "none", hint)
     if config.copy_sigma == 0 and config.attack in NOISY_COPIES:
-        expected = f"a standard deviation above 0 with attack {config.attack}, whose copies would be the images"
+        reason = "because copies without noise equal the images"
+        expected = f"a standard deviation above 0 with attack {config.attack}, {reason}"
         raise ArgumentError("copy_sigma", expected, config.copy_sigma)
     if config.nfgsm_warmup > 0 and (config.attack not in (*AFTER_NFGSM, CUSTOM) or config.norm != "linf"):
         expected = f"0 with attack {config.attack} in norm {config.norm}, which N-FGSM cannot stand in for"

@@ -1,14 +1,14 @@
 """Adversarial noise propagation, ANP (Liu et al., 2019): adversarial noise on the image and on its first hidden layers.
 
-The network is trained K times in a row on each batch. For each image and layer, the gradient g that a pass sends
-through the layer's output z also moves the noise that the next pass meets there:
+The network is trained K times in a row on each batch. For each image and layer, the gradient g of the loss with respect
+to the layer's output z in one pass updates the noise r that is added in the next pass:
 
     z' = z + (eps / K) r,    r <- alpha r + g / |g|_2,    starting from r = 0
 
 The image is the first of the layers. Each pass is a forward pass and a backward pass, and the gradients with respect to
-weights and noise come from the same one, so that noise costs no passes of its own. (eps, alpha) follow the schedule of
-the published code, in shares of the run: first and last epochs without noise, in which each batch is used once. That
-code adds the gradients of the image over the passes; here each counts alone, as for the layers.
+weights and noise come from the same one, so the noise needs no additional passes. (eps, alpha) follow the schedule of
+the published code, in shares of the run: first and last epochs without noise, in which each batch is used once. The
+published code accumulates the image's gradient over the passes; here g is the gradient of one pass, as for the layers.
 """
 
 from collections import Counter
@@ -58,9 +58,9 @@ def noisy_layers(model: nn.Module, count: int) -> list[nn.Module]:
 class HiddenNoise:
     """Noise on the images and on the outputs of the first layers of a network in training.
 
-    The noise of a step is forgotten at its end, so a run has no further state. It depends on the image alone, not on
-    the division of a batch. Attacks, and the ascent of adversarial weight perturbation, do not meet it. The published
-    script puts noise on all layers; its paper finds that the first ones matter most.
+    The noise of a step is discarded after the step, so a run has no further state. It depends on the image alone, not
+    on the division of a batch. Attacks, and the ascent of adversarial weight perturbation, run without it. The
+    published script puts noise on all layers; its paper finds that the first ones matter most.
 
     Args:
         model: network without a wrapper of Accelerate's.
@@ -103,7 +103,7 @@ class HiddenNoise:
 
 
 class _Adding:
-    """Hooks of one pass that add noise, and the noise that its gradients make of it."""
+    """Hooks that add noise in one pass, and compute the noise of the next pass from its gradients."""
 
     def __init__(self, registers: Registers, scale: float) -> None:
         self.registers, self.scale = registers, scale

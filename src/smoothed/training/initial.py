@@ -18,11 +18,10 @@ from smoothed.models.normalize import normalization_std
 from smoothed.rng.seeds import mix
 from smoothed.training.config import KEEP_NOISE, REMOVE_NOISE, TrainingConfig
 from smoothed.training.recipes import RECIPES
+from smoothed.training.streams import TrainingStream
 
 STATISTICS = {"cifar10": (CIFAR10_MEAN, CIFAR10_STD), "cifar100": (CIFAR100_MEAN, CIFAR100_STD)}
 
-# Random stream of the initial weights; the streams in `batch` have the numbers from 1.
-INITIAL_WEIGHTS = 0
 Changes = list[dict[str, Any]]
 """Injected noise as JSON values, in the format of `Injection.to_json`."""
 
@@ -84,7 +83,8 @@ def initial_network(config: TrainingConfig, train_set: Images, network: nn.Modul
         injection, notes = _fit_noise(config, network, network, "network")
         return InitialNetwork(network, injection, {}, std, train_set.classes, notes)
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(mix(config.seed, INITIAL_WEIGHTS))  # the fork restores this generator only
+        # The fork restores this generator only.
+        torch.default_generator.manual_seed(mix(config.seed, TrainingStream.INITIAL_WEIGHTS))
         # Standard deviations of 0, of images of one colour, would divide by 0.
         safe = [value if value > 0 else 1.0 for value in std]
         new = build(config.architecture, num_classes=len(train_set.classes), mean=mean, std=safe)

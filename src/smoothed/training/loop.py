@@ -22,7 +22,6 @@ from smoothed.data.images import Images
 from smoothed.data.imageset import to_float
 from smoothed.errors import DivergedError, OutputError
 from smoothed.rng.seeds import mix
-from smoothed.training.batch import OWN
 from smoothed.training.card import training_record, write_card
 from smoothed.training.config import TrainingConfig
 from smoothed.training.initial import initial_network
@@ -34,6 +33,7 @@ from smoothed.training.precision import training_precision
 from smoothed.training.run import Run
 from smoothed.training.state import load_state, save_state
 from smoothed.training.step import take_step
+from smoothed.training.streams import TrainingStream
 from smoothed.training.validation import validate
 from smoothed.utils.devices import Precision, best_device
 
@@ -117,7 +117,7 @@ def train(
     `converged.safetensors` and `diverged.safetensors` (best and worst clean validation accuracy).
 
     A run on single-step examples also records its accuracy on them, `training_adversarial`, and whether an epoch shows
-    catastrophic overfitting (see `overfitting.overfits`), which is said once. The best network is from before it.
+    catastrophic overfitting (see `overfitting.overfits`), which is reported once. The best network is from before it.
 
     Args:
         config: settings of the run.
@@ -169,7 +169,9 @@ def train(
             if compiled and run.step == session.first_step:
                 run.compile_for(to_float(batch.images).contiguous(memory_format=torch.channels_last))
             # Dropout and other randomness of the user's own network or attack.
-            _seed_generators(accelerator.device, mix(config.seed, OWN, run.step, accelerator.process_index))
+            _seed_generators(
+                accelerator.device, mix(config.seed, TrainingStream.OWN, run.step, accelerator.process_index)
+            )
             run.losses.append(take_step(run, batch))
             run.step += 1
             if on_step is not None:

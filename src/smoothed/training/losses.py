@@ -194,12 +194,11 @@ def csat_loss(
     t uniform in [0, 1] for each image, and S that of |f(x') - f(x)| / |x' - x|, all in L2 norms. Both are 0 for an
     image whose adversarial example is the image itself.
 
-    The paper states that a network is made linear in transformed input and feature space, in a framework of adversarial
-    training, and that a local Lipschitz regulariser is added; this project had its abstract only. What that leaves open
-    is settled here: features are logits, so that any classifier can be trained; the transformed image lies between the
-    image and its adversarial example, where attacks look for errors; norms are not squared, so that noise inside a
-    network, which changes between the passes, cannot take over the gradient; the weights of both terms are to be chosen
-    on held-out images.
+    Only the abstract of the paper was available. It states that a network is made linear in transformed input and
+    feature space, within adversarial training, with an additional local Lipschitz regulariser. This implementation
+    therefore chooses: features are logits, so that any classifier can be trained; x_t lies between the image and its
+    adversarial example; norms are not squared, so that noise that changes between passes does not dominate the
+    gradient. Choose both weights on held-out images.
 
     Args:
         model: classifier f from images to logits (N, K).

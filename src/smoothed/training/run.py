@@ -41,7 +41,7 @@ class Run:
         step: number of finished steps.
         seconds: duration of the run, over all calls of `train`.
         hidden_noise: adversarial noise in the first layers; None for none.
-        penalised: noise layers with a term of the loss of their own.
+        penalised: noise layers that add a term to the loss.
         watches_overfitting: whether the accuracy on the training examples is recorded, and compared with that under
             PGD.
         notes: what differs from the request or from the checkpoint that the network comes from, one sentence each.
@@ -111,7 +111,7 @@ class Run:
         self.accuracies: list[Tensor] = []
 
     def penalty(self) -> Tensor:
-        """Return the term of the loss that the noise of the network has of its own, for one image, a scalar."""
+        """Return the sum of the noise layers' loss terms, times `kl_weight`, per training image, a scalar."""
         return self.config.kl_weight / self.plan.images * torch.stack(list(penalties(self.model).values())).sum()
 
     def compile_for(self, images: Tensor) -> None:

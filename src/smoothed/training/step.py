@@ -10,13 +10,14 @@ from torch.nn import functional
 from smoothed.injection import noise_from
 from smoothed.rng.seeds import seeded
 from smoothed.rng.sources import Pool, ShardSource
-from smoothed.training.batch import NOISE, Batch, Part, pass_seed
+from smoothed.training.batch import Batch, Part, pass_seed
 from smoothed.training.examples import LearnedExamples
 from smoothed.training.examples.examples import GatherRows
 from smoothed.training.losses import COMPARE_WITH_START
 from smoothed.training.noisy_input import NoisyInput
 from smoothed.training.run import Run
 from smoothed.training.schedules import SCHEDULES
+from smoothed.training.streams import TrainingStream
 from smoothed.training.weight_perturbation import perturb_weights
 from smoothed.utils.checks import output_logits
 from smoothed.utils.modes import Classifier, batch_statistics
@@ -73,12 +74,14 @@ def take_step(run: Run, batch: Batch) -> Tensor:
 def _noise(run: Run, batch: Batch, part: Part, number: int) -> Pool:
     """The noise inside the network in pass `number` of a step on a part."""
     # The generator of the shared noise starts anew for each part: all parts on all processes use the same noise.
-    shared_generator = seeded(pass_seed(run.config.seed, NOISE, batch.step, number), run.accelerator.device)
+    shared_generator = seeded(
+        pass_seed(run.config.seed, TrainingStream.NOISE, batch.step, number), run.accelerator.device
+    )
     return Pool(ShardSource(shared_generator, part.row_generator), run.normals_per_pass)
 
 
 def _train_attacker(run: Run, examples: LearnedExamples, batch: Batch, parts: Iterable[Part], number: int) -> None:
-    """Let the attacker network take one step up the loss of the classifier that this step has updated.
+    """Take one ascent step of the attacker network on the loss of the updated classifier.
 
     Args:
         run: run of the classifier.
@@ -119,12 +122,12 @@ def _examples(run: Run, part: Part, add_input_noise: Callable[[nn.Module], nn.Mo
 
 
 def _norms_of_examples(run: Run) -> AbstractContextManager[None]:
-    """Let the network use the batch norms of the adversarial examples inside the block."""
+    """Use the batch norms of the adversarial examples inside the block."""
     return nullcontext() if run.auxiliary is None else run.auxiliary.in_use()
 
 
 def _with_norms(run: Run, network: Classifier, adversarial: Tensor) -> Classifier:
-    """The network with batch norms of their own for the adversarial examples, if the configuration asks for them."""
+    """The network, with auxiliary batch norms for the adversarial examples if the configuration has them."""
     return network if run.auxiliary is None else run.auxiliary.routed(network, adversarial)
 
 

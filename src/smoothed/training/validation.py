@@ -6,8 +6,8 @@ from smoothed.attacks import named_attack
 from smoothed.data.images import Images
 from smoothed.evaluation.correctness import count_correct
 from smoothed.rng.seeds import mix
-from smoothed.training.batch import VALIDATION
 from smoothed.training.run import Run
+from smoothed.training.streams import TrainingStream
 
 
 def validate(run: Run, data: Images) -> tuple[float, float]:
@@ -18,7 +18,7 @@ def validate(run: Run, data: Images) -> tuple[float, float]:
     correct = []
     with accelerator.autocast():
         for stream, (images, attack) in enumerate(((data, None), (attacked, pgd))):
-            seed = mix(config.seed, VALIDATION, stream)
+            seed = mix(config.seed, TrainingStream.VALIDATION, stream)
             share = (accelerator.process_index, accelerator.num_processes)
             correct.append(count_correct(run.evaluated_model, images, attack=attack, seed=seed, share=share))
     counts = torch.tensor(correct, device=accelerator.device, dtype=torch.float64)

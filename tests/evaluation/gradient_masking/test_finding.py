@@ -11,6 +11,7 @@ from smoothed.evaluation.gradient_masking.finding import (
     Finding,
     combined_verdict,
     compare_attacks,
+    conclude,
     estimate,
     verdict_of,
 )
@@ -97,3 +98,22 @@ def test_a_finding_survives_its_record():
     assert bytes(record["json"].tolist()).startswith(b'{"name": "name", "figures": [{"name": ')
     assert Finding.from_tensors(record) == finding
     assert Finding.from_tensors(Finding("none", (), "", "pass").to_tensors()) == Finding("none", (), "", "pass")
+
+
+@pytest.mark.parametrize(
+    ("threshold", "text"),
+    [((0.03, "points"), "3 points"), ((0.1 + 0.03, "percent"), "13 %"), ((1 / 9, "number"), "0.111")],
+)
+def test_an_unclear_verdict_names_the_threshold(threshold, text):
+    found = conclude("c", (), "unclear", threshold, if_sound="sound", if_suspicious="suspicious")
+    assert found.meaning == f"Inconclusive: the interval crosses the threshold of {text}; use more images."
+    assert conclude("c", (), "pass", threshold, if_sound="sound", if_suspicious="suspicious").meaning == "sound"
+
+
+def test_the_unclear_comparison_names_its_threshold():
+    """The weaker attack alone fools 4 of 128 images, so the interval of its lead includes 3 points."""
+    accuracies = torch.ones(128), torch.cat([torch.zeros(4), torch.ones(124)])
+    found = compare_attacks(
+        "c", ("white", accuracies[0]), ("black", accuracies[1]), 0.03, if_sound="", if_suspicious=""
+    )
+    assert (found.verdict, "the threshold of 3 points" in found.meaning) == ("unclear", True)

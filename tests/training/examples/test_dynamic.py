@@ -93,5 +93,7 @@ def test_parts_of_a_batch_have_the_examples_of_the_whole(linear, batch, make_par
 
 
 def test_another_ball_is_refused():
-    with pytest.raises(ArgumentError, match="norm: expected linf with attack dynamic, got l2; the condition is one of"):
+    with pytest.raises(
+        ArgumentError, match="norm: expected linf with attack dynamic, got l2; the condition is defined for"
+    ):
         DynamicExamples(options(norm="l2"), IMAGES)

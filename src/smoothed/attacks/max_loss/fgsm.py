@@ -106,8 +106,7 @@ def nfgsm(
     """Noisy FGSM (de Jorge et al., 2022): uniform noise, then one step, without projection; a cheap training attack.
 
     The result may be `start_eps + eps` from the inputs: it does not measure robustness at `eps`. As in the authors'
-    code, batch norms use the statistics of the batch for the gradient. With running statistics, a ResNet-20 learned to
-    mask its gradient within one epoch (PGD-7 accuracy fell to 2.5 %); with batch statistics it did not.
+    code, batch norms use the statistics of the batch for the gradient.
 
     Args:
         model: any callable from images to logits (N, K), differentiable; it may be random.

@@ -46,8 +46,7 @@ def nattack(
     its last mean is returned.
 
     A random classifier answers each query by a fresh draw, and the search gradient averages over draws and samples
-    together. The population and the learning rate are the best of nine pairs (50, 100, 200; 0.02, 0.1, 0.5) on 32
-    held-out CIFAR-10 images and the bundled network, with 600 queries.
+    together.
 
     Args:
         model: any callable from images to logits (N, K), or `Queries` of logits or shares.

@@ -56,9 +56,9 @@ def square(
 
     A random classifier answers each query by a fresh draw, and `eot_samples` averages its answers. A candidate with a
     lucky draw is hard to beat afterwards, so `remeasure_every` replaces the value of the best candidate by a fresh one
-    from time to time. In our tests an interval of 40 candidates helped; an interval of four did harm when there were
-    many queries, since a fresh value can be unlucky, too. A success may also be luck: with a `confidence` of infinity
-    all queries are used, and the best candidate is returned.
+    from time to time. A short interval does harm if there are many queries, since a fresh value can be unlucky, too. A
+    success may also be due to chance: with a `confidence` of infinity all queries are used, and the best candidate is
+    returned.
 
     Args:
         model: any callable from images to logits (N, K), or `Queries` of logits or shares.

@@ -60,8 +60,7 @@ def train_substitute(
         epochs: number of epochs of training per round, on all images so far.
         step_size: length of an augmentation step in pixel units of [0, 1], the paper's lambda.
         period: number of rounds between sign changes of lambda, the paper's tau (3 in the paper). Steps against the
-            gradient, towards the decision boundary, are the most informative: on a linear target nearly all of the gain
-            came with the first sign change.
+            gradient, towards the decision boundary, are the most informative.
         batch_size: maximum number of images per training step.
         learning_rate: Adam's learning rate.
         eot_samples: number of answers averaged for each queried image; each counts as a query.

@@ -23,16 +23,17 @@ from smoothed.rng.rows import Randomness, uniform_
 from smoothed.smoothing.classifier import CHUNK_SIZE
 from smoothed.utils.modes import Classifier
 
-# Number of candidates after which Square measures its current best again, so that a lucky answer does not persist.
+# Number of candidates after which Square measures its current best again, because noise may have made its value too
+# high.
 REMEASURE = 20
 
 
 def black_box_against_white_box(defence: Defence) -> Finding:
     """Compare the Square attack (Andriushchenko et al., 2020) with PGD.
 
-    Square sees logits averaged over as many draws as PGD's gradients. With noise, a single success may be luck: Square
-    then uses all queries and repeatedly measures its current best again. Passes if Square does not lower accuracy by
-    more than PGD does, within the tolerance.
+    Square sees logits averaged over as many draws as PGD's gradients. With noise, a single success may be due to
+    chance: Square then uses all queries and repeatedly measures its current best again. Passes if Square does not lower
+    accuracy by more than PGD does, within the tolerance.
     """
     settings, draws = defence.settings, defence.eot_samples
     rows = defence.smoothed.chunk_size if isinstance(defence.smoothed.chunk_size, int) else CHUNK_SIZE
@@ -87,6 +88,7 @@ def random_search_against_gradients(defence: Defence) -> Finding:
             Figure.of("images that only random search breaks", "percent", share),
         ],
         verdict_of(share, settings.tolerance),
+        (settings.tolerance, "percent"),
         if_sound="Random points break almost no image that the white-box attack does not break.",
         if_suspicious="Random points break images that the white-box attack does not: its gradients are misleading.",
     )

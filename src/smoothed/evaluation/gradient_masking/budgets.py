@@ -53,6 +53,7 @@ def unbounded_budget(defence: Defence) -> Finding:
         "an unbounded attack succeeds",
         [Figure.of("accuracy at eps 1/2", "percent", accuracy), Figure("chance", "percent", chance)],
         verdict_of(accuracy, chance + defence.settings.tolerance),
+        (chance + defence.settings.tolerance, "percent"),
         if_sound="With eps = 1/2 the attack reduces accuracy to chance.",
         if_suspicious="With eps = 1/2 any image can be turned grey, yet accuracy exceeds chance: the attack fails.",
     )
@@ -79,6 +80,7 @@ def falling_accuracy(defence: Defence) -> Finding:
             Figure.of("largest rise", "points", largest),
         ],
         combined_verdict(rises, defence.settings.tolerance),
+        (defence.settings.tolerance, "points"),
         if_sound="Accuracy does not rise with the radius.",
         if_suspicious="Accuracy rises with the radius, although larger balls contain smaller ones: the attack fails.",
     )

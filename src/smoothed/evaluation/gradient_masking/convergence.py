@@ -22,8 +22,8 @@ def converged_attack(defence: Defence) -> Finding:
     """Measure how far the white-box examples are from a stationary point of the attack's problem.
 
     The published condition, FOSC, is the largest first-order gain of the loss inside the ball (see `attacks.fosc`). It
-    is reported as it is, in nats. Its scale is that of the gradient, so the verdict takes the share of the gain that is
-    left: the gain from the example to the best point of the ball and of [0, 1], divided by that from the worst point to
+    is reported as it is, in nats. Its scale is that of the gradient, so the verdict uses the remaining share of the
+    gain: the gain from the example to the best point of the ball and of [0, 1], divided by that from the worst point to
     the best. The share is 0 for an example that has converged and 1/2 on average for one that has not moved. Images
     without a usable gradient are left out. Passes if the mean share is at most a quarter.
     """
@@ -43,6 +43,7 @@ def converged_attack(defence: Defence) -> Finding:
         name,
         [Figure("FOSC", "number", float(condition)), Figure.of("first-order gain left", "percent", left)],
         verdict_of(left, GAIN_LEFT),
+        (GAIN_LEFT, "percent"),
         if_sound="The white-box examples are close to a stationary point: further steps would gain little.",
         if_suspicious="The white-box attack has not converged: take more steps, or average more draws.",
     )

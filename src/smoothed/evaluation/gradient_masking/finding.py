@@ -28,8 +28,6 @@ FORMATS: dict[Unit, tuple[Callable[[float], str], str]] = {
     "number": (lambda value: f"{value:.2f}", ""),
 }
 
-UNCLEAR = "Inconclusive: the 95 % interval crosses the threshold; use more images."
-
 
 @dataclass(frozen=True)
 class Estimate:
@@ -148,10 +146,33 @@ def combined_verdict(flaws: Sequence[Tensor], threshold: float) -> Verdict:
     return "pass" if all(verdict_of(estimate(flaw), threshold) == "pass" for flaw in flaws) else "unclear"
 
 
-def conclude(name: str, figures: Sequence[Figure], verdict: Verdict, *, if_sound: str, if_suspicious: str) -> Finding:
-    """A finding whose meaning is `if_sound` for a pass and `if_suspicious` for a suspicious verdict."""
-    meaning = {"pass": if_sound, "suspicious": if_suspicious, "unclear": UNCLEAR}[verdict]
+def conclude(
+    name: str,
+    figures: Sequence[Figure],
+    verdict: Verdict,
+    threshold: tuple[float, Unit],
+    *,
+    if_sound: str,
+    if_suspicious: str,
+) -> Finding:
+    """A finding whose meaning is `if_sound` for a pass and `if_suspicious` for a suspicious verdict.
+
+    Args:
+        name: the property that the check tests.
+        figures: measured figures.
+        verdict: verdict of the check.
+        threshold: threshold of the measured flaw and its unit, which the meaning of an unclear verdict names.
+        if_sound: meaning of a pass.
+        if_suspicious: meaning of a suspicious verdict.
+    """
+    if_unclear = f"Inconclusive: the interval crosses the threshold of {_number(*threshold)}; use more images."
+    meaning = {"pass": if_sound, "suspicious": if_suspicious, "unclear": if_unclear}[verdict]
     return Finding(name, tuple(figures), meaning, verdict)
+
+
+def _number(value: float, unit: Unit) -> str:
+    """A threshold with its unit, in at most three digits."""
+    return f"{value:.3g}" if unit == "number" else f"{100 * value:.3g}{FORMATS[unit][1]}"
 
 
 def accuracy_figure(name: str, accuracy: Tensor) -> Figure:
@@ -180,4 +201,5 @@ def compare_attacks(
     """
     lead = estimate(stronger[1] - weaker[1])
     figures = accuracy_figure(*stronger), accuracy_figure(*weaker), Figure.of(f"lead of {weaker[0]}", "points", lead)
-    return conclude(name, figures, verdict_of(lead, threshold), if_sound=if_sound, if_suspicious=if_suspicious)
+    verdict = verdict_of(lead, threshold)
+    return conclude(name, figures, verdict, (threshold, "points"), if_sound=if_sound, if_suspicious=if_suspicious)

@@ -39,6 +39,7 @@ def vanishing_gradients(defence: Defence) -> Finding:
         "gradients do not vanish",
         figures,
         verdict,
+        (defence.settings.tolerance, "percent"),
         if_sound="Gradients are finite, and almost never zero.",
         if_suspicious="Gradient attacks fail on images without usable gradients: use a loss that does not saturate.",
     )
@@ -71,6 +72,7 @@ def agreement_of_draws(defence: Defence) -> Finding:
         name,
         figures,
         verdict_of(estimate(-cosines), -1 / (averaged + 1)),
+        (1 / (averaged + 1), "number"),
         if_sound=f"{gradient} contains more signal than noise.",
         if_suspicious=f"{gradient} contains more noise than signal: average more draws.",
     )
@@ -94,6 +96,7 @@ def gradients_against_finite_differences(defence: Defence) -> Finding:
         name,
         [Figure.of("agreement", "number", estimate(agreement))],
         verdict_of(estimate(-agreement), -AGREEMENT),
+        (AGREEMENT, "number"),
         if_sound="Gradients match the finite differences of the loss.",
         if_suspicious="Gradients do not match finite differences: they are shattered, or come from a custom backward.",
     )

@@ -49,6 +49,7 @@ def averaging_over_draws(defence: Defence) -> Finding:
             Figure.of("lead of 16 draws over 1", "points", mean_gain),
         ],
         combined_verdict([gain, -gain], defence.settings.tolerance),
+        (defence.settings.tolerance, "points"),
         if_sound="One draw per gradient is as strong as the mean of 16.",
         if_suspicious=if_suspicious,
     )
@@ -100,6 +101,7 @@ def noise_gain_under_transfer(defence: Defence) -> Finding:
         name,
         figures,
         _all_of(verdict_of(gain, tolerance), verdict_of(loss, tolerance)),
+        (tolerance, "points"),
         if_sound="Noise gains little accuracy, or keeps most of its gain against examples of the mean network.",
         if_suspicious="Most of the accuracy gained by noise is lost to adversarial examples of the mean network.",
     )

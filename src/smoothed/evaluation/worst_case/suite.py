@@ -14,7 +14,8 @@ from smoothed.attacks.objectives import MAX_STORED_DRAWS, Objective
 from smoothed.attacks.query_based.square import square
 from smoothed.evaluation.worst_case.protocol import WorstCaseProtocol
 
-# Number of candidates after which Square measures its current best again, so that a lucky answer does not persist.
+# Number of candidates after which Square measures its current best again, because noise may have made its value too
+# high.
 REMEASURE = 40
 
 # The DLR loss compares the three largest logits.

@@ -35,7 +35,10 @@ NOISY_COPIES = ("noisy", "maxup")
 WORST_COPIES = ("maxup", "maxup-crop")
 """Examples that choose among `copies` copies of an image."""
 AFTER_NFGSM = (*TRAINING_ATTACKS, "iaat", "dynamic", "voronoi", "voronoi-ball")
-"""Examples whose place N-FGSM can take at the start of a run: those of gradient steps whose length eps sets."""
+"""Methods that `nfgsm_warmup` can replace by N-FGSM at the start of a run.
+
+They are attacks by gradient steps whose length is set by eps.
+"""
 SINGLE_STEP = (*(name for name in TRAINING_ATTACKS if name in SINGLE_STEP_ATTACKS), "fgsm-pgi", "free", "l2l")
 """Examples of one gradient step, whose training can overfit catastrophically."""
 

@@ -6,20 +6,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from smoothed.rng.seeds import mix
+from smoothed.training.streams import TrainingStream
 
 WIDTH = 16
 """Channels of the first and the last hidden layer; the block between them has twice as many."""
-# Number of the random stream of the initial weights, apart from those of the run.
-INITIAL_ATTACKER = 101
 
 
 class Attacker(nn.Module):
     """Map an image and the scaled gradient of its loss to a perturbation in [-1, 1], through tanh.
 
     A convolution, two residual blocks of 3 x 3 convolutions at full resolution, and a convolution. The published
-    attackers have these parts with 64 channels and up to four blocks, for a Wide-ResNet; this one is in about the same
-    proportion to a ResNet-20, half the cost of whose forward pass it takes. Their batch norms are group norms here, so
-    that the perturbation of an image does not depend on its batch.
+    attackers have these parts with 64 channels and up to four blocks, for a Wide-ResNet. This one is smaller, in
+    proportion to a ResNet-20: its forward pass costs about half of the ResNet-20's. Group norms replace the published
+    batch norms, so that the perturbation of an image does not depend on its batch.
 
     Args:
         channels: number of channels of the images.
@@ -62,5 +61,5 @@ def _normalised(features: Tensor) -> Tensor:
 def new_attacker(channels: int, seed: int, like: Tensor) -> Attacker:
     """Create the attacker of a run with this seed for images of this number of channels, on the device of `like`."""
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(mix(seed, INITIAL_ATTACKER))
+        torch.default_generator.manual_seed(mix(seed, TrainingStream.INITIAL_ATTACKER))
         return Attacker(channels).to(like.device, like.dtype)

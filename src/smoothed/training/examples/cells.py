@@ -17,9 +17,9 @@ from smoothed.data.images import Images
 from smoothed.data.imageset import to_float
 from smoothed.errors import ArgumentError
 
-# Numbers in a block of images whose neighbours are sought, and in a block of images among which they are sought.
+# Memory limits in floats: of a block of images whose neighbours are searched, and of a block of candidates.
 BLOCK, OTHER_BLOCK = 2**25, 2**22
-# Passes over the half-spaces of a cell in a projection. What they leave is repaired by a move towards the image.
+# Sweeps over the half-spaces in a projection. Any remaining violation is removed by moving the point towards the image.
 SWEEPS = 30
 # Keeps 0 / 0 out of half-spaces of two equal images, which cut off nothing.
 TINY = 1e-12

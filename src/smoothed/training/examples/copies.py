@@ -19,10 +19,8 @@ from smoothed.rng.rows import normal_
 from smoothed.rng.seeds import mix, seeded
 from smoothed.training.batch import Part
 from smoothed.training.examples.attacked import CleanExamples
+from smoothed.training.streams import RowStream
 from smoothed.utils.modes import Classifier, batch_statistics
-
-# Number of the random stream of the crops of copies.
-COPIES = 1
 
 
 def noisy_copy(part: Part, sigma: float) -> Tensor:
@@ -34,10 +32,10 @@ def noisy_copy(part: Part, sigma: float) -> Tensor:
 def cropped_copy(part: Part, number: int) -> Tensor:
     """Return the images of `part`, each shifted by up to 4 pixels; copies of another `number` have other shifts."""
     rows = part.row_generator
-    generator = seeded(mix(rows.row_seed, COPIES, number))
+    generator = seeded(mix(rows.row_seed, RowStream.COPIES, number))
     count, device = len(part.clean), part.clean.device
     drawn = draw_augmentation(generator, count, device=device, first=rows.first, total=part.total)
-    # No copy is mirrored: whether an image may be is a matter of the run's augmentation.
+    # Copies are not mirrored: `augmentation` decides whether mirrored images are used.
     return Augmentation(drawn.tops, drawn.lefts, torch.zeros_like(drawn.flips), drawn.padding).apply(part.clean)
 
 
@@ -53,8 +51,8 @@ class NoisyExamples(CleanExamples):
 class WorstNoisyExamples(CleanExamples):
     """The noisy copy of each image, among `copies` of deviation `copy_sigma`, with the largest cross-entropy.
 
-    The worst copy is chosen with batch statistics and without a gradient. A network with noise draws it anew for each
-    copy and again for the loss; the paper knows no such networks.
+    The worst copy is chosen with batch statistics and without a gradient. A network with noise draws it afresh for each
+    copy and for the loss; the paper does not consider such networks.
     """
 
     def make(self, model: Classifier, part: Part) -> Tensor:

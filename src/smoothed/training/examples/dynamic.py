@@ -1,4 +1,6 @@
-"""Dynamic adversarial training (Wang et al., ICML 2019): the attack of an image ends once it has converged enough.
+"""Dynamic adversarial training (Wang et al., ICML 2019): attacks stop once a convergence criterion is met.
+
+The criterion is evaluated for each image separately.
 
 PGD takes `attack_steps` steps of `relative_step_size` eps (10 and 1/4 in the paper). An image keeps its perturbation
 from the first step on after which its first-order stationary condition c (`attacks.fosc`) is at most c_t, which falls
@@ -30,11 +32,11 @@ def largest_condition(progress: float) -> float:
 
 
 class DynamicExamples(CleanExamples):
-    """Examples of PGD that end image by image, by the first-order stationary condition.
+    """PGD examples whose attack stops separately for each image, by the first-order stationary condition.
 
-    Gradients of images that have ended are still computed, because the noise of a pass depends on the number of passes
-    before it: processes that share a batch stay in step, and the cost is that of PGD. Each gradient is one draw of a
-    network with noise, whose c is on average above that of the expected gradient, so attacks end later on it.
+    Gradients of stopped images are still computed, because the noise depends on the number of passes and processes that
+    share a batch must stay synchronised; the cost is that of PGD. On a network with noise, each gradient is a single
+    draw, whose condition is on average larger than that of the expected gradient, so attacks stop later.
 
     Raises:
         ArgumentError: the norm is not `linf`.
@@ -43,7 +45,7 @@ class DynamicExamples(CleanExamples):
     def __init__(self, options: ExampleOptions, images: int) -> None:
         super().__init__(options, images)
         if options.norm != "linf":
-            hint = "the condition is one of the L-inf ball"
+            hint = "the condition is defined for the L-inf ball"
             raise ArgumentError("norm", "linf with attack dynamic", options.norm, hint)
 
     def make(self, model: Classifier, part: Part) -> Tensor:
@@ -58,7 +60,8 @@ class DynamicExamples(CleanExamples):
         with eval_mode(model):
             for step in range(steps):
                 gradient = input_gradient(objective, model, images, labels)
-                if step > 0:  # algorithm 1 asks after each step, and the gradient there is that of the next step
+                # Algorithm 1 checks the condition after each step, with the gradient that the next step uses.
+                if step > 0:
                     ended = ended | (stationarity(gradient, images - clean, eps) <= largest)
                 delta = geometry.project(images + options.relative_step_size * eps * gradient.sign() - clean, eps)
                 images = torch.where(ended.view(-1, 1, 1, 1), images, (clean + delta).clamp(0, 1))

@@ -1,14 +1,16 @@
-"""Learning to learn to defend, L2L (Jiang et al., AISTATS 2021): a network makes the examples and is trained in turn.
+"""Learning to learn to defend, L2L (Jiang et al., AISTATS 2021): an attacker network makes the examples.
+
+Both networks are trained alternately.
 
 The attacker a maps an image x and the gradient g of its loss to a perturbation (`l2l`, their Grad L2L):
 
     x' = clip(x + d, 0, 1),    d = eps tanh(a(x, g / max |g|)),    g the gradient of CE(f(x), y) with respect to x
 
 `l2l-2`, their 2-Step L2L, applies it once more, to x' and the gradient there, and clips the sum of both perturbations
-to the ball. In each step, the classifier f goes down its loss on x', and the attacker then goes up CE(f(x'), y) by one
-step of Adam. As in the published code, the gradient is taken with batch statistics for the classifier's step and with
-running statistics for the attacker's. That code divides g by its largest element in the whole batch; here it is the
-largest of the image, so that examples do not depend on the batch.
+to the ball. In each step, the classifier f takes a descent step on its loss at x'; the attacker then takes an ascent
+step on CE(f(x'), y) by Adam. As in the published code, the gradient is taken with batch statistics for the classifier's
+step and with running statistics for the attacker's. That code divides g by its largest element in the whole batch; here
+it is the largest of the image, so that examples do not depend on the batch.
 """
 
 from collections.abc import Mapping

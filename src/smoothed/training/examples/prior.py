@@ -1,4 +1,6 @@
-"""Prior-guided single-step training, FGSM-PGI (Jia et al., ECCV 2022): an image's attack starts where its last one led.
+"""Prior-guided single-step training, FGSM-PGI (Jia et al., ECCV 2022).
+
+The attack on an image starts from a perturbation that was stored in the previous epoch.
 
 For each training image, the run remembers a start eta and a momentum m of gradient signs. In each epoch, with the
 gradient g of the loss at x + eta, a step alpha and the projection P onto the ball of radius eps (their FGSM-MEP):
@@ -11,8 +13,9 @@ The loss `consistency` is theirs: it also asks for the same output at x + eta an
 
 In the authors' code for CIFAR-10 (`FGSM_MEP.py`), mu is 0.3, the weight of the loss is 10 and alpha is eps, as here.
 It differs from the algorithm above in its momentum, which sums gradients divided by the L1 norm of the batch's gradient
-in place of their signs, in new starts every 40 of its 110 epochs, and in starts that do not follow an image's crop. It
-trains on targets of 0.6 for the label and 0.4 for the other classes (`label_smoothing` of 0.44 for ten classes).
+in place of their signs, in re-initialised starts every 40 of its 110 epochs, and in starts that do not follow an
+image's crop. It trains on targets of 0.6 for the label and 0.4 for the other classes (`label_smoothing` of 0.44 for ten
+classes).
 """
 
 from collections.abc import Mapping
@@ -36,10 +39,10 @@ class PriorExamples:
     """Single-step examples that start from a remembered perturbation of each of the N training images.
 
     Starts and momenta, (N, C, H, W) each, are kept in the coordinates of the image before its crop and flip, as
-    float16: 600 MB for CIFAR. What a crop leaves out keeps its values. Crops that a data set makes while it reads its
-    images are not known here, and a start then does not fit the image. The first start of an image is uniform in the
-    ball. Steps have the length `relative_step_size` eps, which the paper sets to eps. As for the other single-step
-    attacks of training, batch norms use the statistics of the batch for the gradient.
+    float16: 600 MB for CIFAR. Values outside the crop are kept. Crops made inside a data set cannot be taken into
+    account; stored starts then do not match the images. The first start of an image is uniform in the ball. Steps have
+    the length `relative_step_size` eps, which the paper sets to eps. As for the other single-step attacks of training,
+    batch norms use the statistics of the batch for the gradient.
 
     Raises:
         ArgumentError: the norm is not `linf`.

@@ -4,16 +4,16 @@ The constraint of the attack on an image x with the label y is the cell of x amo
 {z: |z - x| <= |z - x_i| for all i with another label}: cells need no radius, are larger where classes are further
 apart, and never overlap those of another class. The mean loss on the examples is minimised, as in adversarial training.
 
-Only what the abstract of the paper states has been checked: PGD with the cell in place of the ball. This module chooses
-the rest. Cells are those of the L2 norm, whatever the norm of the steps. `NEIGHBOURS` images of other classes, the
-nearest ones, bound a cell: within half of the distance to the next one, this is the whole cell. Starts and steps are
-those of PGD in a ball of radius eps, so eps only sets their length, and the number of steps limits how far an example
-gets. Attack `voronoi-ball` is the comparison: the same starts and steps in a ball, whose radius is the mean over the
-training images of the radius of the largest ball inside their cells.
+Only the abstract of the paper was available: it states PGD with the cell in place of the ball. The rest is a choice of
+this module. Cells use the L2 norm, whatever the norm of the steps. Only the `NEIGHBOURS` nearest images of other
+classes bound a cell; within half of the distance to the next one, this equals the full cell. Starts and step lengths
+are those of PGD of radius eps, so the number of steps limits the distance. Attack `voronoi-ball` is the comparison: the
+same starts and steps in a ball, whose radius is the mean over the training images of the radius of the largest ball
+inside their cells.
 
-On CIFAR-10 the walls of a cell are far away: few steps of the usual length hardly ever meet them, nor the edge of that
-ball, and both attacks agree. With more steps (`attack_steps`) or longer ones (`relative_step_size`), they differ and
-are harder to learn from.
+On CIFAR-10 the boundaries of a cell are far away. Few steps of the usual length hardly ever reach them or the boundary
+of that ball, so both attacks give the same examples. With more steps (`attack_steps`) or longer ones
+(`relative_step_size`), they differ and are harder to learn from.
 """
 
 from collections.abc import Callable, Mapping
@@ -92,7 +92,8 @@ class VoronoiExamples(CleanExamples):
 class VoronoiBallExamples(VoronoiExamples):
     """Examples of the same PGD in a ball of the mean size of the cells, in the norm of the steps.
 
-    The size of a cell is the radius of the largest ball around its image inside it, as far as its neighbours tell.
+    The size of a cell is the radius of the largest ball inside it around its image, computed from the stored
+    neighbours.
     """
 
     def __init__(self, options: ExampleOptions, images: int) -> None:

@@ -17,7 +17,7 @@ NFGSM = FGSM_RS.variant(
 FGSM_PGI = FGSM_RS.variant(
     "fgsm-pgi",
     "Jia et al., 2022",
-    "one step from the image's perturbation of the epochs before; 10 times the change of its logits in that step",
+    "one step from the perturbation of earlier epochs; plus 10 times the squared change of the logits in that step",
     attack="fgsm-pgi",
     relative_step_size=1.0,
     loss="consistency",

@@ -56,7 +56,7 @@ MAXUP_CROP = MAXUP.variant(
 DYNAMIC = AT_FULL.variant(
     "dynamic",
     "Wang et al., 2019 (on the convergence of adversarial training)",
-    "loss under PGD-10 that ends for each image once it has converged as far as the point of the run asks for",
+    "loss under PGD-10, stopped at each image by a convergence criterion that tightens over the run",
     attack="dynamic",
     attack_steps=10,
 )
@@ -103,10 +103,10 @@ ANP = NATURAL.variant(
 L2L = AT_FULL.variant(
     "l2l",
     "Jiang et al., 2021",
-    "loss on examples of an attacker network that sees image and gradient and is trained in turn",
+    "loss on examples of an attacker network (input: image and gradient) that is trained alternately",
     attack="l2l",
 )
-L2L_2 = L2L.variant("l2l-2", L2L.source, "l2l with a second gradient, at the first example", attack="l2l-2")
+L2L_2 = L2L.variant("l2l-2", L2L.source, "l2l with a second attacker step from the first example", attack="l2l-2")
 # Both weights are this project's choice; choose yours on held-out images.
 CSAT = AT_FULL.variant(
     "csat",
