@@ -165,6 +165,23 @@ def test_a_click_on_the_matrix_chooses_the_image(open_page):
         assert selected(page) == number
 
 
+def test_a_key_chooses_a_column_of_the_matrix(open_page):
+    page = open_page(small_result("worst-case"))
+    images = [int(n) for n in page.locator(".matrix svg").first.get_attribute("data-images").split()]
+    slider = page.locator(".chooser input").first
+    slider.focus()
+    shown = listed(page)
+    assert 0 < len(shown) < len(images)
+    for number in images:
+        button = page.locator(".chooser button").first
+        assert button.is_enabled() == (number in shown)
+        if button.is_enabled():
+            button.click()
+            assert selected(page) == number
+        slider.focus()
+        page.keyboard.press("ArrowRight")
+
+
 def test_two_results_side_by_side(open_page):
     first, second = evaluated(seed=0, name="first"), evaluated(seed=4, name="second")
     page = open_page(first, against=second)
