@@ -399,3 +399,19 @@ def test_what_makes_no_sense_is_refused():
     own = {"classifier": lambda inputs: threshold(inputs)[:, 0]}
     with pytest.raises(ArgumentError, match=r"model: expected float logits of shape \(16, K\), K >= 2"):
         call(**own)
+
+
+def test_the_command_of_a_result_has_every_option_that_is_not_the_default():
+    network, noise = known.Threshold(), smoothed.Uniform(0.1)
+    plain = smoothed.evaluate(network, DATA)
+    assert plain.provenance["command"] == "smoothed.evaluate(Threshold, tuple, seed=0)"
+    own = {"attack": darker, "images": 8, "noises": [noise], "num_samples": [1, 3], "chunk_size": 9}
+    assert smoothed.evaluate(network, DATA, **own).provenance["command"] == (
+        "smoothed.evaluate(Threshold, tuple, attack=darker, noises=[Uniform], num_samples=[1, 3], images=8, seed=0)"
+    )
+    quick = {"steps": 1, "restarts": 1, "eot_samples": (1,), "queries": 2, "resubmissions": (1,), "selection_votes": 1}
+    worst = smoothed.worst_case(smoothed.Smoothed(network, noise, num_samples=3), DATA, eps=EPS, **quick)
+    assert worst.provenance["command"] == (
+        "smoothed.worst_case(Smoothed, tuple, eps=0.1, steps=1, restarts=1, eot_samples=[1], queries=2, "
+        "resubmissions=[1], seed=0, selection_votes=1)"
+    )

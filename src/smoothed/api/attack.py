@@ -10,7 +10,7 @@ from torch import nn
 
 from smoothed.acceleration.fast import Fast
 from smoothed.api.arguments import check_arguments, check_writable, optional
-from smoothed.api.subject import AnyClassifier, Subject, as_progress, called
+from smoothed.api.subject import AnyClassifier, Subject, as_progress, called, options_of_call
 from smoothed.attacks import EVALUATION_ATTACKS, Attack
 from smoothed.errors import ArgumentError
 from smoothed.evaluation.correctness import BATCH, OnProgress
@@ -94,7 +94,7 @@ def attack(
     """
     check_arguments(locals(), examples=optional(check_writable))
     start = time.monotonic()
-    given = {"attack": attack, "eps": eps, "norm": norm, "steps": steps, "images": images, "seed": seed}
+    given = options_of_call(attack_function, locals())
     if attack == NO_ATTACK:
         raise ArgumentError("attack", f"an attack, one of {', '.join(EVALUATION_ATTACKS)}", attack)
     subject = Subject.of(classifier, data, split=split, images=images, keys=keys, name=name)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from smoothed.api.arguments import as_tuple, check_arguments
-from smoothed.api.subject import AnyClassifier, Subject, as_progress, called
+from smoothed.api.subject import AnyClassifier, Subject, as_progress, called, options_of_call
 from smoothed.evaluation.certified import RADII, CertificationProtocol, evaluate_certified
 from smoothed.evaluation.correctness import OnProgress
 from smoothed.evaluation.results import Result
@@ -84,7 +84,7 @@ def certify(
     """
     check_arguments(locals())
     start = time.monotonic()
-    given = {"radii": as_tuple(radii), "alpha": alpha, "num_samples": num_samples, "images": images, "seed": seed}
+    given = options_of_call(certify, locals())
     subject = Subject.of(classifier, data, split=split, images=images, keys=keys, name=name)
     if noises is None:
         subject.required_smoothing("certify")

@@ -10,7 +10,7 @@ import torch
 from smoothed.acceleration.fast import Fast
 from smoothed.api.arguments import check_arguments
 from smoothed.api.evaluate import KEEP_IMAGES
-from smoothed.api.subject import AnyClassifier, Subject, as_progress, called
+from smoothed.api.subject import AnyClassifier, Subject, as_progress, called, options_of_call
 from smoothed.attacks.radius import settled_radius
 from smoothed.evaluation.correctness import OnProgress
 from smoothed.evaluation.gradient_masking import CheckSettings, Defence, run_checks, summary
@@ -75,7 +75,7 @@ def check(
     """
     check_arguments(locals())
     start = time.monotonic()
-    given = {"eps": eps, "steps": steps, "eot_samples": eot_samples, "images": images, "seed": seed}
+    given = options_of_call(check, locals())
     settings = CheckSettings(
         eps=settled_radius(eps, "linf"),
         steps=steps,

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from smoothed.api.arguments import as_tuple, check_arguments
-from smoothed.api.subject import AnyClassifier, Subject, as_progress, called, paired_gain_of
+from smoothed.api.subject import AnyClassifier, Subject, as_progress, called, options_of_call, paired_gain_of
 from smoothed.attacks import Attack
 from smoothed.errors import ArgumentError
 from smoothed.evaluation.correctness import OnProgress
@@ -119,7 +119,7 @@ def evaluate(
     """
     check_arguments(locals())
     start = time.monotonic()
-    given = {"attack": attack, "eps": eps, "norm": norm, "steps": steps, "images": images, "runs": runs, "seed": seed}
+    given = options_of_call(evaluate, locals())
     subject = Subject.of(classifier, data, split=split, images=images, keys=keys, name=name)
     smoothing, settled_noises = subject.smoothing, subject.noises(noises)
     if not settled_noises and (votes is not None or num_samples is not None):

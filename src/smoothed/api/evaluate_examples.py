@@ -9,7 +9,7 @@ import torch
 
 from smoothed.api.arguments import check_arguments
 from smoothed.api.evaluate import KEEP_IMAGES
-from smoothed.api.subject import AnyClassifier, Subject, as_progress, called
+from smoothed.api.subject import AnyClassifier, Subject, as_progress, called, options_of_call
 from smoothed.errors import ArgumentError
 from smoothed.evaluation.correctness import OnProgress
 from smoothed.evaluation.fresh_votes import VoteCounts
@@ -93,7 +93,7 @@ def evaluate_examples(
     """
     check_arguments(locals(), examples=check_path)
     start = time.monotonic()
-    given = {"examples": str(examples), "votes_per_image": votes_per_image, "images": images, "seed": seed}
+    given = {"examples": str(examples), **options_of_call(evaluate_examples, locals())}
     check_examples_file(examples)
     subject = Subject.of(classifier, data, split=split, keys=keys, name=name)
     saved = SavedExamples.load(examples, subject.images).first(images)

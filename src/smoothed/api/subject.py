@@ -1,7 +1,8 @@
 """What a public function works on: any classifier and any images, checked and put on one device."""
 
+import inspect
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -31,6 +32,9 @@ from smoothed.utils.names import name_of
 
 # Number of images that show what a model returns.
 PROBE = 16
+
+# Options of the public functions that change neither the rows of a result nor its tensors.
+_NOT_OF_THE_RESULT = {"chunk_size", "command", "examples", "on_progress", "out", "processes"}
 
 ClassNames = tuple[str, ...] | None
 AnyClassifier = Smoothed | Classifier | Path | str
@@ -189,13 +193,36 @@ def as_progress(on_progress: OnProgress | None) -> OnProgress:
 
 def called(function: Callable[..., object], classifier: AnyClassifier, data: object, **options: object) -> str:
     """The call of a public function in one line, for the provenance of its result."""
-
-    def shown(value: object) -> str:
-        return repr(value) if isinstance(value, int | float | str | tuple | list | None.__class__) else name_of(value)
-
-    first = [shown(value) if isinstance(value, str) else type(value).__name__ for value in (classifier, data)]
-    given = [f"{name}={shown(value)}" for name, value in options.items() if value is not None]
+    first = [_shown(value) if isinstance(value, str) else type(value).__name__ for value in (classifier, data)]
+    given = [f"{name}={_shown(value)}" for name, value in options.items() if value is not None]
     return f"smoothed.{function.__name__}({', '.join([*first, *given])})"
+
+
+def options_of_call(function: Callable[..., object], values: Mapping[str, Any]) -> dict[str, object]:
+    """Return the options of a call that differ from their defaults and may change its result, and the seed.
+
+    Args:
+        function: the called function; its positional arguments are left out.
+        values: its local variables at its start.
+    """
+    found = dict[str, object]()
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            found |= values[name]
+        elif parameter.kind is parameter.KEYWORD_ONLY and name not in _NOT_OF_THE_RESULT:
+            value, default = values[name], parameter.default
+            if name == "seed" or type(value) is not type(default) or value != default:
+                found[name] = value
+    return found
+
+
+def _shown(value: object) -> str:
+    """A value in a call: plain values as they are written, and names of functions, networks and noises."""
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_shown, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key!r}: {_shown(each)}' for key, each in value.items())}}}"
+    return repr(value) if isinstance(value, int | float | str | None.__class__) else name_of(value)
 
 
 def _network(model: Classifier) -> nn.Module:

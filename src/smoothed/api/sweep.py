@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from smoothed.api.arguments import as_tuple, check_arguments
-from smoothed.api.subject import AnyClassifier, Subject, as_progress, called
+from smoothed.api.subject import AnyClassifier, Subject, as_progress, called, options_of_call
 from smoothed.attacks import Attack
 from smoothed.errors import ArgumentError, SmoothedError
 from smoothed.evaluation.correctness import OnProgress
@@ -119,7 +119,7 @@ def sweep(
     """
     check_arguments(locals())
     start = time.monotonic()
-    given = {"sigmas": sigmas, "sigmas_normalized": sigmas_normalized, "attack": attack, "images": images, "seed": seed}
+    given = options_of_call(sweep, locals())
     noises = sweep_noises(sigmas, sigmas_normalized, noise)
     subject = Subject.of(classifier, data, split=split, images=images, keys=keys, name=name)
     smoothing = subject.smoothing

@@ -9,7 +9,7 @@ import torch
 
 from smoothed.api.arguments import as_tuple, check_arguments, several
 from smoothed.api.evaluate import KEEP_IMAGES
-from smoothed.api.subject import AnyClassifier, Subject, as_progress, called, paired_gain_of
+from smoothed.api.subject import AnyClassifier, Subject, as_progress, called, options_of_call, paired_gain_of
 from smoothed.attacks.radius import settled_radius
 from smoothed.evaluation.correctness import OnProgress
 from smoothed.evaluation.results import PairedGain, Result
@@ -108,7 +108,7 @@ def worst_case(
     """
     check_arguments({**locals(), **more}, eot_samples=several(check_positive), resubmissions=several(check_positive))
     start = time.monotonic()
-    given = {"eps": eps, "steps": steps, "restarts": restarts, "images": images, "runs": runs, "seed": seed}
+    given = options_of_call(worst_case, locals())
     subject = Subject.of(classifier, data, split=split, images=images, keys=keys, name=name)
     protocol = WorstCaseProtocol(
         subject.smoothing or SmoothingConfig(num_samples=1),

@@ -55,7 +55,8 @@ def check(
 ) -> None:
     """Check a classifier for gradient masking, that is, for attacks that fail for reasons other than robustness.
 
-    Each check measures one flaw on the images with a 95 % interval and concludes pass, suspicious or unclear.
+    Each check measures one flaw on the images with a 95 % interval and concludes pass, suspicious or unclear
+    (the interval crosses the threshold: use more images).
     Accuracies are those of the vote on fresh draws. The exit code is 0 whatever the verdict.
 
     Examples:

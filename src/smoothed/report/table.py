@@ -63,7 +63,8 @@ def worst_case_table(rows: Sequence[WorstCaseRow]) -> Table:
     table = FittedTable(
         f"{last.model}, {last.images} images, {format_eps(last.eps, 'linf')}"
         + (classifier if last.network == SMOOTHED else ""),
-        caption="attacked: images that no earlier attack broke; other columns: % of images. robust: right in one vote; "
+        caption="attacked: images with a right vote after the earlier attacks; for the others, the later lines count "
+        "new votes on their final examples. Other columns: % of images. robust: right in one vote; "
         "N = n: right in all of n votes; M = 1: right in a single draw",
         caption_justify="left",
         box=box.SIMPLE_HEAD,

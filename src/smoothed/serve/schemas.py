@@ -47,7 +47,7 @@ class VoteQuestion(_Question):
 
 
 class RaceQuestion(VoteQuestion):
-    """A vote that is watched draw by draw, to the last of its draws."""
+    """A vote that is watched draw by draw, to the last of its draws; `stop` has no effect."""
 
     seed: int = Field(ge=-(2**63), lt=2**63, description=_SEED)  # pyright: ignore[reportIncompatibleVariableOverride]
     every: int = Field(1, ge=1, description="the number of draws from one event to the next, an integer of at least 1")
@@ -59,7 +59,11 @@ class RaceQuestion(VoteQuestion):
 class AttackQuestion(_Question):
     """An attack on the noisy classifier, watched step by step."""
 
-    label: int | None = Field(None, ge=0, description="the number of the true class, an integer of at least 0")
+    label: int | None = Field(
+        None,
+        ge=0,
+        description="the number of the true class, an integer of at least 0; if left out, that of the mean network",
+    )
     vote: str | None = Field(None, description="the name of the vote at each step, one of those of /v1/model")
     num_samples: int | None = Field(
         None,
@@ -69,7 +73,11 @@ class AttackQuestion(_Question):
     attack: Literal["pgd", "epgd"] = Field("pgd", description="the name of the attack, pgd or epgd")
     eps: float = Field(8 / 255, ge=0, le=1, description="the L-inf radius in pixel units, a number in [0, 1]")
     steps: int = Field(7, ge=1, description="the number of gradient steps, an integer of at least 1")
-    eot_samples: int = Field(8, ge=1, description="the number of draws for one gradient, an integer of at least 1")
+    eot_samples: int = Field(
+        8,
+        ge=1,
+        description="the number of draws for one gradient of epgd, an integer of at least 1; pgd takes one",
+    )
     seed: int = Field(ge=-(2**63), lt=2**63, description=_SEED)
 
 

@@ -72,7 +72,7 @@ def summary(findings: Sequence[Finding]) -> str:
     if suspicious:
         return (
             f"Suspicious: {len(suspicious)} of {len(findings)} checks failed ({'; '.join(suspicious)}); "
-            "accuracy under this attack overestimates the robustness of this classifier."
+            "accuracy under this attack may overestimate the robustness of this classifier."
         )
     if unclear:
         return (

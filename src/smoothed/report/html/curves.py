@@ -71,7 +71,7 @@ def _cost_chart(result: Result, classifiers: Sequence[ShownClassifier], images: 
     if not stopped:
         return None
     title = f"Accuracy against cost: {_images_name(images, result)}"
-    return Chart(title, "draws taken, mean over images", ACCURACY, curves, scale="log")
+    return Chart(title, "draws until the vote is decided, mean over images", ACCURACY, curves, scale="log")
 
 
 def _sweep(result: Result) -> list[Chart]:

@@ -273,7 +273,7 @@
     if (outcome[CLASS] < 0) parts.push("it abstains");
     else if (outcome[CLASS] !== null && outcome[CLASS] !== label) parts.push(`voted ${predicted(outcome)}`);
     if (outcome[MARGIN] !== null) parts.push(`margin ${signed(outcome[MARGIN])}`);
-    if (outcome[DRAWS] !== null) parts.push(`${outcome[DRAWS]} draw${outcome[DRAWS] === 1 ? "" : "s"} taken`);
+    if (outcome[DRAWS] !== null) parts.push(`decided after ${outcome[DRAWS]} draw${outcome[DRAWS] === 1 ? "" : "s"}`);
     if (outcome[TIE]) parts.push("tie");
     if (outcome[CHANGES]) parts.push("changes from run to run");
     return parts.join(", ");

@@ -254,6 +254,12 @@ _HEADLINES: dict[str, Callable[[Result], list[Headline]]] = {
 }
 
 
+def _submissions(largest: int) -> str:
+    if largest == 1:
+        return "Each image is submitted once."
+    return f"The same image may be submitted up to {largest} times."
+
+
 def threat_model(result: Result) -> list[str]:
     """What the attacker knows and may do, in whole sentences."""
     setting, kind = result.setting, result.kind
@@ -264,10 +270,10 @@ def threat_model(result: Result) -> list[str]:
             f"White-box attackers who know the whole network and its noise, but not the draws of the vote, change each "
             f"image within {format_eps(setting['eps'], 'linf')}.",
             f"For each image the worst example of all attacks counts. Gradient attacks take {setting['steps']} steps "
-            f"and {setting['restarts']} start{'s' * (setting['restarts'] > 1)}, through several draws of the noise at "
-            f"each gradient; a black-box attack tries {setting['queries']} candidates.",
-            f"The same image may be submitted up to {max(setting['resubmissions'])} times. All accuracies are those of "
-            "fresh votes, which the attacks have not seen.",
+            f"and {setting['restarts']} start{'s' * (setting['restarts'] > 1)}; the tables below state the draws for "
+            f"each gradient. A black-box attack tries {setting['queries']} candidates.",
+            f"{_submissions(max(setting['resubmissions']))} All accuracies are those of fresh votes, which the attacks "
+            "have not seen.",
         ]
     if kind == "check":
         return [
