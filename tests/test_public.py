@@ -46,6 +46,8 @@ ORDER = {
         "results",
         "resume",
         "fresh_votes",
+        "progress",
+        "kept_votes",
         "correctness",
         "paper_protocol",
         "sweep",

@@ -45,6 +45,7 @@ SHARED = {
     "keep_images": "not negative integer",
     "out": "path of a folder to write",
     "processes": "processes",
+    "on_batch": "progress",
     "on_progress": "progress",
     "command": "name",
     "restarts": "count",

@@ -164,6 +164,7 @@ CHECKS: dict[str, Check] = {
     "keep_images": check_not_negative_integer,
     "out": optional(_folder),
     "processes": _processes,
+    "on_batch": optional(_function),
     "on_progress": optional(_function),
     "command": optional(_name),
 }

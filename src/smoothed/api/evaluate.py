@@ -54,6 +54,7 @@ def evaluate(
     out: Path | str | None = None,
     processes: Processes = SINGLE_PROCESS,
     on_progress: OnProgress | None = None,
+    on_batch: OnProgress | None = None,
     command: str | None = None,
 ) -> Result:
     """Measure clean and attacked accuracy of a classifier, as the paper does.
@@ -95,6 +96,8 @@ def evaluate(
         processes: processes that share the work; each of them gets the result.
         on_progress: called with the finished forward passes of single images and their estimated total; a pass with a
             gradient counts as three.
+        on_batch: called with the finished batches of at most 250 images and their total, after each batch is stored in
+            `out`. An exception of it ends the work, and the same call with `out` continues it.
         command: how this evaluation was called, for the result's provenance; None for this call.
 
     Returns:
@@ -159,6 +162,7 @@ def evaluate(
         chunk_size=chunk_size,
         processes=processes,
         on_passes=as_progress(on_progress),
+        on_progress=as_progress(on_batch),
     )
     layer = None if smoothing is None else smoothing.layer
     kept = min(keep_images, len(subject.images))

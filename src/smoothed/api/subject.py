@@ -34,7 +34,7 @@ from smoothed.utils.names import name_of
 PROBE = 16
 
 # Options of the public functions that change neither the rows of a result nor its tensors.
-_NOT_OF_THE_RESULT = {"chunk_size", "command", "examples", "on_progress", "out", "processes"}
+_NOT_OF_THE_RESULT = {"chunk_size", "command", "examples", "on_batch", "on_progress", "out", "processes"}
 
 ClassNames = tuple[str, ...] | None
 AnyClassifier = Smoothed | Classifier | Path | str

@@ -247,7 +247,7 @@ def _tune(step: PaperStep, context: StepContext) -> Result:
         precision=schedule.precision,
         out=folder.batches(step.name),
         processes=context.processes,
-        on_progress=context.batch_progress(),
+        on_batch=context.batch_progress(),
         command=context.command,
     )
     rows = [Row.from_json(row) for row in result.rows]
@@ -286,7 +286,7 @@ def _sweep(step: PaperStep, context: StepContext) -> Result:
         precision=schedule.precision,
         out=folder.batches(step.name),
         processes=context.processes,
-        on_progress=context.batch_progress(),
+        on_batch=context.batch_progress(),
         command=context.command,
     )
 
@@ -321,7 +321,7 @@ def _evaluate(step: PaperStep, context: StepContext) -> Result:
             keep_images=0,
             out=folder.batches(step.name),
             processes=context.processes,
-            on_progress=context.batch_progress(),
+            on_batch=context.batch_progress(),
             command=context.command,
         )
     kept = {name: tensor for name, tensor in result.tensors.items() if name.endswith(".right")}
