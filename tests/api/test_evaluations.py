@@ -415,3 +415,24 @@ def test_the_command_of_a_result_has_every_option_that_is_not_the_default():
         "smoothed.worst_case(Smoothed, tuple, eps=0.1, steps=1, restarts=1, eot_samples=[1], queries=2, "
         "resubmissions=[1], seed=0, selection_votes=1)"
     )
+
+
+def test_work_that_ends_after_a_batch_goes_on_there(tmp_path):
+    pixels = torch.linspace(0, 1, 600).view(-1, 1, 1, 1)
+    data, batches = (pixels, (pixels.flatten() <= 0.5).long()), []
+    options = {"attack": "none", "out": tmp_path / "run"}
+
+    def stop(done, total):
+        batches.append((done, total))
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        smoothed.evaluate(known.Threshold(), data, on_batch=stop, **options)
+    stored = set((tmp_path / "run").rglob("*.safetensors"))
+    assert batches == [(1, 3), (2, 3)]
+    assert len(stored) == 2
+    result = smoothed.evaluate(known.Threshold(), data, on_batch=lambda *work: batches.append(work), **options)
+    assert batches[2:] == [(1, 3), (2, 3), (3, 3)]
+    assert result.tensors["clean.right"].shape[-1] == 600
+    assert stored < set((tmp_path / "run").rglob("*.safetensors"))

@@ -56,7 +56,7 @@ def test_settings_out_of_range_are_named(open_explorer, view, message):
     ("view", "message"),
     [
         ("image=60", "image in the address: expected a number from 0 to 59, got 60."),
-        ("image=cat", "image in the address: expected the number of a bundled image, got cat; the default is used."),
+        ("image=cat", "image in the address: expected the number of an example image, got cat; the default is used."),
         ("vote=loud", "vote in the address: expected prediction or weighted or soft, got loud; the default is used."),
         ("m=-3&show=vote", "m in the address: expected a whole number, got -3; the default is used."),
     ],

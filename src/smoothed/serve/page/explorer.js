@@ -27,7 +27,7 @@ let settings;
 let classes = [];
 let images = [];
 
-/** The chosen image: {id} of a bundled one, or {png} of the reader's own; null before one is chosen. */
+/** The chosen image: {id} of an example, or {png} of the reader's own; null before one is chosen. */
 let image = null;
 /** What the view shows, for the address: "", "vote" or "attack". */
 let shown = "";

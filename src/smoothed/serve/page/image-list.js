@@ -1,4 +1,4 @@
-/** The choice of an image: the list of bundled ones, moved through by keys, and a file of the reader's own. */
+/** The choice of an image: the list of examples, moved through by keys, and a file of the reader's own. */
 
 import { byId, element } from "./dom.js";
 import { LONGEST_PICTURE } from "./state.js";

@@ -5,7 +5,7 @@ export const LONGEST_PICTURE = 32768;
 
 /** Keys of the address with what a value must look like. What looks right may still be out of range. */
 const FORMS = {
-  image: [/^\d{1,6}$/, "the number of a bundled image"],
+  image: [/^\d{1,6}$/, "the number of an example image"],
   png: [new RegExp(`^[A-Za-z0-9_-]{1,${LONGEST_PICTURE}}$`), "the base64 text of a picture"],
   vote: [/^[\w(),.: -]{1,80}$/, "the name of a vote"],
   m: [/^\d{1,9}$/, "a whole number"],
