@@ -7,35 +7,49 @@ import pytest
 import torch
 
 from smoothed import ArgumentError, load
-from smoothed.checkpoint import bundled, read_header, read_tensors
+from smoothed.checkpoint import bundled, read_header, read_tensors, write_tensors
 from smoothed.cli.main import main
 from smoothed.paper import zoo
 from smoothed.paper.networks import NETWORKS
 from smoothed.paper.zoo import MAX_BYTES, MAX_TOTAL_BYTES, add_to_zoo, zoo_entries
 
 FILE = bundled()["resnet20-cni-w"]
+STRENGTHS = (".variance", ".factor", ".alpha")
 
 
-def test_strengths_are_rounded_and_nothing_else(tmp_path):
-    entry = add_to_zoo(FILE, "cni-w", tmp_path)
-    assert entry.size == entry.path.stat().st_size <= MAX_BYTES
-    before, after = (load(path).state_dict() for path in (FILE, entry.path))
+@pytest.fixture
+def unrounded(tmp_path):
+    """The bundled network with strengths in single precision, as training writes them."""
+    tensors, header = read_tensors(FILE)
+    numbers = torch.Generator().manual_seed(0)
+    scaled = {
+        name: tensor.float() * (1 + 3e-4 * torch.rand(tensor.shape, generator=numbers))
+        for name, tensor in tensors.items()
+        if name.endswith(STRENGTHS)
+    }
+    return write_tensors(tmp_path / "unrounded.safetensors", {**tensors, **scaled}, header)
+
+
+def test_strengths_are_rounded_and_nothing_else(tmp_path, unrounded):
+    entry = add_to_zoo(unrounded, "cni-w", tmp_path / "zoo")
+    assert entry.size == entry.path.stat().st_size <= MAX_BYTES < unrounded.stat().st_size
+    before, after = (load(path).state_dict() for path in (unrounded, entry.path))
     for name, tensor in after.items():
-        if name.endswith((".variance", ".factor", ".alpha")):
+        if name.endswith(STRENGTHS):
             assert torch.allclose(tensor, before[name], rtol=2**-11, atol=2**-25), name
         else:
             assert tensor.equal(before[name]), name
         assert tensor.dtype == before[name].dtype, name
     stored, _ = read_tensors(entry.path)
     assert sum(tensor.numel() for tensor in stored.values() if tensor.dtype == torch.float16) > 1_500_000
-    assert read_header(entry.path) == read_header(FILE)
+    assert read_header(entry.path) == read_header(unrounded)
 
 
-def test_the_votes_of_a_network_hardly_change(tmp_path):
+def test_the_votes_of_a_network_hardly_change(tmp_path, unrounded):
     """Half precision moves no probability by more than a thousandth, for the same draws of the noise."""
-    entry, images = add_to_zoo(FILE, "cni-w", tmp_path), torch.rand(8, 3, 32, 32)
+    entry, images = add_to_zoo(unrounded, "cni-w", tmp_path / "zoo"), torch.rand(8, 3, 32, 32)
     outputs = []
-    for path in (FILE, entry.path):
+    for path in (unrounded, entry.path):
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(0)
             outputs.append(load(path)(images).softmax(1))
