@@ -54,7 +54,7 @@ def check(
         split: `test`, `validation` or `train`, for a data set that is given by its name or folder.
         images: largest number of images to use, from the first on; verdicts need about 100 or more. None for all.
         keys: keys of image and label in the items of a data set of dicts.
-        name: name of the model in tables; None for its class or the given name.
+        name: name of the model in tables; None for the name it was loaded by, else its class.
         seed: seed of all random numbers.
         chunk_size: rows of one forward pass of the vote.
         keep_images: number of images, from the first on, whose pixels and vote shares the result keeps, before and
