@@ -11,6 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
+import small_results
+import smoothed
 from made_results import Page, evaluated
 from small_results import small_result
 from smoothed.report.html.curves import result_charts
@@ -449,6 +451,38 @@ def test_a_sweep_has_every_cell_and_its_images():
                 for kind, outcome in enumerate(step):
                     runs = right[kind, sigmas.index(sigma), vote, count, :, image["number"]]
                     assert outcome[0] == float(runs.double().mean())
+    classifiers = page.data["results"][0]["classifiers"]
+    assert [each["picture"] for each in classifiers] == [0, None, None]  # the best sigma, which is shown first
+    for image in page.data["images"]:
+        (attacked,) = image["results"][0]["attacked"]
+        expected = result.tensors["adversarial"][image["number"]]
+        assert pixels(attacked) == pytest.approx(float(255 * expected), abs=0.51)
+
+
+@pytest.mark.parametrize("kind", ["certify", "sweep"])
+def test_kept_images_have_pictures_and_the_list_is_made_of_them(kind):
+    call = {
+        "certify": lambda: smoothed.certify(
+            small_results.classifier(), small_results.data(), num_samples=20, selection_samples=3, keep_images=4
+        ),
+        "sweep": lambda: smoothed.sweep(
+            small_results.classifier(),
+            small_results.data(),
+            sigmas=(0.1, 0.2),
+            attack="none",
+            num_samples=2,
+            keep_images=4,
+        ),
+    }[kind]
+    result = call()
+    page = Page(report_page(result))
+    assert result.setting["kept_images"] == 4
+    assert "adversarial" not in result.tensors
+    assert sorted(image["number"] for image in page.data["images"]) == [0, 1, 2, 3]
+    for image in page.data["images"]:
+        assert pixels(image["picture"]) == pytest.approx(
+            float(255 * result.tensors["images"][image["number"]]), abs=0.51
+        )
 
 
 @pytest.mark.parametrize("kind", ["attack", "examples", "check"])

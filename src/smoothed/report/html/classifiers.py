@@ -374,6 +374,7 @@ def _sweep(result: Result) -> list[ShownClassifier]:
                 clean,
                 attacked[0] if attacked else [],
                 attack_label(setting),
+                result.tensors.get("adversarial") if sigma == best["sigma"] else None,
             )
         )
     shown.insert(0, shown.pop(setting["sigmas"].index(best["sigma"])))
