@@ -3,18 +3,22 @@
 A pixel x is of class 0 where it is above a half. `known` says what noise makes of that.
 """
 
+import copy
 import random
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 import known
 import smoothed
 from refusing import check_refusals
+from smoothed.api.subject import Subject
 from smoothed.errors import ArgumentError, CheckpointError, DataError
+from smoothed.models import build
 from smoothed.rng.seeds import mix, seeded
 
 X = torch.linspace(0.21, 0.96, 16)
@@ -187,6 +191,46 @@ def test_a_checkpoint_is_evaluated_by_its_name_with_its_smoothing():
     noise = smoothed.Gaussian.normalized(stored["sigma_normalized"], model.normalize.std.flatten().tolist())
     by_hand = smoothed.evaluate(smoothed.Smoothed(model, noise, vote=stored["vote"]), "sample", **options)
     assert torch.equal(by_name.tensors["clean.shares"], by_hand.tensors["clean.shares"])
+
+
+@pytest.mark.slow
+def test_results_show_the_name_that_a_network_was_loaded_by(tmp_path, monkeypatch):
+    """A name, a file, a file of weights and a factory; `name=` goes first, and other networks have their type."""
+    name, options = "resnet20-cni-w", {"images": 2, "attack": "none", "num_samples": 2}
+    network = smoothed.load(name)
+    result = smoothed.evaluate(smoothed.Smoothed(network, smoothed.Gaussian(0.06), num_samples=2), "sample", **options)
+    assert (result.model["name"], result.model["type"]) == (name, "ResNet")
+    assert {row["model"] for row in result.rows} == {name}
+    assert result.provenance["command"].startswith(
+        "smoothed.evaluate(Smoothed(load('resnet20-cni-w'), Gaussian(sigma=0.06), vote='prediction', num_samples=2), "
+        "'sample', "
+    )
+    assert smoothed.evaluate(network, "sample", name="mine", images=2, attack="none").model["name"] == "mine"
+    (tmp_path / "zoo").mkdir()
+    smoothed.save(tmp_path / "zoo" / "some.safetensors", network, network.checkpoint_header)
+    monkeypatch.chdir(tmp_path)
+    plain = build("resnet20", num_classes=10)
+    save_file(plain.state_dict(), "plain.safetensors")
+    fast = smoothed.Fast(network.eval())
+    for model, expected in (
+        (smoothed.load("zoo/some"), "zoo/some"),
+        (smoothed.load("zoo/some.safetensors"), "zoo/some.safetensors"),
+        (smoothed.load(plain, weights="plain.safetensors"), "plain.safetensors"),
+        (
+            smoothed.load("smoothed.models:build", model_args={"architecture": "resnet20", "num_classes": 10}),
+            "smoothed.models:build",
+        ),
+        (smoothed.load(copy.deepcopy(network).double()), name),
+        (fast, name),
+        (plain, "ResNet"),
+    ):
+        assert Subject.of(model, "sample", images=2).name == expected
+    assert "loaded_name" not in vars(plain)
+    assert (
+        smoothed.check(network, "sample", images=2, steps=1)
+        .provenance["command"]
+        .startswith("smoothed.check(load('resnet20-cni-w'), 'sample'")
+    )
 
 
 CALLS = {

@@ -200,6 +200,8 @@ def test_a_bundled_network_is_ones_own_once_it_is_loaded():
     network = load("resnet20-cni-w")
     trained = train(network, pair(30, size=8), recipe="nfgsm", **QUICK, lr=0.0, injection="keep").model
     assert same(dict(trained.named_parameters()), dict(network.named_parameters()))
+    assert network.loaded_name == "resnet20-cni-w"
+    assert not hasattr(trained, "loaded_name")
 
 
 def test_progress_is_told():

@@ -161,8 +161,12 @@ def test_the_deviation_of_the_attack_comes_before_that_of_the_checkpoint(run, un
 
 
 def test_a_network_of_no_name_is_asked_for(run, tmp_path, capsys):
-    images = load_sample().first(2)
-    attack(load("resnet20-cni-w"), images, attack="fgsm", examples=tmp_path / "made.safetensors")
+    network, images = load("resnet20-cni-w"), load_sample().first(2)
+    attack(network, images, attack="fgsm", examples=tmp_path / "named.safetensors")
+    assert run("evaluate", "--examples", tmp_path / "named.safetensors") == 0  # by the name it was loaded by
+    assert "made on this model with this noise" in capsys.readouterr().out
+    del network.loaded_name
+    attack(network, images, attack="fgsm", examples=tmp_path / "made.safetensors")
     assert run("evaluate", "--examples", tmp_path / "made.safetensors") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: model: expected --model, because the attacked network ResNet is no checkpoint")

@@ -70,6 +70,18 @@ def test_one_file_and_two_files(run, stored, tmp_path, capsys):
     assert len(Page((tmp_path / "two.html").read_text(encoding="utf-8")).data["results"]) == 2
 
 
+def test_more_files_are_listed_whatever_their_images(run, stored, tmp_path, capsys):
+    (tmp_path / "twin").mkdir()
+    twin = evaluated(5, name="twin").save(tmp_path / "twin" / "b.json")
+    out = tmp_path / "many.html"
+    assert run("report", *stored.values(), twin, "--out", out) == 0
+    assert capsys.readouterr().err == f"report written to {out}\n"
+    page = Page(out.read_text(encoding="utf-8"))
+    assert page.all("h1") == ["4 results"]
+    names = ["a", str(stored["b"]), "other", str(twin)]
+    assert [text for text in page.all("a") if text in names] == names
+
+
 def test_compare_prints_the_paired_tests_and_writes_a_page(run, stored, tmp_path, capsys):
     assert run("compare", stored["a"], stored["b"], "--report", tmp_path / "two.html") == 0
     printed = capsys.readouterr().out.splitlines()
@@ -85,7 +97,6 @@ def test_compare_prints_the_paired_tests_and_writes_a_page(run, stored, tmp_path
     [
         (["report", "a", "other"], "error: results: expected two results on the same images, got 40 images of random"),
         (["compare", "a", "other"], "error: results: expected two results on the same images, got 40 images of random"),
-        (["report", "a", "b", "other"], "error: results: expected one file, or two to compare, got 3 files"),
         (["compare", "a"], "error: results: expected two files, got 1"),
         (["report", "nothing"], "nothing.json: could not be read"),
         (

@@ -81,6 +81,7 @@ def test_list(paper, tmp_path, monkeypatch):
         (("run", "--schedule", "gpu", "--out", "x"), "schedule: expected one of full, cpu, tiny, got 'gpu'"),
         (("show", "figure-9", "--out", "x"), "names: expected .*did you mean figure-"),
         (("show", "--out", "x"), "out: expected the folder of a run"),
+        (("show", "--out", "x", "--report", "x.json"), "report: expected a file name that ends in .html"),
         (("list", "--schedule", "cpus"), "did you mean cpu"),
     ],
 )

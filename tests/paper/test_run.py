@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parent))
 import tiny_paper
 
 from launching import Started
+from made_results import Page
 from smoothed.checkpoint import load, read_header, read_tensors
+from smoothed.cli.paper import paper_app
 from smoothed.data.imageset import to_float
 from smoothed.errors import DivergedError
 from smoothed.evaluation.results import Result
@@ -30,6 +33,7 @@ from smoothed.paper.run import SilentObserver, run_paper
 from smoothed.paper.schedules import TINY
 from smoothed.paper.shown import shown_rows
 from smoothed.paper.verdicts import judge_claims
+from smoothed.report.html.page import LARGEST
 
 TRANSFER = ["table-3a"]
 
@@ -79,6 +83,20 @@ def test_every_declaration_runs(everything, tmp_path):
     assert run_paper([], TINY, everything.path, zoo=everything.zoo, observer=again).finished
     assert again.steps == []
     assert not any((everything.path / "unfinished").iterdir())
+
+
+@pytest.mark.slow
+def test_all_evaluations_of_a_run_are_one_small_page(everything, tmp_path):
+    out = tmp_path / "page.html"
+    app = paper_app(lambda command: command, lambda text: text)
+    command = ["show", "--out", everything.path, "--pages", tmp_path / "pages", "--report", out]
+    result = CliRunner().invoke(app, [str(part) for part in command], catch_exceptions=False)
+    assert f"report written to {out}" in result.output
+    page = Page(out.read_text(encoding="utf-8"))
+    stored = {path.stem for path in everything.result("any").parent.glob("*.json")}
+    assert set(page.all("a")) >= stored - {"appendix-a"}
+    assert out.stat().st_size < LARGEST
+    assert "So that the page stays small" not in page.text
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+from made_results import Page, evaluated
 from smoothed.errors import ArgumentError, DataError
 from smoothed.evaluation.results import Result
 from smoothed.paper.appendix_report import appendix_rows
@@ -14,7 +15,7 @@ from smoothed.paper.differences import PublishedDifference
 from smoothed.paper.draw import curve_points, draw
 from smoothed.paper.figures import FIGURE_B3, FIGURE_B4
 from smoothed.paper.folder import existing_folder
-from smoothed.paper.pages import write_pages
+from smoothed.paper.pages import write_pages, write_results_page
 from smoothed.paper.show import appendix_markdown, appendix_tables, gain_lines, markdown_table, terminal_table
 from smoothed.paper.shown import comparisons, shown_rows
 from smoothed.paper.tables import TABLE_1
@@ -164,3 +165,19 @@ def test_the_tables_of_the_appendix_fit_into_80_columns():
     half = (row["estimate_interval"][1] - row["estimate_interval"][0]) / 2
     assert f"{row['estimate']:.4g} ± {half:.1g}" in printed
     assert f"| {row['p']:.4g} | {row['margin']:.4g} | " in appendix_markdown(values)
+
+
+def test_all_finished_evaluations_are_one_html_page(folder, tmp_path):
+    """Those of the named tables, with the sweep behind them; other results of the folder are left out."""
+    made = {CNI: evaluated(20, name="one draw"), VOTE: evaluated(20, name="vote"), "unknown": evaluated(20)}
+    for name, result in made.items():
+        result.save(folder.result(name))
+    path = write_results_page(["table-1"], folder, tmp_path / "page.html")
+    page = Page(path.read_text(encoding="utf-8"))
+    assert page.all("h1") == ["The paper's evaluations, schedule tiny"]
+    assert [text for text in page.all("a") if text in made] == [CNI, VOTE]
+    assert [text for text in page.all("h2") if text.startswith(VOTE)] == [f"{VOTE}: vote"]
+    assert page.all("h2")[0] == "2 results"
+    with pytest.raises(ArgumentError, match=r"report: expected at least one finished evaluation, got none in .*run"):
+        write_results_page(["figure-1"], folder, tmp_path / "none.html")
+    assert not (tmp_path / "none.html").exists()

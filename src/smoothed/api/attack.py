@@ -66,7 +66,7 @@ def attack(
         split: `test`, `validation` or `train`, for a data set that is given by its name or folder.
         images: number of images to use, from the first on; None for all.
         keys: keys of image and label in the items of a data set of dicts.
-        name: name of the model in tables; None for its class or the given name.
+        name: name of the model in tables; None for the name it was loaded by, else its class.
         seed: seed of all random numbers.
         precision: number format of the votes: `float32`, `bf16` or `auto`; attacks use float32.
         chunk_size: rows of one forward pass of the vote.

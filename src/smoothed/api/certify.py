@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from smoothed.api.arguments import as_tuple, check_arguments
+from smoothed.api.evaluate import KEEP_IMAGES
 from smoothed.api.subject import AnyClassifier, Subject, as_progress, called, options_of_call
 from smoothed.evaluation.certified import RADII, CertificationProtocol, evaluate_certified
 from smoothed.evaluation.correctness import OnProgress
@@ -32,6 +33,7 @@ def certify(
     seed: int = 0,
     precision: str = "float32",
     chunk_size: int = 250,
+    keep_images: int = KEEP_IMAGES,
     out: Path | str | None = None,
     processes: Processes = SINGLE_PROCESS,
     on_progress: OnProgress | None = None,
@@ -54,10 +56,11 @@ def certify(
         split: `test`, `validation` or `train`, for a data set that is given by its name or folder.
         images: number of images to use, from the first on; None for all.
         keys: keys of image and label in the items of a data set of dicts.
-        name: name of the model in tables; None for its class or the given name.
+        name: name of the model in tables; None for the name it was loaded by, else its class.
         seed: seed of all random numbers.
         precision: number format of the votes: `float32`, `bf16` or `auto`.
         chunk_size: rows of one forward pass of the vote.
+        keep_images: number of images, from the first on, whose pixels the result keeps.
         out: folder that stores finished batches, from which an interrupted certification continues; None for none.
         processes: processes that share the work; each of them gets the result.
         on_progress: called with the finished amount of work and its total.
@@ -110,7 +113,10 @@ def certify(
         processes=processes,
         on_progress=as_progress(on_progress),
     )
-    setting = {**protocol.draw_settings(), "radii": list(protocol.radii), "alpha": alpha}
+    kept, tensors = min(keep_images, len(subject.images)), found.tensors
+    if kept:
+        tensors = {**tensors, "images": next(iter(subject.images.first(kept).batches(kept)))[0].cpu()}
+    setting = {**protocol.draw_settings(), "radii": list(protocol.radii), "alpha": alpha, "kept_images": kept}
     return subject.result(
         "certify",
         [row.to_json() for row in found.rows],
@@ -118,5 +124,5 @@ def certify(
         seed=seed,
         seconds=time.monotonic() - start,
         setting={**setting, "noises": [noise.to_json(subject.network) for noise in settled_noises]},
-        tensors=found.tensors,
+        tensors=tensors,
     )

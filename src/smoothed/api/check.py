@@ -14,6 +14,7 @@ from smoothed.api.subject import AnyClassifier, Subject, as_progress, called, op
 from smoothed.attacks.radius import settled_radius
 from smoothed.evaluation.correctness import OnProgress
 from smoothed.evaluation.gradient_masking import CheckSettings, Defence, run_checks, summary
+from smoothed.evaluation.kept_votes import recorded_samples
 from smoothed.evaluation.results import Result
 from smoothed.smoothing.config import SmoothingConfig
 
@@ -53,10 +54,11 @@ def check(
         split: `test`, `validation` or `train`, for a data set that is given by its name or folder.
         images: largest number of images to use, from the first on; verdicts need about 100 or more. None for all.
         keys: keys of image and label in the items of a data set of dicts.
-        name: name of the model in tables; None for its class or the given name.
+        name: name of the model in tables; None for the name it was loaded by, else its class.
         seed: seed of all random numbers.
         chunk_size: rows of one forward pass of the vote.
-        keep_images: number of images, from the first on, whose adversarial versions the result keeps.
+        keep_images: number of images, from the first on, whose pixels and vote shares the result keeps, before and
+            after the reference attack.
         out: folder that stores finished checks, from which interrupted checks continue; None stores nothing.
         on_progress: called with the number of finished checks and their total.
         command: how this evaluation was called, for the result's provenance; None for this call.
@@ -87,7 +89,8 @@ def check(
     subject = Subject.of(classifier, data, split=split, images=images, at_most=True, keys=keys, name=name)
     smoothing = subject.smoothing or SmoothingConfig(num_samples=1)
     smoothed = smoothing.smooth(subject.network, voter=Fast(subject.network), chunk_size=chunk_size, seed=seed)
-    defence = Defence.of(smoothed, subject.images, settings, name=subject.name, out=None if out is None else Path(out))
+    folder = None if out is None else Path(out)
+    defence = Defence.of(smoothed, subject.images, settings, name=subject.name, out=folder, keep_images=keep_images)
     findings = run_checks(defence, on_progress=as_progress(on_progress))
     return subject.result(
         "check",
@@ -95,7 +98,11 @@ def check(
         command=command or called(check, classifier, data, **given),
         seed=seed,
         seconds=time.monotonic() - start,
-        setting={**asdict(settings), **smoothing.to_json(subject.network)},
+        setting={
+            **asdict(settings),
+            **smoothing.to_json(subject.network),
+            "kept_num_samples": list(recorded_samples(defence.vote_draws)) if keep_images else [],
+        },
         summary={"sentence": summary(findings)},
         tensors=_tensors(defence, keep_images),
     )
@@ -114,4 +121,6 @@ def _tensors(defence: Defence, kept: int) -> dict[str, torch.Tensor]:
         "images": defence.inputs[:kept],
         "adversarial": defence.white_box_examples[:kept],
     }
-    return {name: tensor.detach().cpu() for name, tensor in {**accuracies, **images}.items()}
+    records = {"clean": defence.clean_record, "white_box": defence.white_box_record}
+    votes = {f"{prefix}.{name}": tensor for prefix, record in records.items() for name, tensor in record.items()}
+    return {name: tensor.detach().cpu() for name, tensor in {**accuracies, **images, **votes}.items()}

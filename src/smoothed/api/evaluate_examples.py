@@ -13,6 +13,7 @@ from smoothed.api.subject import AnyClassifier, Subject, as_progress, called, op
 from smoothed.errors import ArgumentError
 from smoothed.evaluation.correctness import OnProgress
 from smoothed.evaluation.fresh_votes import VoteCounts
+from smoothed.evaluation.kept_votes import recorded_samples
 from smoothed.evaluation.results import PairedGain, Result
 from smoothed.evaluation.saved_examples.evaluate import SavedExamplesProtocol
 from smoothed.evaluation.saved_examples.evaluate import evaluate_examples as measure
@@ -60,11 +61,12 @@ def evaluate_examples(
         split: `test`, `validation` or `train`, for a data set that is given by its name or folder.
         images: number of images to use, from the first on; None for all that were attacked.
         keys: keys of image and label in the items of a data set of dicts.
-        name: name of the model in tables; None for its class or the given name.
+        name: name of the model in tables; None for the name it was loaded by, else its class.
         seed: seed of all random numbers.
         precision: number format of the votes: `float32`, `bf16` or `auto`.
         chunk_size: rows of one forward pass of the vote.
-        keep_images: number of images, from the first on, that the result keeps with their adversarial versions.
+        keep_images: number of images, from the first on, that the result keeps with their adversarial versions and the
+            shares of the first vote on both.
         out: folder that stores finished batches, from which an interrupted evaluation continues; None stores nothing.
         on_progress: called with the finished forward passes of single images and their total.
         command: how this evaluation was called, for the result's provenance; None for this call.
@@ -72,7 +74,8 @@ def evaluate_examples(
     Returns:
         A result with one row for single draws and one for the vote. `tensors` holds, for `clean` and `robust` images,
         (N,) each, `NAME.right`, the right votes of `votes_per_image`, and `NAME.right_draws`, the right draws of
-        `NAME.draws`. The paired gain of the vote over one draw is in `comparisons`.
+        `NAME.draws`, and for the kept images the shares of the first vote. The paired gain of the vote over one draw is
+        in `comparisons`.
 
     Raises:
         ArgumentError: the file does not exist, `data` are other images, an option is out of range, or the noise or the
@@ -107,21 +110,24 @@ def evaluate_examples(
         seed=seed,
         precision=resolve_precision(precision, subject.device),
     )
+    kept = min(keep_images, len(saved.clean))
     found = measure(
         subject.network,
         saved,
         protocol,
         name=subject.name,
+        keep_images=kept,
         out=None if out is None else Path(out),
         chunk_size=chunk_size,
         on_passes=as_progress(on_progress),
     )
-    kept = min(keep_images, len(saved.clean))
     tensors = {
         f"{images_name}.{field}": getattr(counts, field)
         for images_name, counts in found.votes.items()
         for field in ("right", "right_draws", "draws")
     }
+    for images_name, record in found.records.items():
+        tensors |= {f"{images_name}.{name}": tensor for name, tensor in record.items()}
     if kept:
         tensors["images"] = next(iter(saved.clean.batches(kept)))[0].cpu()
         tensors["adversarial"] = saved.adversarial[:kept].cpu()
@@ -136,6 +142,7 @@ def evaluate_examples(
             "precision": protocol.precision,
             **protocol.smoothing.to_json(subject.network),
             "kept_images": kept,
+            "kept_num_samples": list(recorded_samples(protocol.smoothing.num_samples)) if kept else [],
             "examples": saved.record,
         },
         comparisons=_gains(protocol, found.votes, saved.record["attack"]),

@@ -58,8 +58,9 @@ def load(
         The network itself if it needs no adaptation, else a `ModelAdapter` around it: for `normalize`, for
         probabilities, for weights of another dtype than float32, and for callables that are no `torch.nn.Module`. It is
         in eval mode unless it was given as an object. Where a checkpoint of this package was read, its header is the
-        attribute `checkpoint_header`. Outputs with the logits as their attribute `logits` need no adaptation: every
-        function of this package reads them.
+        attribute `checkpoint_header`. Where a name or a file was given, the attribute `loaded_name` is that name, or
+        the path of the weights, and results show it. Outputs with the logits as their attribute `logits` need no
+        adaptation: every function of this package reads them.
 
     Raises:
         ArgumentError: an argument is invalid, the function of the user's raises an error or returns no network.
@@ -88,11 +89,25 @@ def load(
         if not is_users:
             network.eval()
         if not _needs_adapter(network, normalize, outputs):
-            return network
+            return _named(network, model, weights)
     adapter = ModelAdapter(network, normalize, outputs)
     if target is not None and adapter.front is not None:
         _move(adapter.front, target)
-    return adapter
+    return _named(adapter, model, weights)
+
+
+def _named(network: nn.Module, model: object, weights: Path | str | None) -> nn.Module:
+    """The network, which remembers the name or the file that it was loaded by, if there is one."""
+    name = str(model) if isinstance(model, str | Path) else None if weights is None else str(weights)
+    if name is not None:
+        vars(network)["loaded_name"] = name
+    return network
+
+
+def loaded_name(network: nn.Module) -> str | None:
+    """The name or the path by which `load` loaded a network, or that of the network in an adapter; None for others."""
+    inner = network.model if isinstance(network, ModelAdapter) else network
+    return getattr(network, "loaded_name", None) or getattr(inner, "loaded_name", None)
 
 
 def checkpoint_path(model: object) -> Path | None:

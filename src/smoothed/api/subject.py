@@ -12,7 +12,7 @@ from torch import nn
 
 from smoothed.acceleration.fast import Fast
 from smoothed.acceleration.fusing import Fused
-from smoothed.api.load import load
+from smoothed.api.load import load, loaded_name
 from smoothed.data.adapt import as_images
 from smoothed.data.images import Images, has_named_classes
 from smoothed.data.loader import is_stream
@@ -24,7 +24,7 @@ from smoothed.evaluation.resume import fingerprints
 from smoothed.models.adapt import ModelAdapter, check_not_probabilities
 from smoothed.smoothing.classifier import Smoothed, check_sigma
 from smoothed.smoothing.config import NoiseConfig, SmoothingConfig
-from smoothed.smoothing.input_noise import NOISES, Noise
+from smoothed.smoothing.input_noise import NOISES, Noise, ScaledNoise
 from smoothed.utils.checks import check_logits, output_logits
 from smoothed.utils.imports import summary
 from smoothed.utils.modes import Classifier, eval_mode
@@ -103,7 +103,7 @@ class Subject:
         names = _class_names(network)
         num_classes = _probed_classes(network, taken)
         _check_classes(taken, names, num_classes)
-        return cls(network, smoothing, taken, name or _type_name(network), names, num_classes)
+        return cls(network, smoothing, taken, name or loaded_name(network) or _type_name(network), names, num_classes)
 
     @property
     def device(self) -> torch.device:
@@ -193,9 +193,24 @@ def as_progress(on_progress: OnProgress | None) -> OnProgress:
 
 def called(function: Callable[..., object], classifier: AnyClassifier, data: object, **options: object) -> str:
     """The call of a public function in one line, for the provenance of its result."""
-    first = [_shown(value) if isinstance(value, str) else type(value).__name__ for value in (classifier, data)]
+    first = [_shown_classifier(classifier), _shown(data) if isinstance(data, str) else type(data).__name__]
     given = [f"{name}={_shown(value)}" for name, value in options.items() if value is not None]
     return f"smoothed.{function.__name__}({', '.join([*first, *given])})"
+
+
+def _shown_classifier(classifier: AnyClassifier) -> str:
+    """A classifier in a call: its name, how a network was loaded and smoothed, or else its type."""
+    if isinstance(classifier, str | Path):
+        return repr(str(classifier))
+    model = classifier.model if isinstance(classifier, Smoothed) else classifier
+    name = loaded_name(model) if isinstance(model, nn.Module) else None
+    if name is None:
+        return type(classifier).__name__
+    if not isinstance(classifier, Smoothed):
+        return f"load({name!r})"
+    noise, vote = classifier.noisy_classifier.noise, classifier.vote
+    shown = repr(noise) if noise is None or isinstance(noise, ScaledNoise) else name_of(noise)
+    return f"Smoothed(load({name!r}), {shown}, vote={_shown(vote)}, num_samples={classifier.num_samples})"
 
 
 def options_of_call(function: Callable[..., object], values: Mapping[str, Any]) -> dict[str, object]:

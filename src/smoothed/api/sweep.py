@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from smoothed.api.arguments import as_tuple, check_arguments
+from smoothed.api.evaluate import KEEP_IMAGES
 from smoothed.api.subject import AnyClassifier, Subject, as_progress, called, options_of_call
 from smoothed.attacks import Attack
 from smoothed.errors import ArgumentError, SmoothedError
@@ -54,6 +55,7 @@ def sweep(
     seed: int = 0,
     precision: str = "float32",
     chunk_size: int = 250,
+    keep_images: int = KEEP_IMAGES,
     out: Path | str | None = None,
     processes: Processes = SINGLE_PROCESS,
     on_progress: OnProgress | None = None,
@@ -87,11 +89,13 @@ def sweep(
         split: `test`, `validation` or `train`, for a data set that is given by its name or folder.
         images: number of images to use, from the first on; None for all.
         keys: keys of image and label in the items of a data set of dicts.
-        name: name of the model in tables; None for its class or the given name.
+        name: name of the model in tables; None for the name it was loaded by, else its class.
         runs: number of repetitions, each with a fresh attack and fresh draws.
         seed: seed of all random numbers.
         precision: number format of the votes: `float32`, `bf16` or `auto`; attacks use float32.
         chunk_size: rows of one forward pass of the vote.
+        keep_images: number of images, from the first on, whose pixels the result keeps, before and after the attack at
+            the best sigma.
         out: folder that stores finished batches, from which an interrupted sweep continues; None stores nothing.
         processes: processes that share the work; each of them gets the result.
         on_progress: called with the finished forward passes of single images and their estimated total; a pass with a
@@ -140,6 +144,7 @@ def sweep(
         seed=seed,
         precision=resolve_precision(precision, subject.device),
     )
+    kept = min(keep_images, len(subject.images))
     found = measure_sweep(
         subject.network,
         subject.images,
@@ -149,6 +154,7 @@ def sweep(
         layer=None if smoothing is None else smoothing.layer,
         pack_draws=None if smoothing is None else smoothing.pack_draws,
         sources=sources,
+        keep_images=kept,
         out=None if out is None else Path(out),
         chunk_size=chunk_size,
         processes=processes,
@@ -156,16 +162,24 @@ def sweep(
         on_progress=as_progress(on_batch),
     )
     report = SweepReport.of(found)
-    values = report.to_json()
+    values, tensors = report.to_json(), {"right": found.right}
+    if found.kept_images is not None:
+        tensors["images"] = found.kept_images
+    if found.adversarial is not None:
+        tensors["adversarial"] = found.adversarial[found.sigmas.index(values["best"]["sigma"])]
     return subject.result(
         "sweep",
         values["rows"],
         command=command or called(sweep, classifier, data, **given),
         seed=seed,
         seconds=time.monotonic() - start,
-        setting={**found.to_setting(), "layer": None if smoothing is None else smoothing.layer},
+        setting={
+            **found.to_setting(),
+            "layer": None if smoothing is None else smoothing.layer,
+            "kept_images": kept,
+        },
         summary={name: values[name] for name in ("criterion", "best", "peaks")},
-        tensors={"right": found.right},
+        tensors=tensors,
     )
 
 

@@ -277,4 +277,5 @@ def _trained(
     with torch.no_grad():
         model.load_state_dict(weights)
     vars(model).update(checkpoint_header=header)
+    vars(model).pop("loaded_name", None)  # these are no longer the weights that were loaded
     return model.eval()

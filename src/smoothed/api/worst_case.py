@@ -12,6 +12,7 @@ from smoothed.api.evaluate import KEEP_IMAGES
 from smoothed.api.subject import AnyClassifier, Subject, as_progress, called, options_of_call, paired_gain_of
 from smoothed.attacks.radius import settled_radius
 from smoothed.evaluation.correctness import OnProgress
+from smoothed.evaluation.kept_votes import recorded_samples
 from smoothed.evaluation.results import PairedGain, Result
 from smoothed.evaluation.worst_case.certified import certification_protocol, certify_worst_case
 from smoothed.evaluation.worst_case.evaluate import evaluate_worst_case
@@ -73,12 +74,13 @@ def worst_case(
         split: `test`, `validation` or `train`, for a data set that is given by its name or folder.
         images: number of images to use, from the first on; None for all.
         keys: keys of image and label in the items of a data set of dicts.
-        name: name of the model in tables; None for its class or the given name.
+        name: name of the model in tables; None for the name it was loaded by, else its class.
         runs: number of repetitions, each with fresh attacks and fresh draws.
         seed: seed of all random numbers.
         precision: number format of the votes: `float32`, `bf16` or `auto`; attacks use float32.
         chunk_size: rows of one forward pass of the vote.
-        keep_images: number of images, from the first on, whose worst examples the result keeps.
+        keep_images: number of images, from the first on, whose worst examples the result keeps, with the shares of one
+            vote before and after the attacks.
         out: folder that stores finished steps, from which an interrupted evaluation continues; None stores nothing.
         processes: processes that share the work; each of them gets the result.
         on_progress: called with the finished amount of work and its total.
@@ -146,6 +148,7 @@ def worst_case(
         **protocol.configuration(),
         "smoothing": protocol.smoothing.to_json(subject.network),
         "kept_images": kept,
+        "kept_num_samples": list(recorded_samples(protocol.smoothing.num_samples)) if kept else [],
     }
     return subject.result(
         "worst-case",

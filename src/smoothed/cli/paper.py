@@ -284,6 +284,10 @@ def show_results(
             show_default="OUT/pages",
         ),
     ] = None,
+    report: Annotated[
+        Path | None,
+        _option("File for a page of all finished results that opens in a browser: .html.", show_default="none"),
+    ] = None,
 ) -> None:
     """Show tables beside the paper's numbers and which of its claims hold, and write both and the figures to files.
 
@@ -294,11 +298,13 @@ def show_results(
     Examples:
         smoothed paper show --out runs/paper
         smoothed paper show table-1 figure-1 --out runs/paper --pages docs/results/paper
+        smoothed paper show --out runs/paper --report results.html
     """
+    from smoothed.cli.results import check_files
     from smoothed.paper.catalog import DECLARATIONS
     from smoothed.paper.declaration import TableSpec
     from smoothed.paper.folder import existing_folder
-    from smoothed.paper.pages import appendix_values, write_pages
+    from smoothed.paper.pages import appendix_values, write_pages, write_results_page
     from smoothed.paper.show import (
         APPENDIX_NOTE,
         CLAIMS_HOW,
@@ -314,6 +320,7 @@ def show_results(
     from smoothed.utils.checks import check_choice
 
     chosen = [check_choice(name, DECLARATIONS, "names") for name in declarations or DECLARATIONS]
+    check_files(None, report=report)
     folder = existing_folder(out)
     show(f"Schedule {folder.schedule.name}: {folder.schedule.about}. Attack steps and M are those of the schedule.")
     for name in chosen:
@@ -335,6 +342,8 @@ def show_results(
             show(part)
     page = write_pages(chosen, folder, pages or out / "pages")
     note(f"claims, tables, figures and results written to {page.parent}")
+    if report is not None:
+        note(f"report written to {write_results_page(chosen, folder, report)}")
 
 
 class _Shown:

@@ -13,31 +13,37 @@ from smoothed.cli.options import Report
 if TYPE_CHECKING:
     from smoothed.evaluation.results import Result
 
-MOST = 2
-"""Number of results that a page can show."""
-
 FILE_HELP = "File that --json or `Result.save` wrote, with its .safetensors file beside it."
 
 
 def report(
-    results: Annotated[list[Path], typer.Argument(help=f"{FILE_HELP} Of two files, the page compares the results.")],
+    results: Annotated[
+        list[Path],
+        typer.Argument(help=f"{FILE_HELP} Of two files, the page compares the results; of more, it lists them."),
+    ],
     out: Annotated[Path, typer.Option(help="File for the page: .html.")] = Path("report.html"),
 ) -> None:
     """Write one result, or two on the same images side by side, as a page that opens in a browser.
 
     The page is a single file that needs no network. It has the verdict, the threat model, the images with their votes,
-    and charts. Two results are matched image by image, with the paired test of the second against the first.
+    and charts. Two results are matched image by image, with the paired test of the second against the first. Three or
+    more results, which may be of any kinds and on any images, are listed one after the other, without their images.
 
     Examples:
         smoothed report result.json
         smoothed report one-draw.json vote.json --out comparison.html
+        smoothed report pgd.json epgd.json worst-case.json check.json
     """
     from smoothed.cli.results import check_files
-    from smoothed.errors import ArgumentError
 
-    if len(results) > MOST:
-        raise ArgumentError("results", "one file, or two to compare", f"{len(results)} files")
     check_files(None, report=out, argument="out")
+    if len(results) > 2:
+        from smoothed.report.html.overview import write_overview
+
+        title = f"{len(results)} results"
+        found = {_name(path, results): _read(path) for path in results}
+        note(f"report written to {write_overview(found, out, title=title)}")
+        return
     first, *others = map(_read, results)
     with _named("against", "results"):
         note(f"report written to {first.report(out, against=others[0] if others else None)}")
@@ -76,6 +82,11 @@ def compare(
         )
     if report is not None:
         note(f"report written to {before.report(report, against=after)}")
+
+
+def _name(path: Path, paths: list[Path]) -> str:
+    """The name of a file without its ending, or its whole path where several files have that name."""
+    return path.stem if [each.stem for each in paths].count(path.stem) == 1 else str(path)
 
 
 def _read(path: Path) -> "Result":

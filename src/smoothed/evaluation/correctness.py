@@ -70,7 +70,7 @@ class Outcomes:
         right: whether each image was classified correctly.
         margin: share of the true class minus the largest other share, in [-1, 1].
         draws: number of draws after which no further draw could change the class, at most M.
-        shares: vote shares of the first images in the first run; no images where none are kept.
+        shares: vote shares of the first images in the first run; no images where no votes are kept.
         images: these images before the attack, (kept, C, H, W).
         adversarial: the same after it, (kept, C, H, W); as `images` without an attack.
     """
@@ -78,7 +78,7 @@ class Outcomes:
     right: Bool[Tensor, "kinds votes ms runs images"]
     margin: Float[Tensor, "kinds votes ms runs images"]
     draws: Int[Tensor, "kinds votes ms runs images"]
-    shares: Float[Tensor, "kinds votes ms kept k"]
+    shares: Float[Tensor, "kinds votes ms recorded k"]
     images: Float[Tensor, "kept c h w"]
     adversarial: Float[Tensor, "kept c h w"]
 
@@ -111,6 +111,7 @@ def measure_outcomes(
     resume: ResumeFolder,
     chunk_size: int = 250,
     keep_images: int = 0,
+    keep_votes: bool = True,
     processes: Processes = SINGLE_PROCESS,
     on_progress: OnProgress = ignore_progress,
     attack_passes: int = 0,
@@ -130,6 +131,7 @@ def measure_outcomes(
         chunk_size: rows of one forward pass of the vote.
         keep_images: number of images, from the first on, whose vote shares and adversarial images are returned. Their
             votes in the first run take all draws.
+        keep_votes: whether these votes are kept; if not, only the images are, and their votes may stop early.
         processes: processes that share the batches; each of them gets all outcomes. With fewer batches than processes,
             all of them attack each batch and share its vote.
         on_progress: called after each batch with the finished batches of this process and their total.
@@ -177,6 +179,7 @@ def measure_outcomes(
                 attacked_model=attacked_model if faster else model,
                 key=mix(seed, run, number),
                 kept=min(max(keep_images - start, 0), len(labels)) if run == 0 else 0,
+                keep_votes=keep_votes,
                 processes=SINGLE_PROCESS if whole_batches else processes,
                 progress=progress,
                 attack_passes=attack_passes,
@@ -205,6 +208,7 @@ def _measure(
     attacked_model: Classifier,
     key: int,
     kept: int,
+    keep_votes: bool,
     processes: Processes,
     progress: PassProgress,
     attack_passes: int,
@@ -225,6 +229,7 @@ def _measure(
             )
         streams.append((BatchStream.ATTACKED_VOTES, adversarial))
     votes = {name: resolve(vote) for name, vote in setting.votes.items()}
+    recorded = kept if keep_votes else 0
     measured: dict[str, list[Tensor]] = {"right": [], "margin": [], "draws": [], "shares": []}
     for stream, images in streams:
         take_tally = partial(
@@ -237,7 +242,7 @@ def _measure(
         )
         with progress.part(len(inputs) * max(setting.num_samples), smoothed.model):
             tallies, draws = tally_and_keep(
-                lambda rule, take=take_tally: take(stop=rule), votes, len(images), kept, processes
+                lambda rule, take=take_tally: take(stop=rule), votes, len(images), recorded, processes
             )
         for vote, count in product(votes, setting.num_samples):
             tally = tallies[vote][count]
@@ -245,7 +250,7 @@ def _measure(
             measured["right"].append(tally.classes() == labels)
             measured["margin"].append(_margins(tally.shares, labels))
             measured["draws"].append(draws[vote][count].to(torch.int32))
-            measured["shares"].append(tally.shares[:kept])
+            measured["shares"].append(tally.shares[:recorded])
     axes = (len(streams), len(setting.votes), len(setting.num_samples))
     tensors = {name: torch.stack(values).unflatten(0, axes) for name, values in measured.items()}
     return {**tensors, "images": inputs[:kept], "adversarial": adversarial[:kept]}

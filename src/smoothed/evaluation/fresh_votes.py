@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from smoothed.evaluation.kept_votes import tally_and_record
 from smoothed.rng.seeds import mix, seeded
 from smoothed.smoothing.certification import predict_from_counts
 from smoothed.smoothing.classifier import Smoothed
@@ -77,7 +78,6 @@ class VoteCounts:
         return VoteCounts(**{name: function(name, counts) for name, counts in vars(self).items()})
 
 
-@torch.no_grad()
 def take_votes(
     smoothed: Smoothed,
     images: Float[Tensor, "n c h w"],
@@ -88,6 +88,22 @@ def take_votes(
     alpha: float | None = None,
     precision: Precision = "float32",
 ) -> VoteCounts:
+    """Take votes as `take_and_record_votes` does, without a record."""
+    return take_and_record_votes(smoothed, images, labels, count, seed=seed, alpha=alpha, precision=precision)[0]
+
+
+@torch.no_grad()
+def take_and_record_votes(
+    smoothed: Smoothed,
+    images: Float[Tensor, "n c h w"],
+    labels: Counts,
+    count: int,
+    *,
+    seed: int,
+    kept: int = 0,
+    alpha: float | None = None,
+    precision: Precision = "float32",
+) -> tuple[VoteCounts, dict[str, Tensor]]:
     """Take `count` independent votes on each image, with the vote and the `num_samples` of `smoothed`.
 
     Args:
@@ -96,19 +112,26 @@ def take_votes(
         labels: true classes, (N,) int64.
         count: number of votes per image.
         seed: seed of all draws.
+        kept: number of images, from the first on, on which the first vote is recorded; it needs no further draws.
         alpha: error probability of PREDICT (Cohen et al., 2019), which abstains if the prediction vote is too close;
             None never abstains.
         precision: number format of the forward passes.
+
+    Returns:
+        The outcomes of all votes, and the record of the first one (`tally_and_record`), which is empty for 0 images.
     """
-    draws = smoothed.num_samples
+    draws, record = smoothed.num_samples, dict[str, Tensor]()
     right, right_draws, tied, abstained = (torch.zeros_like(labels) for _ in range(4))
     for number in range(count):
         generator = seeded(mix(seed, number), images.device)
         with autocast(precision, images.device):
-            tallies = smoothed.tally(
-                images, (draws,), votes={"vote": smoothed.vote, "prediction": "prediction"}, generator=generator
-            )
-        tally, class_counts = tallies["vote"][draws], tallies["prediction"][draws].scores.long()
+            if kept and number == 0:
+                whole, record = tally_and_record(smoothed, images, smoothed.vote, draws, kept=kept, generator=generator)
+            else:
+                votes = {"vote": smoothed.vote, "prediction": "prediction"}
+                tallies = smoothed.tally(images, (draws,), votes=votes, generator=generator)
+                whole = {name: by_count[draws] for name, by_count in tallies.items()}
+        tally, class_counts = whole["vote"], whole["prediction"].scores.long()
         classes = tally.classes() if alpha is None else predict_from_counts(class_counts, alpha)
         right += classes == labels
         right_draws += class_counts.gather(1, labels[:, None])[:, 0]
@@ -116,7 +139,8 @@ def take_votes(
         abstained += classes < 0
     outcomes = {"right": right, "right_draws": right_draws, "tied": tied, "abstained": abstained}
     totals = {"count": torch.full_like(labels, count), "draws": torch.full_like(labels, count * draws)}
-    return VoteCounts.from_tensors({name: tensor.cpu() for name, tensor in (outcomes | totals).items()})
+    counts = VoteCounts.from_tensors({name: tensor.cpu() for name, tensor in (outcomes | totals).items()})
+    return counts, record
 
 
 def probability_all_correct(right: Counts, count: Counts, times: int) -> Float[Tensor, " n"]:

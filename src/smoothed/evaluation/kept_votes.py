@@ -1,19 +1,23 @@
 """Votes that take all draws on kept images, with the number of draws at which the exact rule could have stopped."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from smoothed.smoothing.classifier import Smoothed
 from smoothed.smoothing.sharding import shard_of
 from smoothed.smoothing.stopping import Exact, Monitor, StoppingProblem, VoteState
 from smoothed.smoothing.tally import Tally
-from smoothed.smoothing.votes import Vote
+from smoothed.smoothing.votes import Vote, resolve
 from smoothed.utils.distributed import Processes
 
 TakeTally = Callable[["ExactButKept"], dict[str, dict[int, Tally]]]
 """A function from a stopping rule to tallies by name of the vote, then by M."""
+
+RECORD = ("shares", "decided_after")
+"""Names of the tensors of `tally_and_record`."""
 
 
 class ExactButKept:
@@ -90,3 +94,53 @@ def tally_and_keep(
             for total, taken in of.items():
                 of[total] = torch.cat([*(part[name][total] for part in parts), taken[kept:]])
     return tallies, draws
+
+
+def recorded_samples(num_samples: int) -> tuple[int, ...]:
+    """Numbers of draws at which `tally_and_record` reads a vote: 1, 2, 4, ... below `num_samples`, and that itself."""
+    powers = (1 << place for place in range(num_samples.bit_length()))
+    return (*(power for power in powers if power < num_samples), num_samples)
+
+
+def tally_and_record(
+    smoothed: Smoothed,
+    images: Tensor,
+    vote: str | Vote,
+    num_samples: int,
+    *,
+    kept: int,
+    generator: torch.Generator,
+) -> tuple[dict[str, Tally], dict[str, Tensor]]:
+    """Take one vote of `num_samples` draws, all of which are made, and record how it came about on the first images.
+
+    Args:
+        smoothed: smoothed classifier; its own vote and number of draws are not used.
+        images: images in [0, 1], (N, C, H, W).
+        vote: name or function of the vote.
+        num_samples: number of draws M.
+        kept: number of images, from the first on, whose vote is recorded.
+        generator: source of the seed of the draws.
+
+    Returns:
+        The tallies of all M draws: of `vote`, and of the prediction vote by the same draws as `prediction`. The record
+        on the CPU, at the numbers of draws of `recorded_samples`: `shares`, (Ms, kept, K) float32, and `decided_after`,
+        (Ms, kept) int32, the draws after which no further one could change the class, by the exact rule.
+    """
+    votes = {"vote": resolve(vote), "prediction": resolve("prediction")}
+    counts, rule = recorded_samples(num_samples), ExactButKept(len(images))
+    tallies = smoothed.tally(images, counts, votes=votes, stop=rule, generator=generator)
+    record = {
+        "shares": torch.stack([tallies["vote"][count].shares[:kept].float() for count in counts]),
+        "decided_after": torch.stack([rule.stops(votes["vote"], count)[:kept].int() for count in counts]),
+    }
+    whole = {name: by_count[num_samples] for name, by_count in tallies.items()}
+    return whole, {name: tensor.cpu() for name, tensor in record.items()}
+
+
+def joined_records(batches: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The record of several batches of images, in their order; batches without one are left out."""
+    return {
+        name: torch.cat([batch[name] for batch in batches if name in batch], 1)
+        for name in RECORD
+        if any(name in batch for batch in batches)
+    }

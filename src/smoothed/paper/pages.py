@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from smoothed.errors import ArgumentError
 from smoothed.paper.catalog import DECLARATIONS
 from smoothed.paper.declaration import FigureSpec, TableSpec, sources_of
 from smoothed.paper.draw import draw
@@ -15,6 +16,7 @@ from smoothed.paper.show import HOW, appendix_markdown, claims_json, claims_mark
 from smoothed.paper.shown import shown_rows
 from smoothed.paper.verdicts import judge_claims
 from smoothed.report.figures import write_figure
+from smoothed.report.html.overview import write_overview
 from smoothed.utils.files import write_atomically, write_json, write_text
 
 
@@ -51,9 +53,7 @@ def write_pages(names: Sequence[str], folder: RunFolder, destination: Path | str
             parts.append(_figure_part(spec, folder, destination))
         elif (values := appendix_values(folder)) is not None:
             parts.append(appendix_markdown(values))
-    results = [source.name for name in names or DECLARATIONS for source in _sources(name, folder)]
-    tunings = [tuning_name(result.partition(".")[0]) for result in results]
-    for result in dict.fromkeys([*results, *tunings, "appendix-a"]):
+    for result in (*result_names(names, folder), "appendix-a"):
         if folder.result(result).is_file():
             copied = folder.result(result)
             write_atomically(
@@ -61,6 +61,29 @@ def write_pages(names: Sequence[str], folder: RunFolder, destination: Path | str
             )
     parts.append(_provenance_part(destination / "results"))
     return write_text(destination / "README.md", "\n".join(parts))
+
+
+def result_names(names: Sequence[str], folder: RunFolder) -> list[str]:
+    """Names of the evaluations behind declarations (none for all), and of the sweeps that chose their sigma."""
+    results = [source.name for name in names or DECLARATIONS for source in _sources(name, folder)]
+    return list(dict.fromkeys([*results, *(tuning_name(result.partition(".")[0]) for result in results)]))
+
+
+def write_results_page(names: Sequence[str], folder: RunFolder, path: Path | str) -> Path:
+    """Write all finished evaluations behind declarations (none for all) as one HTML page.
+
+    Raises:
+        ArgumentError: no evaluation is finished, or the name of the file does not end in .html.
+        DataError: a result is damaged.
+        OutputError: the file can't be written.
+    """
+    found = {name: folder.load_result(name) for name in result_names(names, folder)}
+    finished = {name: result for name, result in found.items() if result is not None}
+    if not finished:
+        hint = "run `smoothed paper run` first"
+        raise ArgumentError("report", "at least one finished evaluation", f"none in {folder.path}", hint)
+    title = f"The paper's evaluations, schedule {folder.schedule.name}"
+    return write_overview(finished, path, title=title)
 
 
 def appendix_values(folder: RunFolder) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
@@ -21,6 +22,7 @@ from smoothed.serve.answers import DIGITS, answer
 from smoothed.serve.bodies import FORM, JSON, Bodies, content_type, parse_form, parse_json
 from smoothed.serve.docs_page import docs_page
 from smoothed.serve.engine import Engine
+from smoothed.serve.event_schemas import ATTACK_EVENTS, RACE_EVENTS, event_schema
 from smoothed.serve.events import EventStream
 from smoothed.serve.gate import GONE, NOTES, Gate
 from smoothed.serve.images import bundled_image
@@ -285,11 +287,15 @@ def _add_routes(app: FastAPI, service: Service) -> None:
             (503, "the queue is full; Retry-After says when to try again"),
         )
     }
-    events: dict[int | str, dict[str, Any]] = {200: {"content": {EVENTS: {}}, "description": "events"}}
+
+    def events(kinds: dict[str, type[BaseModel]]) -> dict[int | str, dict[str, Any]]:
+        described = f"server-sent events: {', '.join(kinds)}, each with one line of JSON data"
+        return {200: {"content": {EVENTS: {"schema": event_schema(kinds)}}, "description": described}}
+
     for path, route, kind, responses in (
         ("/v1/predict", service.predict, VoteQuestion, {200: {"model": Prediction}, **problems}),
-        ("/v1/explore/vote", service.explore_vote, RaceQuestion, {**events, **problems}),
-        ("/v1/explore/attack", service.explore_attack, AttackQuestion, {**events, **problems}),
+        ("/v1/explore/vote", service.explore_vote, RaceQuestion, {**events(RACE_EVENTS), **problems}),
+        ("/v1/explore/attack", service.explore_attack, AttackQuestion, {**events(ATTACK_EVENTS), **problems}),
     ):
         body = {"requestBody": {"required": True, "content": _body_schemas(kind, form=kind is VoteQuestion)}}
         app.add_api_route(path, route, methods=["POST"], response_model=None, responses=responses, openapi_extra=body)

@@ -45,6 +45,11 @@ def _section(method: str, path: str, operation: dict[str, Any], schema: dict[str
         parts.append(f"<p>Status {escape(status)}, {escape(kinds)}: {escape(response.get('description', ''))}</p>")
         for content in response.get("content", {}).values():
             parts.append(_fields(content.get("schema", {}), schema))
+            for event in content.get("schema", {}).get("oneOf", ()):
+                parts.append(
+                    f"<h3>Event <code>{escape(event['title'])}</code></h3><p>{escape(event.get('description', ''))}</p>"
+                    f"{_fields(event, schema)}"
+                )
     return "".join(parts)
 
 

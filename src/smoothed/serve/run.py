@@ -58,7 +58,7 @@ def serve(
     Args:
         classifier: a `Smoothed` classifier, or the name of a checkpoint that stores its smoothing.
         data: images of the size that the network takes, the first of which the explorer shows.
-        name: name of the model; None for its class or the given name.
+        name: name of the model; None for the name it was loaded by, else its class.
         host: name or address to listen at.
         port: port, 0 for any free one.
         token: what clients must present, at least `SHORTEST_TOKEN` characters; it is needed for a host other than

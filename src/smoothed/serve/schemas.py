@@ -84,25 +84,28 @@ class AttackQuestion(_Question):
 class ClassShare(BaseModel):
     """The share of one class, with its 95 % interval where the vote has one."""
 
-    class_: int = Field(alias="class")
-    name: str
-    share: float
-    low: float | None
-    high: float | None
+    class_: int = Field(alias="class", description="number of the class, an integer in 0..K-1")
+    name: str = Field(description="name of the class")
+    share: float = Field(description="a number in [0, 1]")
+    low: float | None = Field(description="lower bound of its 95 % interval, a number in [0, 1], or null")
+    high: float | None = Field(description="upper bound of the same interval, a number in [0, 1], or null")
 
 
 class Prediction(BaseModel):
     """The answer to a vote."""
 
     class_: int = Field(alias="class", description="the class with the highest score; ties go to the lowest class")
-    class_name: str
-    shares: list[ClassShare] = Field(description="all classes, best first")
+    class_name: str = Field(description="name of that class")
+    shares: list[ClassShare] = Field(
+        description="all K classes, best first: objects with class, name, share, low and high, the bounds of the 95 % "
+        "interval of the share"
+    )
     draws: int = Field(description="number of draws that were counted")
     ended: Literal["num_samples", "exact", "confident", "deadline"] = Field(description="why the draws ended")
-    margin: float = Field(description="best share minus the next")
+    margin: float = Field(description="best share minus the next, a number in [0, 1]")
     seconds: float = Field(description="time from the end of the request to the answer")
-    model: str
-    version: str
+    model: str = Field(description="name of the model")
+    version: str = Field(description="version of this package")
 
 
 class ErrorAnswer(BaseModel):

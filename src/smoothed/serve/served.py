@@ -66,7 +66,7 @@ class ServedModel:
         Args:
             classifier: see `smoothed.evaluate`.
             data: images of the size that the network takes, of which the first `BUNDLED` are shown.
-            name: name of the model; None for its class or the given name.
+            name: name of the model; None for the name it was loaded by, else its class.
             precision: number format of votes: `float32`, `bf16` or `auto`. Attacks use float32.
             chunk_size: largest number of rows in a pass; None for the default of `Smoothed`.
 

@@ -18,17 +18,17 @@ from smoothed import PNI, Gaussian, Smoothed, inject
 from smoothed.data.imageset import ImageSet
 from smoothed.errors import ArgumentError, CheckpointError
 from smoothed.evaluation.gradient_masking import CHECKS, CheckSettings, Defence, Finding, run_checks, summary
-from smoothed.rng.seeds import seeded
+from smoothed.rng.seeds import mix, seeded
 
 SMALL = CheckSettings(eps=EPS, steps=2, eot_samples=2, queries=4, tries=3, votes=2, seed=3)
 
 
-def defence_of_few(out=None, settings=SMALL, images=300, sigma=0.05, num_samples=3):
+def defence_of_few(out=None, settings=SMALL, images=300, sigma=0.05, num_samples=3, keep_images=0):
     """A linear network with noise on its input, on a batch of images and a part of one."""
     pixels = torch.randint(256, (images, 3, 8, 8), generator=seeded(0)).to(torch.uint8)
     data = ImageSet("random", pixels, Few()(pixels / 255).argmax(1), ("a", "b", "c"))
     smoothed = Smoothed(Few(), Gaussian(sigma), num_samples=num_samples, seed=0)
-    return Defence.of(smoothed, data, settings, name="few", out=out)
+    return Defence.of(smoothed, data, settings, name="few", out=out, keep_images=keep_images)
 
 
 @pytest.mark.slow
@@ -87,6 +87,24 @@ def test_killed_checks_go_on_and_find_the_same(tmp_path):
     assert before.items() < after.items()
     assert run_checks(defence_of_few(tmp_path)) == found
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")} == after
+
+
+def test_the_record_of_a_vote_is_that_of_a_tally_with_the_same_seed():
+    plain, recorded = defence_of_few(images=20), defence_of_few(images=20, keep_images=6)
+    assert torch.equal(plain.clean_accuracy, recorded.clean_accuracy)
+    assert torch.equal(plain.white_box_accuracy, recorded.white_box_accuracy)
+    assert plain.clean_record == plain.white_box_record == {}
+    for images, record in (
+        (recorded.inputs, recorded.clean_record),
+        (recorded.white_box_examples, recorded.white_box_record),
+    ):
+        # Stream 2 of the seed 3, of all images of the defence; the first vote on them.
+        tallies = recorded.smoothed.tally(images, (1, 2, 3), generator=seeded(mix(3, 2, 0, 0)))["prediction"]
+        for place, tally in enumerate(tallies.values()):
+            torch.testing.assert_close(record["shares"][place], tally.shares[:6])
+        assert (torch.tensor([1, 2, 3]) >= record["decided_after"].T).all()
+    calm = defence_of_few(images=20, sigma=0.0, keep_images=6)
+    assert calm.clean_record["shares"].shape == (1, 6, 3)
 
 
 @pytest.mark.slow

@@ -116,7 +116,7 @@ def test_no_attack_and_no_vote_of_the_record_had_these_draws(tmp_path, monkeypat
 
     spy(making, "attack_noisy_classifier")
     spy(making, "take_votes")
-    spy(evaluating, "take_votes")
+    spy(evaluating, "take_and_record_votes")
     made = given(tmp_path / "made.safetensors", known.Threshold(), known.pixels(*[150] * 300), Uniform(known.SIGMA))
     evaluate_examples(known.Threshold(), made, replace(QUICK, seed=0), name="threshold")
     before, after = ({seed for module, seed in taken if module is one} for one in (making, evaluating))
@@ -146,16 +146,20 @@ def test_an_interrupted_evaluation_goes_on(pixels, tmp_path, monkeypatch):
         if done == 2:
             raise KeyboardInterrupt
 
-    options = {"name": "threshold", "out": tmp_path / "kept"}
+    options = {"name": "threshold", "out": tmp_path / "kept", "keep_images": 60}
     with pytest.raises(KeyboardInterrupt):
         evaluate_examples(known.Threshold(), pixels, QUICK, on_progress=interrupt, **options)
-    taken, take_votes = [], evaluating.take_votes
+    taken, take = [], evaluating.take_and_record_votes
     monkeypatch.setattr(
-        evaluating, "take_votes", lambda *args, **kw: taken.append(len(args[1])) or take_votes(*args, **kw)
+        evaluating, "take_and_record_votes", lambda *args, **kw: taken.append(len(args[1])) or take(*args, **kw)
     )
-    rows = evaluate_examples(known.Threshold(), pixels, QUICK, **options).rows
+    found = evaluate_examples(known.Threshold(), pixels, QUICK, **options)
     assert taken == [28, 28]
-    assert rows == evaluate_examples(known.Threshold(), pixels, QUICK, name="threshold").rows
+    whole = evaluate_examples(known.Threshold(), pixels, QUICK, name="threshold", keep_images=60)
+    assert found.rows == whole.rows
+    for name, record in whole.records.items():
+        assert all(torch.equal(tensor, found.records[name][key]) for key, tensor in record.items())
+        assert record["shares"].shape == (3, 60, 2)  # M = 1, 2, 3
     other = replace(QUICK, smoothing=replace(QUICK.smoothing, num_samples=5))
     with pytest.raises(CheckpointError, match=r"out: expected an evaluation with smoothing = .*'num_samples': 5"):
         evaluate_examples(known.Threshold(), pixels, other, **options)

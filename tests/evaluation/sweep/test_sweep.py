@@ -1,6 +1,7 @@
 """The sweep against separate runs of `Smoothed`, against `evaluate`, and against the count of its passes."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -172,3 +173,22 @@ def test_a_folder_is_gone_on_from(network, data, tmp_path):
     assert [noise["sigma"] for noise in configuration["noises"]] == list(SIGMAS)
     with pytest.raises(CheckpointError, match="out: expected an evaluation with noises"):
         sweep(network, data, protocol(runs=2), noises=noises(0.0, 0.1), name="n", out=tmp_path)
+
+
+def test_kept_images_change_no_outcome_and_are_those_of_each_attack(tmp_path):
+    """Their votes may stop early as all others do; the attacked ones are those that `measure_outcomes` voted on."""
+    data = known.pixels(*range(60, 220, 4))
+    run = partial(sweep, known.Threshold(), data, protocol(steps=2), noises=noises(*SIGMAS), name="k")
+    plain, kept = run(), run(keep_images=7, out=tmp_path)
+    assert torch.equal(plain.right, kept.right)
+    assert plain.kept_images is plain.adversarial is None
+    x = torch.arange(60, 220, 4).view(-1, 1, 1, 1)[:7] / 255
+    torch.testing.assert_close(kept.kept_images, x)
+    assert kept.adversarial.shape == (len(SIGMAS), 7, 1, 1, 1)
+    moved = x - kept.adversarial
+    assert 0 < float(moved.max()) <= 8 / 255 + 1e-6
+    again = run(keep_images=7, out=tmp_path)
+    assert torch.equal(again.adversarial, kept.adversarial)
+    assert run(keep_images=50).kept_images.shape[0] == 40
+    with pytest.raises(CheckpointError, match="out: expected an evaluation with keep_images = 3, got one with 7"):
+        run(keep_images=3, out=tmp_path)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -9,10 +10,11 @@ import torch
 
 import known
 from refusing import check_refusals
-from smoothed import CNI, inject
+from smoothed import CNI, Smoothed, Uniform, inject
 from smoothed.errors import CheckpointError
 from smoothed.evaluation.worst_case.evaluate import evaluate_worst_case
 from smoothed.evaluation.worst_case.protocol import WorstCaseProtocol
+from smoothed.rng.seeds import mix, seeded
 from smoothed.smoothing.config import NoiseConfig, SmoothingConfig
 
 VALUES = [round(255 * x) for x in torch.linspace(0.25, 1, 40).tolist()]
@@ -123,6 +125,31 @@ def test_no_images_are_kept_unless_asked_for():
     assert set(result.tensors) == {
         f"{prefix}.{name}" for prefix in ("mean", "smoothed") for name in ("right", "worst_attack")
     }
+
+
+@pytest.mark.parametrize("vote", ["prediction", "soft"])
+def test_the_record_of_a_vote_is_that_of_a_tally_with_the_same_seed(vote):
+    """120 images, of which 110 are kept: the final votes on them are votes 0 to 9 of their stream in each batch."""
+    protocol = known.quick(vote=vote, num_samples=5, eot_samples=(1,), steps=1, queries=2, runs=2, seed=3)
+    data = known.pixels(*VALUES * 3)
+    run = partial(evaluate_worst_case, known.Threshold(), data, protocol, name="t")
+    found, without = run(keep_images=110), run()
+    assert found.to_json() == without.to_json()
+    assert not [name for name in without.tensors if "shares" in name or "decided_after" in name]
+    x, smoothed = torch.tensor(VALUES * 3).view(-1, 1, 1, 1) / 255, Smoothed(known.Threshold(), Uniform(known.SIGMA))
+    worst = found.tensors["smoothed.adversarial"]
+    for name, images, stream in (("clean", x[:110], 2), ("worst", worst, 3)):
+        for batch, rows in enumerate((slice(100), slice(100, 110))):
+            seed = mix(mix(mix(3, 3, 0, batch), stream), 0)  # SMOOTHED, the first run; then the first vote
+            tallies = smoothed.tally(images[rows], (1, 2, 4, 5), votes=(vote,), generator=seeded(seed))[vote]
+            stopped = smoothed.tally(images[rows], (1, 2, 4, 5), votes=(vote,), stop="exact", generator=seeded(seed))
+            for place, (count, tally) in enumerate(tallies.items()):
+                shares, stops = (found.tensors[f"smoothed.{name}.{key}"][place] for key in ("shares", "decided_after"))
+                torch.testing.assert_close(shares[rows], tally.shares)
+                assert torch.equal(stops[rows].long(), stopped[vote][count].num_samples)
+    for name, images in (("clean", x[:110]), ("worst", found.tensors["mean.adversarial"])):
+        bright = (images.flatten() > 0.5).float()
+        assert torch.equal(found.tensors[f"mean.{name}.shares"], torch.stack([bright, 1 - bright], 1))
 
 
 @pytest.mark.slow

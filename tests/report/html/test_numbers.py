@@ -11,6 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
+import small_results
+import smoothed
 from made_results import Page, evaluated
 from small_results import small_result
 from smoothed.report.html.curves import result_charts
@@ -449,6 +451,38 @@ def test_a_sweep_has_every_cell_and_its_images():
                 for kind, outcome in enumerate(step):
                     runs = right[kind, sigmas.index(sigma), vote, count, :, image["number"]]
                     assert outcome[0] == float(runs.double().mean())
+    classifiers = page.data["results"][0]["classifiers"]
+    assert [each["picture"] for each in classifiers] == [0, None, None]  # the best sigma, which is shown first
+    for image in page.data["images"]:
+        (attacked,) = image["results"][0]["attacked"]
+        expected = result.tensors["adversarial"][image["number"]]
+        assert pixels(attacked) == pytest.approx(float(255 * expected), abs=0.51)
+
+
+@pytest.mark.parametrize("kind", ["certify", "sweep"])
+def test_kept_images_have_pictures_and_the_list_is_made_of_them(kind):
+    call = {
+        "certify": lambda: smoothed.certify(
+            small_results.classifier(), small_results.data(), num_samples=20, selection_samples=3, keep_images=4
+        ),
+        "sweep": lambda: smoothed.sweep(
+            small_results.classifier(),
+            small_results.data(),
+            sigmas=(0.1, 0.2),
+            attack="none",
+            num_samples=2,
+            keep_images=4,
+        ),
+    }[kind]
+    result = call()
+    page = Page(report_page(result))
+    assert result.setting["kept_images"] == 4
+    assert "adversarial" not in result.tensors
+    assert sorted(image["number"] for image in page.data["images"]) == [0, 1, 2, 3]
+    for image in page.data["images"]:
+        assert pixels(image["picture"]) == pytest.approx(
+            float(255 * result.tensors["images"][image["number"]]), abs=0.51
+        )
 
 
 @pytest.mark.parametrize("kind", ["attack", "examples", "check"])
@@ -464,9 +498,70 @@ def test_outcomes_of_the_other_kinds(kind):
     }
     for image in page.data["images"]:
         for place, of_classifier in enumerate(image["results"][0]["votes"]):
-            for images, outcome in zip(("clean", "robust"), of_classifier[0], strict=True):
+            for images, outcome in zip(("clean", "robust"), of_classifier[-1], strict=True):
                 expected = float(names[kind](images, place)[image["number"]])
                 assert outcome[0] == pytest.approx(expected, abs=1e-4)
+
+
+RECORDED = {
+    "check": [(0, ("clean", "white_box"), None)],
+    "examples": [(1, ("clean", "robust"), None)],
+    "worst-case": [(0, ("mean.clean", "mean.worst"), 1), (1, ("smoothed.clean", "smoothed.worst"), None)],
+}
+
+
+@pytest.mark.parametrize("kind", RECORDED)
+def test_the_recorded_vote_of_each_kind_is_shown_at_every_number_of_draws(kind):
+    """Shares, margins, draws, ties and classes against the tensors, image by image; right is that of all votes last."""
+    result = small_result(kind)
+    page = Page(report_page(result))
+    assert result.setting["kept_num_samples"] == [1, 2, 4, 5]
+    assert sorted(image["number"] for image in page.data["images"]) == [0, 1, 2]
+    met = set()
+    for place, sets, most in RECORDED[kind]:
+        about = page.data["results"][0]["classifiers"][place]
+        assert about["samples"] == ([1, 2, 4, 5] if most is None else [most])
+        for image in page.data["images"]:
+            steps = image["results"][0]["votes"][place]
+            assert len(steps) == len(about["samples"])
+            for number, step in enumerate(steps):
+                for name, (right, margin, draws, tie, changes, winner, shown) in zip(sets, step, strict=True):
+                    shares = result.tensors[f"{name}.shares"]
+                    first, second = (shares if most else shares[number])[image["number"]].tolist()  # label 0
+                    assert margin == pytest.approx(first - second, abs=1e-4)
+                    assert dict(shown) == pytest.approx(
+                        {0: round(first, 4), **({1: round(second, 4)} if second else {})}
+                    )
+                    assert (winner, changes) == (int(second > first), False)
+                    assert tie == (first == second)
+                    if number < len(steps) - 1:
+                        assert right == (winner == 0)
+                    stops = result.tensors.get(f"{name}.decided_after")
+                    assert draws == (None if stops is None else int(stops[number, image["number"]]))
+                    met.add((tie, winner))
+    assert (True, 0) in met or kind == "examples"
+    assert "Calibration of the vote's shares" in page.text
+
+
+def test_a_vote_that_abstains_is_recorded_as_one():
+    """No five draws are sure at an alpha of 0.001, so that every vote abstains."""
+    result = small_result("worst-case")
+    rows = [row | {"alpha": 0.001} if row["network"] == "smoothed" else row for row in result.rows]
+    page = Page(report_page(replace(result, rows=rows)))
+    for image in page.data["images"]:
+        for step in image["results"][0]["votes"][1]:
+            assert [outcome[5] for outcome in step] == [-1, -1]
+
+
+def test_images_without_a_record_have_the_last_step_alone():
+    """Of two results that keep three and twelve images, as a list shows all twelve of them."""
+    few, many = small_result("check"), small_result("attack")
+    page = Page(report_page(few, many))
+    assert len(page.data["images"]) == 12
+    assert page.data["results"][0]["classifiers"][0]["samples"] == [5]
+    for image in page.data["images"]:
+        ((outcomes,),) = image["results"][0]["votes"]
+        assert all((outcome[6] is None) == (image["number"] > 2) for outcome in outcomes)
 
 
 def test_training_shows_its_epochs():

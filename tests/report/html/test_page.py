@@ -70,7 +70,7 @@ def test_charts_with_intervals_name_them_in_their_legends(kind):
         legend = re.search(r'<ul class="legend">.*?</ul>', chart, re.DOTALL)[0]
         assert ("95 % interval" in legend) == ('class="whisker"' in chart)
     with_intervals = any('class="whisker"' in chart for chart in charts)
-    assert with_intervals == (kind in {"certify", "check", "evaluate", "sweep", "worst-case"})
+    assert with_intervals == (kind in {"certify", "check", "evaluate", "examples", "sweep", "worst-case"})
 
 
 def test_the_columns_of_each_matrix_have_a_slider_and_a_button():

@@ -17,7 +17,8 @@ from smoothed.attacks.objectives import checked_logits
 from smoothed.data.images import Images
 from smoothed.errors import ArgumentError
 from smoothed.evaluation.correctness import BATCH
-from smoothed.evaluation.resume import ResumeFolder, fingerprints
+from smoothed.evaluation.kept_votes import tally_and_record
+from smoothed.evaluation.resume import ResumeFolder, Tensors, fingerprints
 from smoothed.evaluation.streams import BatchStream
 from smoothed.injection import noise_from, noiseless
 from smoothed.rng.seeds import mix, seeded
@@ -83,6 +84,8 @@ class Defence:
         labels: true classes, (N,) int64.
         settings: strength of the attacks and tolerance.
         resume: folder that stores adversarial examples and findings; by default nothing is stored.
+        keep_images: number of images, from the first on, on which the first vote is recorded (`tally_and_record`),
+            before and after the reference attack.
 
     Raises:
         ArgumentError: inputs outside [0, 1] or of another shape, or labels of another shape or type.
@@ -93,13 +96,21 @@ class Defence:
     labels: Tensor
     settings: CheckSettings = field(default_factory=CheckSettings)
     resume: ResumeFolder = field(default_factory=lambda: ResumeFolder(None, {}))
+    keep_images: int = 0
 
     def __post_init__(self) -> None:
         check_labels(self.labels, check_inputs(self.inputs))
 
     @classmethod
     def of(
-        cls, smoothed: Smoothed, data: Images, settings: CheckSettings, *, name: str = "", out: Path | None = None
+        cls,
+        smoothed: Smoothed,
+        data: Images,
+        settings: CheckSettings,
+        *,
+        name: str = "",
+        out: Path | None = None,
+        keep_images: int = 0,
     ) -> Self:
         """Check a classifier on all images of a data set, with stored results if `out` is given.
 
@@ -110,6 +121,7 @@ class Defence:
             name: name of the model in the stored configuration.
             out: folder that stores adversarial examples and findings, from which interrupted checks continue; None
                 stores nothing.
+            keep_images: see the attribute.
 
         Raises:
             ArgumentError: `out` is given for a model that is no `torch.nn.Module`.
@@ -118,7 +130,7 @@ class Defence:
         """
         (batch,) = data.batches(len(data))
         if out is None:
-            return cls(smoothed, *batch, settings)
+            return cls(smoothed, *batch, settings, keep_images=keep_images)
         network, vote = smoothed.model, smoothed.vote
         if not isinstance(network, nn.Module):
             raise ArgumentError(
@@ -137,7 +149,8 @@ class Defence:
             "num_samples": smoothed.num_samples,
             "batch": BATCH,
         }
-        return cls(smoothed, *batch, settings, ResumeFolder(out, configuration | fingerprints(network, data)))
+        resume = ResumeFolder(out, configuration | fingerprints(network, data))
+        return cls(smoothed, *batch, settings, resume, keep_images)
 
     @cached_property
     def is_random(self) -> bool:
@@ -152,7 +165,12 @@ class Defence:
     @cached_property
     def clean_accuracy(self) -> Float[Tensor, " n"]:
         """Accuracy of each clean image, (N,)."""
-        return self.accuracy(self.inputs)
+        return self._clean_votes[0]
+
+    @property
+    def clean_record(self) -> Tensors:
+        """Record of the first vote on the kept clean images; empty if none are kept."""
+        return self._clean_votes[1]
 
     @cached_property
     def white_box_examples(self) -> Float[Tensor, "n c h w"]:
@@ -162,7 +180,12 @@ class Defence:
     @cached_property
     def white_box_accuracy(self) -> Float[Tensor, " n"]:
         """Accuracy of each image under the reference white-box attack, (N,)."""
-        return self.accuracy(self.white_box_examples)
+        return self._white_box_votes[0]
+
+    @property
+    def white_box_record(self) -> Tensors:
+        """Record of the first vote on the kept images under the reference attack; empty if none are kept."""
+        return self._white_box_votes[1]
 
     @cached_property
     def mean_network_examples(self) -> Float[Tensor, "n c h w"]:
@@ -215,13 +238,37 @@ class Defence:
 
     def accuracy(self, images: Tensor, stream: int = 0) -> Float[Tensor, " n"]:
         """Share of right votes on each of `images`, (N,); `stream` seeds the votes."""
-        votes, draws = (self.settings.votes, self.smoothed.num_samples) if self.is_random else (1, 1)
-        correct = torch.zeros(len(images), device=images.device)
+        return self._votes(images, stream)[0]
+
+    @cached_property
+    def _clean_votes(self) -> tuple[Tensor, Tensors]:
+        return self._votes(self.inputs, kept=self.keep_images)
+
+    @cached_property
+    def _white_box_votes(self) -> tuple[Tensor, Tensors]:
+        return self._votes(self.white_box_examples, kept=self.keep_images)
+
+    @property
+    def vote_draws(self) -> int:
+        """Draws of a vote; 1 for a classifier without randomness."""
+        return self.smoothed.num_samples if self.is_random else 1
+
+    def _votes(self, images: Tensor, stream: int = 0, *, kept: int = 0) -> tuple[Float[Tensor, " n"], Tensors]:
+        """Share of right votes on each of `images`, and the record of the first vote on the first `kept` of them."""
+        votes, draws = self.settings.votes if self.is_random else 1, self.vote_draws
+        correct, record = torch.zeros(len(images), device=images.device), Tensors()
         for vote in range(votes):
             generator = seeded(mix(self.settings.seed, BatchStream.ATTACKED_VOTES, stream, vote), images.device)
-            tallies = self.smoothed.tally(images, (draws,), votes={"vote": self.smoothed.vote}, generator=generator)
-            correct += tallies["vote"][draws].classes() == self.labels
-        return correct / votes
+            if kept and vote == 0:
+                whole, record = tally_and_record(
+                    self.smoothed, images, self.smoothed.vote, draws, kept=kept, generator=generator
+                )
+                tally = whole["vote"]
+            else:
+                tallies = self.smoothed.tally(images, (draws,), votes={"vote": self.smoothed.vote}, generator=generator)
+                tally = tallies["vote"][draws]
+            correct += tally.classes() == self.labels
+        return correct / votes, record
 
     def map_batches(
         self, name: str, function: PerBatch, images: Tensor | None = None, *, recorded: bool = False

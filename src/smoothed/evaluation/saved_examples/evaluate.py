@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from smoothed.acceleration.fast import Fast
 from smoothed.evaluation.correctness import BATCH, OnProgress, ignore_progress
-from smoothed.evaluation.fresh_votes import VoteCounts, take_votes
+from smoothed.evaluation.fresh_votes import VoteCounts, take_and_record_votes
+from smoothed.evaluation.kept_votes import joined_records
 from smoothed.evaluation.progress import PassProgress
 from smoothed.evaluation.results import Accuracy
 from smoothed.evaluation.resume import ResumeFolder, Tensors, fingerprint, fingerprints
@@ -113,10 +114,13 @@ class SavedExamplesResult:
     Attributes:
         rows: the row of single draws and the row of the vote.
         votes: counts of the votes on the `clean` and on the `robust` images, (N,) each.
+        records: record of the first of these votes on the kept images (`take_and_record_votes`), by the same names;
+            each is empty if no images are kept.
     """
 
     rows: list[SavedExamplesRow]
     votes: dict[str, VoteCounts]
+    records: dict[str, Tensors]
 
 
 def evaluate_examples(
@@ -125,6 +129,7 @@ def evaluate_examples(
     protocol: SavedExamplesProtocol,
     *,
     name: str,
+    keep_images: int = 0,
     out: Path | None = None,
     chunk_size: int = 250,
     on_progress: OnProgress = ignore_progress,
@@ -137,13 +142,15 @@ def evaluate_examples(
         examples: adversarial and clean images.
         protocol: settings of the votes.
         name: name of the model in the rows.
+        keep_images: number of images, from the first on, on which the first vote is recorded.
         out: folder that stores finished batches, from which an interrupted evaluation continues; None stores nothing.
         chunk_size: rows of one forward pass.
         on_progress: called after each batch, including batches loaded from `out`.
         on_passes: called after each pass with the finished passes and their total.
 
     Returns:
-        Two rows: accuracy of single draws (over all draws of the votes), and accuracy of the vote; and the votes.
+        Two rows: accuracy of single draws (over all draws of the votes), and accuracy of the vote; the votes; and the
+        records.
 
     Raises:
         ArgumentError: sigma is given in normalized units, but the model has no `normalize` layer.
@@ -163,6 +170,7 @@ def evaluate_examples(
         "smoothing": protocol.smoothing.settings(),
         **prints,
         "adversarial": fingerprint({"images": examples.adversarial}),
+        "keep_images": keep_images,
     }
     resume = ResumeFolder(out, configuration)
     batches, total = list[Tensors](), -(-len(examples.clean) // BATCH)
@@ -170,24 +178,25 @@ def evaluate_examples(
     progress = PassProgress(len(STREAMS) * passes * len(examples.clean), on_passes)
     for number, batch in enumerate(examples.batches(BATCH)):
         key = mix(protocol.seed, number)
-        compute = partial(_vote_on_batch, smoothed, *batch, protocol=protocol, key=key, progress=progress)
+        kept = min(max(keep_images - number * BATCH, 0), len(batch[0]))
+        compute = partial(_vote_on_batch, smoothed, *batch, protocol=protocol, key=key, kept=kept, progress=progress)
         with progress.batch(len(STREAMS) * passes * len(batch[0])):
             batches.append(resume.compute_once(f"batch{number:04d}", compute))
         on_progress(number + 1, total)
-    votes = {
-        stream: VoteCounts.concatenated(
-            [
-                VoteCounts.from_tensors({key.removeprefix(f"{stream}-"): counts for key, counts in batch.items()})
-                for batch in batches
-            ]
-        )
+    by_stream = {
+        stream: [{key.removeprefix(f"{stream}-"): tensor for key, tensor in batch.items()} for batch in batches]
         for stream in STREAMS
     }
+    votes = {
+        stream: VoteCounts.concatenated([VoteCounts.from_tensors(batch) for batch in of_stream])
+        for stream, of_stream in by_stream.items()
+    }
+    records = {stream: joined_records(of_stream) for stream, of_stream in by_stream.items()}
     same_classifier = examples.record["weights"] == prints["weights"] and all(
         examples.record.get(key) == value for key, value in place.items()
     )
     rows = _rows(votes, examples, protocol, noise, model=name, same_classifier=same_classifier)
-    return SavedExamplesResult(rows, votes)
+    return SavedExamplesResult(rows, votes, records)
 
 
 def _vote_on_batch(
@@ -198,17 +207,18 @@ def _vote_on_batch(
     *,
     protocol: SavedExamplesProtocol,
     key: int,
+    kept: int,
     progress: PassProgress,
 ) -> Tensors:
-    """Counts of the votes on clean and on adversarial images."""
+    """Counts of the votes on clean and on adversarial images, and the record of the first one on the kept ones."""
     counts, passes = Tensors(), protocol.votes_per_image * protocol.smoothing.num_samples
     for (name, stream), images in zip(STREAMS.items(), (inputs, adversarial), strict=True):
         seed = mix(key, stream)
         with progress.part(len(images) * passes, smoothed.model):
-            votes = take_votes(
-                smoothed, images, labels, protocol.votes_per_image, seed=seed, precision=protocol.precision
+            votes, record = take_and_record_votes(
+                smoothed, images, labels, protocol.votes_per_image, seed=seed, kept=kept, precision=protocol.precision
             )
-        counts |= {f"{name}-{field}": values for field, values in votes.to_tensors().items()}
+        counts |= {f"{name}-{field}": values for field, values in {**votes.to_tensors(), **record}.items()}
     return counts
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from smoothed.data.images import Images
@@ -60,6 +60,9 @@ class Sweep:
         num_samples: numbers of draws per image (M), ascending.
         right: whether each image was classified correctly. The first axis holds clean images and, with an attack,
             attacked images.
+        kept_images: the first images before the attack, (kept, C, H, W); None where none are kept.
+        adversarial: the same after the attack at each sigma, (sigmas, kept, C, H, W), in the first run; None where none
+            are kept, and without an attack.
     """
 
     model: str
@@ -70,6 +73,8 @@ class Sweep:
     votes: tuple[str, ...]
     num_samples: tuple[int, ...]
     right: Bool[Tensor, "kinds sigmas votes ms runs images"]
+    kept_images: Float[Tensor, "kept c h w"] | None = None
+    adversarial: Float[Tensor, "sigmas kept c h w"] | None = None
 
     @property
     def attacked(self) -> bool:
@@ -114,9 +119,8 @@ class Sweep:
         """Read the values of `to_setting`."""
         shared = dict(setting)
         axes = {name: shared.pop(name) for name in ("sigmas", "sigmas_normalized", "votes", "num_samples")}
-        return cls(
-            model, data, shared, **{name: values and tuple(values) for name, values in axes.items()}, right=right
-        )
+        tuples: dict[str, Any] = {name: values and tuple(values) for name, values in axes.items()}
+        return cls(model, data, shared, **tuples, right=right)
 
     def _accuracy(self, kind: int, sigma: int, vote: int, count: int) -> Accuracy:
         return Accuracy.of_shares(list(self.right[kind, sigma, vote, count]))
@@ -148,6 +152,7 @@ def sweep(
     layer: str | None = None,
     pack_draws: bool | None = None,
     sources: Mapping[str, nn.Module] | None = None,
+    keep_images: int = 0,
     out: Path | None = None,
     chunk_size: int = 250,
     processes: Processes = SINGLE_PROCESS,
@@ -168,6 +173,7 @@ def sweep(
         layer: name of a submodule whose input receives the noise instead of the image; None for the image.
         pack_draws: whether one pass may hold several draws of an image (`Smoothed`).
         sources: source networks of a transfer attack by name, on the device of the data.
+        keep_images: number of images, from the first on, that are kept with their adversarial versions.
         out: folder that stores finished batches, from which an interrupted sweep continues; None stores nothing.
         chunk_size: rows of one forward pass of the vote.
         processes: processes that share the batches, as in `evaluate`; each of them gets the result.
@@ -199,6 +205,8 @@ def sweep(
         "layer": layer,
     }
     configuration = {"protocol": "sweep", "model": name, **options}
+    if keep_images:
+        configuration["keep_images"] = keep_images
     resume = open_resume_folder(processes, out, configuration, model, data, sources=sources)
     outcomes = measure_outcomes(
         model,
@@ -210,6 +218,8 @@ def sweep(
         precision=protocol.precision,
         resume=resume,
         chunk_size=chunk_size,
+        keep_images=keep_images,
+        keep_votes=False,
         processes=processes,
         on_progress=on_progress,
         attack_passes=protocol.attack_passes,
@@ -227,4 +237,6 @@ def sweep(
         tuple(votes),
         counts,
         torch.stack([outcome.right for outcome in outcomes], 1),
+        outcomes[0].images if keep_images else None,
+        torch.stack([outcome.adversarial for outcome in outcomes]) if keep_images and attack else None,
     )

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from smoothed.evaluation.correctness import attack_noisy_classifier
-from smoothed.evaluation.fresh_votes import VoteCounts, take_votes
+from smoothed.evaluation.fresh_votes import VoteCounts, take_and_record_votes
+from smoothed.evaluation.kept_votes import RECORD
 from smoothed.evaluation.resume import Tensors
 from smoothed.evaluation.streams import WorstCaseBatchStream
 from smoothed.evaluation.worst_case.protocol import WorstCaseProtocol
@@ -48,20 +49,27 @@ class AttackTarget:
     noise_off: bool
     protocol: WorstCaseProtocol
 
-    def vote(self, images: Tensor, labels: Tensor, count: int, seed: int) -> VoteCounts:
-        """Take `count` fresh votes on each image; without noise, one vote is taken and multiplied."""
+    def vote(
+        self, images: Tensor, labels: Tensor, count: int, seed: int, *, kept: int = 0
+    ) -> tuple[VoteCounts, Tensors]:
+        """Take `count` fresh votes on each image; without noise, one vote is taken and multiplied.
+
+        Returns:
+            The votes, and the record of the first one on the first `kept` images (`take_and_record_votes`).
+        """
         taken = 1 if self.noise_off else count
         with noiseless(self.smoothed.model) if self.noise_off else nullcontext():
-            votes = take_votes(
+            votes, record = take_and_record_votes(
                 self.smoothed,
                 images,
                 labels,
                 taken,
                 seed=seed,
+                kept=kept,
                 alpha=None if self.noise_off else self.protocol.alpha,
                 precision=self.protocol.precision,
             )
-        return votes.times(count // taken)
+        return votes.times(count // taken), record
 
     def run_attack(
         self, entry: SuiteAttack, inputs: Tensor, labels: Tensor, *, seed: int, place: int = 0
@@ -82,9 +90,8 @@ class AttackTarget:
                 self.attacked, noise, entry.attack, inputs, labels, seed=key, layer=layer
             )
         candidates = torch.where(candidates.isfinite(), candidates, inputs)
-        return candidates, self.vote(
-            candidates, labels, self.protocol.selection_votes, mix(seed, WorstCaseBatchStream.SELECTION_VOTES, place)
-        )
+        key = mix(seed, WorstCaseBatchStream.SELECTION_VOTES, place)
+        return candidates, self.vote(candidates, labels, self.protocol.selection_votes, key)[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,12 +103,15 @@ class BatchResult:
         attacked: number of images that each attack was tried on; all images for `none` and `worst case`.
         worst: worst example of each image, (N, C, H, W) on the CPU.
         worst_attack: index in the suite of the attack that made it, (N,) int64; -1 for the clean image.
+        records: record of the first of the votes (`take_and_record_votes`) on the kept images, by `clean` and `worst`;
+            each is empty if no images are kept.
     """
 
     votes: dict[str, VoteCounts]
     attacked: dict[str, int]
     worst: Tensor
     worst_attack: Tensor
+    records: dict[str, Tensors]
 
 
 def attack_batch(
@@ -112,6 +122,7 @@ def attack_batch(
     *,
     seed: int,
     compute_once: ComputeOnce,
+    kept: int = 0,
     on_step: Callable[[Cost], None] = lambda _: None,
 ) -> BatchResult:
     """Run all attacks of a suite on a batch.
@@ -123,17 +134,22 @@ def attack_batch(
         labels: true classes, (N,) int64.
         seed: seed of all randomness.
         compute_once: function that loads or computes a step.
+        kept: number of images, from the first on, whose first votes are recorded.
         on_step: called after each step with its upper bound of the cost per image.
     """
     final_votes = target.protocol.final_votes
 
-    def vote(name: str, images: Tensor, stream: int) -> VoteCounts:
-        compute = partial(target.vote, images, labels, final_votes, mix(seed, stream))
-        votes = VoteCounts.from_tensors(compute_once(name, lambda: compute().to_tensors()))
-        on_step(votes_cost(target.protocol, random=not target.noise_off))
-        return votes
+    def vote(name: str, images: Tensor, stream: int) -> tuple[VoteCounts, Tensors]:
+        def compute() -> Tensors:
+            votes, record = target.vote(images, labels, final_votes, mix(seed, stream), kept=kept)
+            return {**votes.to_tensors(), **record}
 
-    worst_votes = clean = vote("clean", inputs, WorstCaseBatchStream.CLEAN_VOTES)
+        step = compute_once(name, compute)
+        on_step(votes_cost(target.protocol, random=not target.noise_off))
+        return VoteCounts.from_tensors(step), {key: step[key] for key in RECORD if key in step}
+
+    clean, clean_record = vote("clean", inputs, WorstCaseBatchStream.CLEAN_VOTES)
+    worst_votes = clean
     worst, results = inputs.clone(), dict[str, tuple[Tensor, VoteCounts]]()
     worst_attack = torch.full((len(inputs),), -1)
     for place, entry in enumerate(suite):
@@ -148,7 +164,7 @@ def attack_batch(
             worst_votes = worst_votes.replaced(rows[worse], votes.at(worse))
         results[entry.name] = rows, votes
         on_step(attack_cost(target.protocol, entry, random=not target.noise_off))
-    final = vote("final", worst, WorstCaseBatchStream.FINAL_VOTES)
+    final, worst_record = vote("final", worst, WorstCaseBatchStream.FINAL_VOTES)
     by_attack = {name: final.replaced(rows, votes) for name, (rows, votes) in results.items()}
     attacked = {name: len(rows) for name, (rows, _) in results.items()}
     return BatchResult(
@@ -156,6 +172,7 @@ def attack_batch(
         {CLEAN: len(inputs), **attacked, WORST: len(inputs)},
         worst.cpu(),
         worst_attack,
+        {"clean": clean_record, "worst": worst_record},
     )
 
 

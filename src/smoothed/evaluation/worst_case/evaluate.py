@@ -13,6 +13,7 @@ from smoothed.acceleration.fast import Fast
 from smoothed.data.images import Images
 from smoothed.evaluation.correctness import OnProgress, ignore_progress
 from smoothed.evaluation.fresh_votes import VoteCounts
+from smoothed.evaluation.kept_votes import joined_records
 from smoothed.evaluation.resume import Tensors, open_resume_folder
 from smoothed.evaluation.streams import WorstCaseStream
 from smoothed.evaluation.worst_case.batch import AttackTarget, BatchResult, attack_batch
@@ -60,7 +61,8 @@ class WorstCaseResult:
         tensors: outcomes of each image by network, by the names of docs/results-format.md. PREFIX is `mean` or
             `smoothed`. `PREFIX.right` holds the share of right votes, (rows of the network, runs, images);
             `PREFIX.worst_attack` the index of the attack that made the worst example, (runs, images), -1 for the clean
-            image; and `PREFIX.adversarial` the worst examples of the first images in the first run.
+            image; and `PREFIX.adversarial` the worst examples of the first images in the first run. `PREFIX.clean` and
+            `PREFIX.worst` name the record of one vote on these images before and after the attacks.
     """
 
     sweep: list[EOTSweepRow]
@@ -97,7 +99,8 @@ def evaluate_worst_case(
         name: name of the model in the rows.
         out: folder that stores finished steps, from which an interrupted evaluation continues; None stores nothing.
         chunk_size: rows of one forward pass of the vote.
-        keep_images: number of images, from the first on, whose worst examples are returned.
+        keep_images: number of images, from the first on, whose worst examples are returned, with the record of the
+            first of the votes on them in the first run.
         processes: processes that share the batches; each of them gets the result.
         on_progress: called after each step with the finished passes of this process and an upper bound of their total.
             A sweep that stops early and images that are broken early save passes.
@@ -156,6 +159,7 @@ class _Evaluation:
         )
         self.is_random, self.num_classes = not torch.equal(first, second), first.shape[1]
         configuration = {"protocol": "worst-case", "model": name, **protocol.configuration(), "batch": BATCH}
+        configuration["keep_images"] = keep_images
         self.resume = open_resume_folder(processes, out, configuration, model, data)
         self.done, self.total = 0, 0
         self._set_total(protocol.eot_samples[-1], protocol.eot_samples)
@@ -211,6 +215,11 @@ class _Evaluation:
         )
         if self.keep_images:
             self.tensors[f"{prefix}.adversarial"] = torch.cat([batch.worst for batch in runs[0]])[: self.keep_images]
+            for images in ("clean", "worst"):
+                record = joined_records([batch.records[images] for batch in runs[0]])
+                if network == MEAN:  # a single draw, which is decided at once
+                    record = {"shares": record["shares"][0]}
+                self.tensors |= {f"{prefix}.{images}.{name}": tensor for name, tensor in record.items()}
 
     def _attack(self, network: str, suite: list[SuiteAttack], run: int, number: int) -> BatchResult:
         """Run the suite on one batch in one run."""
@@ -223,6 +232,7 @@ class _Evaluation:
             labels,
             seed=mix(self.protocol.seed, STREAMS[network], run, number),
             compute_once=lambda step, compute: self.resume.compute_once(f"{prefix}-{step}", compute),
+            kept=min(max(self.keep_images - number * BATCH, 0), len(inputs)) if run == 0 else 0,
             on_step=partial(self._advance, len(inputs)),
         )
 

@@ -5,7 +5,7 @@ tensors in its own layout (docs/results-format.md); here they have one.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from smoothed.evaluation.paper_protocol.rows import ONE_DRAW
 from smoothed.evaluation.results import Result
 from smoothed.report.format import format_attack, format_sigma
+from smoothed.smoothing.certification import predict_from_counts
 
 # Shares that differ by less are a tie: sums of scores in float32 that should be equal.
 TIE = 1e-6
@@ -24,13 +25,16 @@ TIE = 1e-6
 class ImageOutcomes:
     """What one vote did on each image; N images, of which the first n have shares.
 
+    Margins, draws, shares and classes are those of the first run, and of the first of several votes.
+
     Attributes:
         right: share of right votes of each image, the mean over runs, (N,) float64 in [0, 1].
         changes: whether one run was right and another one wrong, (N,) bool.
-        margin: share of the true class minus the largest other share, in [-1, 1], (N,), in the first run; None if it
-            was not measured.
-        draws: draws taken, (N,), in the first run; None if they were not counted.
-        shares: vote shares, (n, K), in the first run; None if they were not kept.
+        margin: share of the true class minus the largest other share, in [-1, 1], of all images or of the first n; None
+            if it was not measured.
+        draws: draws after which no further draw could change the class, of all images or of the first n; None if they
+            were not counted.
+        shares: vote shares, (n, K); None if they were not kept.
         predicted: class of the vote, (n,) int64, -1 for an abstention; None if it is unknown.
     """
 
@@ -61,11 +65,26 @@ class ImageOutcomes:
         """Whether two classes share the highest score, (N,) bool; false where neither shares nor margin are known."""
         tied = torch.zeros(len(self.right), dtype=torch.bool)
         if self.margin is not None:
-            tied |= self.margin.abs() < TIE
+            tied[: len(self.margin)] = self.margin.abs() < TIE
         if self.shares is not None and len(self.shares):
             first, second = self.shares.topk(2, 1).values.unbind(1)
             tied[: len(self.shares)] = first - second < TIE
         return tied
+
+
+@dataclass(frozen=True, eq=False)
+class ShownPrefix:
+    """One vote on the first n images alone, after fewer draws than M.
+
+    Attributes:
+        num_samples: number of draws.
+        clean: outcomes on clean images.
+        attacked: outcomes on attacked images; None without an attack.
+    """
+
+    num_samples: int
+    clean: ImageOutcomes
+    attacked: ImageOutcomes | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +99,8 @@ class ShownClassifier:
         attack: name of the attack; empty without one.
         adversarial: attacked versions of the first images, (kept, C, H, W); None if they were not kept.
         is_base: whether it is what votes are compared with: one draw, or the network without noise.
+        prefixes: a vote on the first images after fewer draws than the smallest M, ascending. Only the list of images
+            shows them, because accuracies need all images.
     """
 
     name: str
@@ -89,6 +110,7 @@ class ShownClassifier:
     attack: str = ""
     adversarial: Tensor | None = None
     is_base: bool = False
+    prefixes: list[ShownPrefix] = field(default_factory=list)
 
     @property
     def decisive(self) -> ImageOutcomes:
@@ -160,18 +182,76 @@ def _worst_case(result: Result) -> list[ShownClassifier]:
         right = result.tensors[f"{prefix}.right"]
         row = next(row for row in result.rows if row["network"] == network)
         base = prefix == "mean"
+        clean, attacked, prefixes = _recorded(
+            result,
+            ImageOutcomes.of_runs(right[0]),
+            ImageOutcomes.of_runs(right[-1]),
+            (f"{prefix}.clean", f"{prefix}.worst"),
+            alpha=row["alpha"],
+        )
         shown.append(
             ShownClassifier(
                 "mean network (no noise)" if base else f"{row['vote']} vote, {noise_words(row)}",
                 [row["num_samples"]],
-                [ImageOutcomes.of_runs(right[0])],
-                [ImageOutcomes.of_runs(right[-1])],
+                [clean],
+                [attacked],
                 "worst case",
                 result.tensors.get(f"{prefix}.adversarial"),
                 base,
+                prefixes,
             )
         )
     return shown
+
+
+def _recorded(
+    result: Result,
+    clean: ImageOutcomes,
+    attacked: ImageOutcomes,
+    sets: tuple[str, str],
+    *,
+    alpha: float | None = None,
+) -> tuple[ImageOutcomes, ImageOutcomes, list[ShownPrefix]]:
+    """Outcomes of all votes with the record of the first one on the kept images, and that vote after fewer draws.
+
+    Args:
+        result: a result with a record (`tally_and_record`), or an older one without.
+        clean: outcomes on clean images.
+        attacked: outcomes on attacked images.
+        sets: what the names of their tensors begin with.
+        alpha: error probability of a prediction vote that abstains; None if it never does.
+    """
+    tensors = result.tensors
+    if any(f"{each}.shares" not in tensors for each in sets):
+        return clean, attacked, []
+    counts: list[int] = result.setting["kept_num_samples"]
+    steps = list[list[ImageOutcomes]]()
+    for each in sets:
+        shares, stops = tensors[f"{each}.shares"], tensors.get(f"{each}.decided_after")
+        if shares.ndim == 2:  # the mean network, whose vote is a single draw
+            shares = shares[None]
+        labels = tensors["labels"][: shares.shape[1]]
+        steps.append([])
+        for place, of_count in enumerate(shares):
+            predicted = of_count.argmax(1)
+            if alpha is not None:
+                predicted = predict_from_counts((of_count * counts[place]).round().long(), alpha)
+            steps[-1].append(
+                ImageOutcomes(
+                    (predicted == labels).double(),
+                    torch.zeros(len(labels), dtype=torch.bool),
+                    true_margin(of_count, labels),
+                    None if stops is None else stops[place],
+                    of_count,
+                    predicted,
+                )
+            )
+    whole = [
+        replace(outcomes, **{part: getattr(last[-1], part) for part in ("margin", "draws", "shares", "predicted")})
+        for outcomes, last in zip((clean, attacked), steps, strict=True)
+    ]
+    fewer = zip(counts, *(of_set[:-1] for of_set in steps), strict=False)
+    return whole[0], whole[1], [ShownPrefix(*step) for step in fewer]
 
 
 def networks(result: Result) -> dict[str, str]:
@@ -225,9 +305,12 @@ def true_margin(shares: Tensor, labels: Tensor) -> Tensor:
 def _check(result: Result) -> list[ShownClassifier]:
     tensors, setting = result.tensors, result.setting
     clean, attacked = (ImageOutcomes.of_runs(tensors[f"{name}.accuracy"][None]) for name in ("clean", "white_box"))
+    clean, attacked, prefixes = _recorded(result, clean, attacked, ("clean", "white_box"))
     name = f"{setting['vote']} vote, {noise_words(setting)}"
-    attack = format_attack("pgd", setting["steps"])
-    return [ShownClassifier(name, [setting["num_samples"]], [clean], [attacked], attack, tensors.get("adversarial"))]
+    attack, adversarial = format_attack("pgd", setting["steps"]), tensors.get("adversarial")
+    return [
+        ShownClassifier(name, [setting["num_samples"]], [clean], [attacked], attack, adversarial, prefixes=prefixes)
+    ]
 
 
 def _attack(result: Result) -> list[ShownClassifier]:
@@ -252,6 +335,9 @@ def _examples(result: Result) -> list[ShownClassifier]:
             for images in ("clean", "robust")
         ]
         clean, attacked = (ImageOutcomes.of_runs(shares[None]) for shares in counts)
+        prefixes = list[ShownPrefix]()
+        if not draws:
+            clean, attacked, prefixes = _recorded(result, clean, attacked, ("clean", "robust"))
         noise = noise_words(row)
         shown.append(
             ShownClassifier(
@@ -262,6 +348,7 @@ def _examples(result: Result) -> list[ShownClassifier]:
                 row["attack"],
                 tensors.get("adversarial"),
                 draws,
+                prefixes,
             )
         )
     return shown
@@ -287,6 +374,7 @@ def _sweep(result: Result) -> list[ShownClassifier]:
                 clean,
                 attacked[0] if attacked else [],
                 attack_label(setting),
+                result.tensors.get("adversarial") if sigma == best["sigma"] else None,
             )
         )
     shown.insert(0, shown.pop(setting["sigmas"].index(best["sigma"])))

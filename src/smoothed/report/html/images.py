@@ -14,6 +14,7 @@ from smoothed.evaluation.worst_case.rows import CLEAN, WORST
 from smoothed.report.html.classifiers import (
     ImageOutcomes,
     ShownClassifier,
+    ShownPrefix,
     main_classifier,
     networks,
     shown_classifiers,
@@ -105,7 +106,10 @@ def listed_images(results: Sequence[ListedResult], most: int) -> list[int]:
     clean = main.clean[-1].is_right
     broken = clean & ~main.decisive.is_right
     rank = torch.full((images,), 3.0).masked_fill(~clean, 2.0).masked_fill(broken, 1.0).masked_fill(differs, 0.0)
-    close = torch.zeros(images) if main.decisive.margin is None else main.decisive.margin.abs().float()
+    close = torch.zeros(images)
+    if main.decisive.margin is not None:
+        close[len(main.decisive.margin) :] = 1.0
+        close[: len(main.decisive.margin)] = main.decisive.margin.abs()
     return torch.argsort(rank[:count] + close[:count] / 2, stable=True)[:most].tolist()
 
 
@@ -123,7 +127,7 @@ def explorer(results: Sequence[ListedResult], most: int, side: int) -> dict[str,
     first = results[0].result
     labels = first.tensors["labels"]
     classes = [str(name) for name in first.data.get("classes") or range(int(labels.max()) + 1)]
-    abouts = [_about(each) for each in results]
+    abouts = [_about(each, shown) for each in results]
     images = list[dict[str, Any]]()
     for number in shown:
         clean = next((image for each in results if (image := each.clean(number)) is not None), None)
@@ -132,7 +136,7 @@ def explorer(results: Sequence[ListedResult], most: int, side: int) -> dict[str,
                 "number": number,
                 "label": int(labels[number]),
                 "picture": None if clean is None else picture(clean, side),
-                "results": [_of_image(each, number, side) for each in results],
+                "results": [_of_image(each, number, side, shown) for each in results],
             }
         )
     return {"images": images, "classes": classes, "results": abouts, "total": len(labels)}
@@ -142,8 +146,8 @@ def _kept(pictures: Tensor | None, number: int) -> Tensor | None:
     return None if pictures is None or number >= len(pictures) else pictures[number]
 
 
-def _about(listed: ListedResult) -> dict[str, Any]:
-    """What all images of a result share."""
+def _about(listed: ListedResult, shown: Sequence[int]) -> dict[str, Any]:
+    """What all images of a result share; `shown` are the numbers of the images in the list."""
     return {
         "name": str(listed.result.model.get("name", "")),
         "kind": listed.result.kind,
@@ -152,7 +156,7 @@ def _about(listed: ListedResult) -> dict[str, Any]:
         "classifiers": [
             {
                 "name": each.name,
-                "samples": each.num_samples,
+                "samples": [*(prefix.num_samples for prefix in _prefixes(each, shown)), *each.num_samples],
                 "attack": each.attack,
                 "picture": listed.picture_of(each),
                 "base": each.is_base,
@@ -162,7 +166,7 @@ def _about(listed: ListedResult) -> dict[str, Any]:
     }
 
 
-def _of_image(listed: ListedResult, number: int, side: int) -> dict[str, Any]:
+def _of_image(listed: ListedResult, number: int, side: int, shown: Sequence[int]) -> dict[str, Any]:
     attacked = [_kept(each, number) for each in listed.pictures]
     clean = listed.clean(number)
     amplified = [None if clean is None or each is None else difference(clean, each, listed.factor) for each in attacked]
@@ -171,7 +175,7 @@ def _of_image(listed: ListedResult, number: int, side: int) -> dict[str, Any]:
         "attacked": [None if each is None else picture(each, side) for each in attacked],
         "difference": [None if each is None else picture(each, side) for each in amplified],
         "votes": [
-            [[_outcome(outcomes, number, label) for outcomes in pair] for pair in _steps(each)]
+            [[_outcome(outcomes, number, label) for outcomes in pair] for pair in _steps(each, shown)]
             for each in listed.classifiers
         ],
         "attacks": _attacks(listed.result, number),
@@ -179,10 +183,16 @@ def _of_image(listed: ListedResult, number: int, side: int) -> dict[str, Any]:
     }
 
 
-def _steps(classifier: ShownClassifier) -> list[tuple[ImageOutcomes, ...]]:
+def _prefixes(classifier: ShownClassifier, shown: Sequence[int]) -> list[ShownPrefix]:
+    """The votes after fewer draws, if they are known for all images in the list."""
+    return [prefix for prefix in classifier.prefixes if max(shown) < len(prefix.clean.right)]
+
+
+def _steps(classifier: ShownClassifier, shown: Sequence[int]) -> list[tuple[ImageOutcomes, ...]]:
     """The outcomes on clean and, with an attack, on attacked images, at each M."""
     sets = [classifier.clean, classifier.attacked] if classifier.attacked else [classifier.clean]
-    return list(zip(*sets, strict=True))
+    fewer = [(each.clean, each.attacked) for each in _prefixes(classifier, shown)]
+    return [*(tuple(each for each in pair if each is not None) for pair in fewer), *zip(*sets, strict=True)]
 
 
 def _outcome(outcomes: ImageOutcomes, number: int, label: int) -> list[Any]:
@@ -194,15 +204,20 @@ def _outcome(outcomes: ImageOutcomes, number: int, label: int) -> list[Any]:
         known = [each for each in dict.fromkeys([*top, label]) if each == label or row[each] > 0]
         shares = [[each, round(float(row[each]), PLACES)] for each in known]
     predicted = outcomes.predicted if outcomes.predicted is not None and number < len(outcomes.predicted) else None
+    margin, draws = (_known(values, number) for values in (outcomes.margin, outcomes.draws))
     return [
         round(float(outcomes.right[number]), PLACES),
-        None if outcomes.margin is None else round(float(outcomes.margin[number]), PLACES),
-        None if outcomes.draws is None else int(outcomes.draws[number]),
+        None if margin is None else round(margin, PLACES),
+        None if draws is None else int(draws),
         bool(outcomes.tied[number]),
         bool(outcomes.changes[number]),
         None if predicted is None else int(predicted[number]),
         shares,
     ]
+
+
+def _known(values: Tensor | None, number: int) -> float | None:
+    return None if values is None or number >= len(values) else float(values[number])
 
 
 def _attacks(result: Result, number: int) -> list[dict[str, Any]]:

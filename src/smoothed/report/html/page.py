@@ -1,6 +1,7 @@
 """The page of one result, or of two side by side: one HTML file with style, script, data and pictures inside."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -67,12 +68,24 @@ def report_page(result: Result, against: Result | None = None) -> str:
         ArgumentError: the results are not on the same images, or one of them has no outcomes of images.
         DataError: a result lacks fields of its kind, for example because its file was edited.
     """
+    results = [result] if against is None else [result, against]
+    with of_results(*results):
+        return _smallest(results)
+
+
+@contextmanager
+def of_results(*results: Result) -> Iterator[None]:
+    """Explain errors of missing fields, because results may be read from edited files.
+
+    Raises:
+        DataError: a result lacks fields of its kind.
+    """
     try:
-        return _smallest([result] if against is None else [result, against])
+        yield
     except SmoothedError:
         raise
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        kinds = " or ".join(dict.fromkeys([result.kind, result.kind if against is None else against.kind]))
+        kinds = " or ".join(dict.fromkeys(result.kind for result in results))
         found = f"{type(error).__name__}: {' '.join(str(error).split())[:80]}"
         raise DataError(f"result: expected the fields of a result of the kind {kinds}, got others ({found})") from error
 
@@ -99,6 +112,31 @@ def _rendered(results: Sequence[ListedResult], images: int, side: int) -> str:
         title = f"Two results: {' and '.join(names)}"
         lines = pair_lines(first, results[1].result)
         comparison = {"lines": lines, "sentence": comparison_sentence(lines)}
+    charts = drawn_charts(results)
+    contents = [
+        result_content(each, "AB"[number] if len(results) > 1 else "", images, charts[number])
+        for number, each in enumerate(results)
+    ]
+    return rendered_page(title, contents, comparison=comparison, shown=explorer(results, images, side))
+
+
+def rendered_page(
+    title: str,
+    contents: Sequence[dict[str, Any]],
+    *,
+    comparison: dict[str, Any] | None = None,
+    shown: dict[str, Any] | None = None,
+    overview: dict[str, Any] | None = None,
+) -> str:
+    """Fill the template.
+
+    Args:
+        title: heading of the page.
+        contents: what the page shows of each result (`result_content`).
+        comparison: paired tests of two results; None for others.
+        shown: data of the list of images (`explorer`); None for a page without one.
+        overview: `left_out`, what the page of many results lacks; None for one result or two.
+    """
     folder = files("smoothed.report.html")
     environment = Environment(
         loader=PackageLoader("smoothed.report", "html"),
@@ -107,27 +145,24 @@ def _rendered(results: Sequence[ListedResult], images: int, side: int) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    charts = _charts(results)
     return environment.get_template("page.html.j2").render(
         title=title,
-        results=[
-            _content(each, "AB"[number] if len(results) > 1 else "", images, charts[number])
-            for number, each in enumerate(results)
-        ],
+        results=contents,
         comparison=comparison,
-        explorer=explorer(results, images, side),
+        overview=overview,
+        explorer={"images": []} if shown is None else shown,
         rule=RULE,
         style=Markup(folder.joinpath("style.css").read_text(encoding="utf-8")),  # noqa: S704 - a file of this package
         script=Markup(folder.joinpath("script.js").read_text(encoding="utf-8")),  # noqa: S704
     )
 
 
-def _content(listed: ListedResult, letter: str, images: int, charts: list[DrawnChart]) -> dict[str, Any]:
+def result_content(listed: ListedResult, letter: str, images: int, charts: list[DrawnChart]) -> dict[str, Any]:
     """What the template shows of one result.
 
     Args:
         listed: the result.
-        letter: A or B beside another result; empty for a single one.
+        letter: A or B beside another result, or its name among many; empty for a single one.
         images: largest number of images of a matrix.
         charts: its charts.
     """
@@ -151,7 +186,7 @@ def _content(listed: ListedResult, letter: str, images: int, charts: list[DrawnC
     }
 
 
-def _charts(results: Sequence[ListedResult]) -> list[list[DrawnChart]]:
+def drawn_charts(results: Sequence[ListedResult]) -> list[list[DrawnChart]]:
     """The charts of each result, on one y axis for all of them."""
     charts = list[list[Chart]]()
     for listed in results:

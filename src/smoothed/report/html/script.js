@@ -270,7 +270,8 @@
     const whole = outcome[RIGHT] === 0 || outcome[RIGHT] === 1;
     const parts = [`${where}: ${isRight(outcome) ? "right" : "wrong"}`];
     if (!whole) parts.push(`${percent(outcome[RIGHT])} of votes right`);
-    if (outcome[CLASS] < 0) parts.push("it abstains");
+    if (outcome[CLASS] < 0) parts.push(whole ? "it abstains" : "the first vote abstains");
+    else if (outcome[CLASS] !== null && !whole) parts.push(`the first vote is ${predicted(outcome)}`);
     else if (outcome[CLASS] !== null && outcome[CLASS] !== label) parts.push(`voted ${predicted(outcome)}`);
     if (outcome[MARGIN] !== null) parts.push(`margin ${signed(outcome[MARGIN])}`);
     if (outcome[DRAWS] !== null) parts.push(`decided after ${outcome[DRAWS]} draw${outcome[DRAWS] === 1 ? "" : "s"}`);
