@@ -116,7 +116,7 @@ def own_data(text: str, argument: str = "data") -> Any:  # noqa: ANN401 - whatev
     """The name of a data set or folder as it is; what `package.module:name` returns, called without arguments.
 
     Raises:
-        ArgumentError: there is no such object, or it raises an error.
+        ArgumentError: there is no such object, or it raises an error or returns None.
     """
     if not is_object_name(text):
         return text
@@ -124,11 +124,14 @@ def own_data(text: str, argument: str = "data") -> Any:  # noqa: ANN401 - whatev
     # A Dataset or another object with items is data already, even if it can be called.
     if not callable(found) or (hasattr(found, "__getitem__") and not isinstance(found, type)):
         return found
+    expected = "a function without arguments that returns data"
     try:
-        return found()
+        data = found()
     except Exception as error:  # the user's code may raise any error
-        expected = "a function without arguments that returns data"
         raise ArgumentError(argument, expected, f"{text}, which raises {summary(error)}") from error
+    if data is None:
+        raise ArgumentError(argument, expected, f"{text}, which returns None")
+    return data
 
 
 def named(function: Any, name: str, argument: str) -> Any:  # noqa: ANN401 - a callable of any kind
