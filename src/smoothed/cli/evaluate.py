@@ -15,6 +15,7 @@ from smoothed.cli.options import (
     MODEL_HELP,
     MODEL_PANEL,
     NOISE_HELP,
+    SEVERAL_NUM_SAMPLES_HELP,
     SIGMAS_HELP,
     STORED,
     VOTES_HELP,
@@ -74,7 +75,7 @@ class EvaluatedSmoothingOptions(NoisesOptions):
     num_samples: Annotated[
         str | None,
         vote_option(
-            "Draws of each vote (the paper's M), separated by commas. All are read off the same draws.",
+            SEVERAL_NUM_SAMPLES_HELP,
             metavar="LIST",
             show_default=f"{DEFAULT_NUM_SAMPLES}; {OF_ATTACK}",
         ),

@@ -11,6 +11,7 @@ import typer
 
 from smoothed.checkpoint import CUSTOM
 from smoothed.cli.console import command_line, errors, is_main_process, note, output, progress_bar
+from smoothed.cli.options import RUN_FOLDER_HELP
 from smoothed.cli.train_options import (
     DEFAULT_RECIPE,
     TrainingAttackOptions,
@@ -34,7 +35,7 @@ REDRAWN_EVERY = 0.2
 
 
 def train(
-    out: Annotated[Path, typer.Option(help="Folder of the run. The same command continues a run that was stopped.")],
+    out: Annotated[Path, typer.Option(help=RUN_FOLDER_HELP)],
     source: TrainingSourceOptions,
     network: TrainingNetworkOptions,
     attack: TrainingAttackOptions,

@@ -7,8 +7,23 @@ from typing import Annotated
 import typer
 
 from smoothed.attacks import TRAINING_ATTACKS
-from smoothed.cli.options import attack_option, option, run_option
-from smoothed.cli.parsing import duration, fraction, names
+from smoothed.cli.options import (
+    NORM_HELP,
+    PRECISIONS_HELP,
+    SEED_HELP,
+    STEPS_HELP,
+    Json,
+    Report,
+    TimeLimit,
+    attack_option,
+    model_args_option,
+    normalize_option,
+    normalized_help,
+    option,
+    run_option,
+    weights_option,
+)
+from smoothed.cli.parsing import fraction, names
 from smoothed.injection import PRESETS
 from smoothed.models import ARCHITECTURES
 from smoothed.training.config import AUGMENTATIONS
@@ -21,6 +36,8 @@ DEFAULT_RECIPE = "cni-w"
 NETWORK_PANEL = "Network and noise"
 LOSS_PANEL = "Loss"
 OPTIMISER_PANEL = "Optimiser"
+
+OWN_NETWORK = "the network of --architecture package.module:function"
 
 
 @dataclass(frozen=True)
@@ -85,27 +102,9 @@ class TrainingNetworkOptions:
             f"Architecture: {names(ARCHITECTURES)}, or package.module:function that returns a network of your own.",
         ),
     ] = None
-    model_args: Annotated[
-        str | None,
-        option(NETWORK_PANEL, "Arguments of the function of --architecture, as a JSON object.", metavar="JSON"),
-    ] = None
-    weights: Annotated[
-        Path | None,
-        option(
-            NETWORK_PANEL,
-            "File of weights for the network of your own that --architecture names: safetensors, or a torch file of a "
-            "state dict.",
-        ),
-    ] = None
-    normalize: Annotated[
-        str | None,
-        option(
-            NETWORK_PANEL,
-            "Mean and deviation of each channel, in pixel units of [0, 1], for a network of your own that expects "
-            "normalised images, such as 0.49,0.46,0.41/0.23,0.22,0.23.",
-            metavar="MEAN/STD",
-        ),
-    ] = None
+    model_args: Annotated[str | None, model_args_option(NETWORK_PANEL, "--architecture")] = None
+    weights: Annotated[Path | None, weights_option(NETWORK_PANEL, OWN_NETWORK)] = None
+    normalize: Annotated[str | None, normalize_option(NETWORK_PANEL, OWN_NETWORK)] = None
     injection: Annotated[
         str | None,
         option(
@@ -126,12 +125,7 @@ class TrainingNetworkOptions:
         float | None,
         option(NETWORK_PANEL, "Standard deviation of Gaussian noise on the training inputs, in pixel units of [0, 1]."),
     ] = None
-    input_sigma_normalized: Annotated[
-        float | None,
-        option(
-            NETWORK_PANEL, "Instead of --input-sigma: relative to the data set's standard deviation (the paper's unit)."
-        ),
-    ] = None
+    input_sigma_normalized: Annotated[float | None, option(NETWORK_PANEL, normalized_help("--input-sigma"))] = None
     input_draws: Annotated[
         str | None,
         option(
@@ -152,7 +146,7 @@ class TrainingAttackOptions:
             "package.module:function of (model, inputs, labels, generator).",
         ),
     ] = None
-    norm: Annotated[str | None, attack_option("Norm of the radius: linf or l2.")] = None
+    norm: Annotated[str | None, attack_option(NORM_HELP)] = None
     eps: Annotated[
         float | None,
         attack_option("Radius in pixel units of [0, 1], such as 8/255.", parser=fraction, metavar="NUMBER"),
@@ -160,9 +154,7 @@ class TrainingAttackOptions:
     eps_warmup: Annotated[float | None, attack_option("Share of the run, in [0, 1], over which eps grows from 0.")] = (
         None
     )
-    attack_steps: Annotated[int | None, attack_option("Gradient steps of the attack (the paper's k).", "--steps")] = (
-        None
-    )
+    attack_steps: Annotated[int | None, attack_option(STEPS_HELP, "--steps")] = None
     relative_step_size: Annotated[float | None, attack_option("Length of each gradient step, as a share of eps.")] = (
         None
     )
@@ -278,8 +270,7 @@ class TrainingRunOptions:
     """How the training is run, and what is written."""
 
     precision: Annotated[
-        str | None,
-        run_option("Precision: float32, bf16 (mixed), or auto (bf16 where the hardware supports it)."),
+        str | None, run_option(f"Precision of the forward passes: {PRECISIONS_HELP}. Weights stay in float32.")
     ] = None
     keep: Annotated[
         str | None,
@@ -287,18 +278,11 @@ class TrainingRunOptions:
             "Checkpoints to keep: best (robust accuracy), or extremes (the best and worst clean accuracy, too)."
         ),
     ] = None
-    seed: Annotated[int | None, run_option("Seed of all random numbers.")] = None
+    seed: Annotated[int | None, run_option(SEED_HELP)] = None
     validation_attack_images: Annotated[
         int | None, run_option("Validation images that PGD-7 attacks after each epoch.")
     ] = None
     compiled: Annotated[bool, run_option("Compile the attacked network with torch.compile.", "--compile")] = False
-    time_limit: Annotated[
-        float | None,
-        run_option("Save the state and stop after this time: 90s, 25m, 1.5h.", parser=duration, metavar="TIME"),
-    ] = None
-    json: Annotated[
-        Path | None, run_option("File to write the outcome of the run and its best accuracies to, as JSON.")
-    ] = None
-    report: Annotated[
-        Path | None, run_option("File for a page of the run that opens in a browser: .html, with its curves.")
-    ] = None
+    time_limit: TimeLimit = None
+    json: Json = None
+    report: Report = None
