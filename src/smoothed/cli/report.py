@@ -38,7 +38,7 @@ def report(
     if len(results) > MOST:
         raise ArgumentError("results", "one file, or two to compare", f"{len(results)} files")
     check_files(None, report=out, argument="out")
-    first, *others = map(_read, results)
+    first, *others = map(_load_result, results)
     with _named("against", "results"):
         note(f"report written to {first.report(out, against=others[0] if others else None)}")
 
@@ -63,7 +63,7 @@ def compare(
     check_files(None, report=report)
     if len(results) != 2:
         raise ArgumentError("results", "two files", f"{len(results)}")
-    before, after = map(_read, results)
+    before, after = map(_load_result, results)
     check_same_images(before, after, "results")
     lines = pair_lines(before, after)
     show(comparison_sentence(lines))
@@ -78,7 +78,7 @@ def compare(
         note(f"report written to {before.report(report, against=after)}")
 
 
-def _read(path: Path) -> "Result":
+def _load_result(path: Path) -> "Result":
     from smoothed.evaluation.results import Result
 
     return Result.load(path)

@@ -78,7 +78,7 @@ def sweep(
     check_files(run.json, plot, run.report)
     votes = choices(smoothing.votes, "votes", VOTES)
     counts = integers(smoothing.num_samples, "num-samples")
-    noises = _noises(smoothing)
+    noises = _noise_arguments(smoothing)
     inputs = CommandInputs.load(model, data)
     warn_of_unit(noises["sigmas"] or (), inputs.smoothing_card)
     with (
@@ -109,7 +109,7 @@ def sweep(
         warn(selection_warning(inputs.images.name))
 
 
-def _noises(options: SweptOptions) -> dict[str, Any]:
+def _noise_arguments(options: SweptOptions) -> dict[str, Any]:
     """The arguments `sigmas`, `sigmas_normalized` and `noise` of the public function."""
     from smoothed.cli.own import own_noise_factory, own_noises
     from smoothed.cli.parsing import numbers

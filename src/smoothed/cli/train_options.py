@@ -28,7 +28,7 @@ from smoothed.injection import PRESETS
 from smoothed.models import ARCHITECTURES
 from smoothed.training.config import AUGMENTATIONS
 from smoothed.training.examples import EXAMPLES
-from smoothed.training.losses import LOSSES
+from smoothed.training.losses import TRAINING_LOSSES
 from smoothed.training.schedules import SCHEDULES
 
 DEFAULT_RECIPE = "cni-w"
@@ -185,7 +185,7 @@ class TrainingAttackOptions:
 class TrainingLossOptions:
     """The loss, and what is added to it."""
 
-    loss: Annotated[str | None, option(LOSS_PANEL, f"Loss: {names(LOSSES)}.")] = None
+    loss: Annotated[str | None, option(LOSS_PANEL, f"Loss: {names(TRAINING_LOSSES)}.")] = None
     adversarial_weight: Annotated[
         float | None,
         option(
