@@ -74,7 +74,7 @@ def normalize_option(panel: str, network: str) -> Any:  # noqa: ANN401
     """The option for mean and deviation of the inputs of `network`, a noun for the help text."""
     return option(
         panel,
-        "Mean and deviation of each channel in pixel units of [0, 1], such as 0.485,0.456,0.406/0.229,0.224,0.225, if "
+        "Mean and deviation of each channel in pixel units of [0, 1], such as 0.49,0.46,0.41/0.23,0.22,0.23, if "
         f"{network} expects normalised images.",
         metavar="MEAN/STD",
     )
