@@ -246,7 +246,7 @@ class NoisesOptions:
 SEED_HELP = "Seed of all random numbers."
 Seed = Annotated[int, run_option(SEED_HELP)]
 PRECISIONS_HELP = "float32, bf16, or auto (bf16 where the hardware supports it)"
-Precision = Annotated[str, run_option(f"Precision of the votes: {PRECISIONS_HELP}.")]
+VotePrecision = Annotated[str, run_option(f"Precision of the votes: {PRECISIONS_HELP}.")]
 OUT_HELP = "Folder for finished steps. After an interruption, the same command continues from it."
 RUN_FOLDER_HELP = "Folder of the run. The same command continues a run that was stopped."
 TimeLimit = Annotated[
@@ -283,7 +283,9 @@ class RunOptions:
     """How an evaluation is run, and what is written."""
 
     seed: Seed = 0
-    chunk_size: Annotated[int, run_option("Images of one forward pass of the vote. Memory grows with it.")] = 250
+    chunk_size: Annotated[
+        int, run_option("Number of images in one forward pass of the vote. Memory grows with it.")
+    ] = 250
     out: Annotated[Path | None, run_option(OUT_HELP)] = None
     json: Json = None
     report: Report = None
@@ -293,7 +295,7 @@ class RunOptions:
 class PrecisionRunOptions(RunOptions):
     """The same for votes in a precision of one's choice."""
 
-    precision: Precision = "float32"
+    precision: VotePrecision = "float32"
 
 
 @dataclass(frozen=True)

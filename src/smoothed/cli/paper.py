@@ -55,11 +55,11 @@ Names = Annotated[
         metavar="[NAMES]...", help="Names from `smoothed paper list`; all of them if none is given.", show_default=False
     ),
 ]
-Schedule = Annotated[str, run_option(SCHEDULE_HELP)]
+PaperScheduleName = Annotated[str, run_option(SCHEDULE_HELP)]
 
 
 def list_declarations(
-    schedule: Schedule = "cpu",
+    schedule: PaperScheduleName = "cpu",
     out: Annotated[Path | None, run_option("Folder of a run: shows how many steps of each are done.")] = None,
     json: Annotated[Path | None, json_option("the list", RUN_PANEL)] = None,
 ) -> None:
@@ -129,7 +129,7 @@ def list_declarations(
 def run(
     out: Annotated[Path, run_option(RUN_FOLDER_HELP)],
     declarations: Names = None,
-    schedule: Schedule = "cpu",
+    schedule: PaperScheduleName = "cpu",
     zoo: Annotated[
         Path, run_option("Folder of finished networks NAME.safetensors, which are not trained again.")
     ] = Path("zoo"),

@@ -8,8 +8,8 @@ from smoothed.cli.console import note
 from smoothed.cli.options import (
     DataOptions,
     ModelOptions,
-    Precision,
     SmoothingOptions,
+    VotePrecision,
     option,
     run_option,
 )
@@ -88,7 +88,7 @@ FIELDS = {
 class ServiceRunOptions:
     """How votes are computed."""
 
-    precision: Precision = "float32"
+    precision: VotePrecision = "float32"
     chunk_size: Annotated[
         int | None, run_option("Largest number of rows in one forward pass.", show_default="128, 256 on a GPU")
     ] = None

@@ -1,4 +1,4 @@
-"""Options of `smoothed train`. Most override one setting of the recipe, and leave it as it is if they are not given."""
+"""Options of `smoothed train`. Most of them override a setting of the recipe, which is unchanged without the option."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +66,7 @@ class TrainingSourceOptions:
     validation: Annotated[
         str | None,
         typer.Option(
-            help="Held-out data that decide which checkpoint is kept, as in --data.",
+            help="Held-out data, in a form of --data, which decide which checkpoint is kept.",
             show_default="the validation split, or a tenth of the training data",
         ),
     ] = None
@@ -74,7 +74,7 @@ class TrainingSourceOptions:
         str | None,
         typer.Option(
             "--from",
-            help="Checkpoint to fine-tune, a bundled name or a path. Missing noise layers are added to it. Its last "
+            help="Checkpoint to fine-tune: a bundled name or a path. Missing noise layers are added to it. Its last "
             "layer is replaced if the data has another number of classes.",
         ),
     ] = None
@@ -85,7 +85,12 @@ class TrainingNetworkOptions:
     """The network that is trained, the noise in it and on its inputs, and changes of the images."""
 
     new_head: Annotated[
-        bool | None, option(NETWORK_PANEL, "Replace the last linear layer of --from in any case.", "--new-head")
+        bool | None,
+        option(
+            NETWORK_PANEL,
+            "Replace the last linear layer of --from even if the number of classes is the same.",
+            "--new-head",
+        ),
     ] = None
     augmentation: Annotated[
         str | None,
@@ -130,7 +135,8 @@ class TrainingNetworkOptions:
         str | None,
         option(
             NETWORK_PANEL,
-            "fresh: new input noise at each forward pass; fixed: --eot-samples draws a step for attack and loss.",
+            "fresh: new input noise at each forward pass; fixed: --eot-samples draws per step, which attack and loss "
+            "share.",
         ),
     ] = None
 
@@ -216,7 +222,7 @@ class TrainingLossOptions:
     loss_samples: Annotated[int | None, option(LOSS_PANEL, "Draws over which each loss is averaged.")] = None
     kl_weight: Annotated[
         float | None,
-        option(LOSS_PANEL, "Weight of the divergence term of variational dropout and Adv-BNN; 1 is published."),
+        option(LOSS_PANEL, "Weight of the divergence term of variational dropout and Adv-BNN; 1 as published."),
     ] = None
     weight_perturbation: Annotated[
         float | None, option(LOSS_PANEL, "gamma of adversarial weight perturbation; 0 switches it off.")
@@ -244,7 +250,7 @@ class TrainingOptimiserOptions:
         int | None,
         option(
             OPTIMISER_PANEL,
-            "Parts into which each process cuts its share of a batch, one after the other, to save memory.",
+            "Parts into which each process splits its share of a batch. Accumulating their gradients saves memory.",
         ),
     ] = None
     schedule: Annotated[str | None, option(OPTIMISER_PANEL, f"Learning-rate schedule: {names(SCHEDULES)}.")] = None
@@ -275,7 +281,8 @@ class TrainingRunOptions:
     keep: Annotated[
         str | None,
         run_option(
-            "Checkpoints to keep: best (robust accuracy), or extremes (the best and worst clean accuracy, too)."
+            "Checkpoints to keep: best (that of the best robust accuracy), or extremes (also those of the best and the "
+            "worst clean accuracy)."
         ),
     ] = None
     seed: Annotated[int | None, run_option(SEED_HELP)] = None

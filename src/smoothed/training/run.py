@@ -61,7 +61,7 @@ class Run:
         attack: Attack | None = None,
     ) -> None:
         """Create a run of `config` from the network `start` on a number of training `images`."""
-        _check_attack(config, attack)
+        _check_own_attack(config, attack)
         model, self.injection, self.parent, self.std = start.model, start.injection, start.parent, start.std
         self.notes = start.notes
         model.to(accelerator.device)
@@ -181,7 +181,7 @@ class Run:
         )
 
 
-def _check_attack(config: TrainingConfig, attack: Attack | None) -> None:
+def _check_own_attack(config: TrainingConfig, attack: Attack | None) -> None:
     """Raise `ArgumentError` unless the configuration uses the user's own attack, and has one if it needs one."""
     if attack is None and config.attack == CUSTOM:
         hint = "pass attack= to smoothed.train, or --attack package.module:function to smoothed train"

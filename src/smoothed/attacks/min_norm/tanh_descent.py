@@ -7,8 +7,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from smoothed.attacks.min_norm.minimum import Search, at_least_float32
+from smoothed.utils.shapes import ImageRows
 
-ImageRows = Float[Tensor, "m c h w"]
 Penalty = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Maps perturbations (M, C, H, W) and their row indices (M,) to penalties (M,) and gradients of these (M, C, H, W)."""
 

@@ -22,8 +22,7 @@ from smoothed.utils.checks import (
     check_positive,
 )
 from smoothed.utils.modes import Classifier
-
-ImageRows = Float[Tensor, "m c h w"]
+from smoothed.utils.shapes import ImageRows
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Iterations, of 10,000, after which the fraction of changed pixels is halved (section 4)."""
