@@ -174,7 +174,7 @@ def mix_rows_by_torch(*keys: int | Sequence[int] | Tensor) -> Tensor:
 
 
 def copied_rows(rows: Tensor, index: Tensor) -> Tensor:
-    """`sampling._taken`, which always copies."""
+    """`sampling._select_rows`, which always copies."""
     index = index.to(rows.device)
     if rows.ndim == 4 and rows.is_contiguous(memory_format=torch.channels_last):
         return rows.movedim(1, -1).index_select(0, index).movedim(-1, 1)
@@ -199,7 +199,7 @@ def always_eval_mode(model: object) -> Iterator[None]:
 
 
 def uncached_bounds(labels: Tensor) -> tuple[int, int]:
-    """`checks._bounds`, which reads the labels at each call."""
+    """`checks._label_range`, which reads the labels at each call."""
     low, high = torch.aminmax(labels)
     return int(low), int(high)
 
@@ -317,7 +317,7 @@ TECHNIQUES = [
     ),
     Technique(
         "views of rows", "consecutive images taken from a batch without a copy", _DRAWING,
-        lambda: replace_function(sampling._taken, copied_rows),
+        lambda: replace_function(sampling._select_rows, copied_rows),
     ),
     Technique(
         "passes of 128", "128 instead of 256 rows in a pass on a CPU", ("vote",),
@@ -333,7 +333,7 @@ TECHNIQUES = [
     ),
     Technique(
         "cached label bounds", "smallest and largest label kept between checks of the same labels",
-        ("attack", "train"), lambda: replace_function(checks._bounds, uncached_bounds),
+        ("attack", "train"), lambda: replace_function(checks._label_range, uncached_bounds),
     ),
     Technique(
         "pooled normals", "random numbers of all layers drawn at once", ("train",),

@@ -8,7 +8,7 @@ from torch import nn
 
 from refusing import check_refusals
 from smoothed.attacks import nfgsm, pgd
-from smoothed.attacks.own import own_attack
+from smoothed.attacks.own import as_attack
 
 
 def three(model, inputs, labels):
@@ -31,14 +31,14 @@ def test_attacks_of_any_signature(attack, expected, images, labels, generator):
     state = generator.get_state()
     drawn = torch.rand(1, generator=generator) if expected else torch.zeros(1)
     generator.set_state(state)
-    found = own_attack(attack)(None, images, labels, generator)
+    found = as_attack(attack)(None, images, labels, generator)
     assert torch.equal(found, 1 - images + (drawn + (expected - 1) if expected else 0))
 
 
 def test_the_packages_attacks_are_attacks_of_ones_own(network, images, labels, generator):
     for attack in (partial(pgd, eps=0.1, steps=2), partial(nfgsm, eps=0.1)):
         state = generator.get_state()
-        found = own_attack(attack)(network, images, labels, generator)
+        found = as_attack(attack)(network, images, labels, generator)
         assert torch.equal(found, attack(network, images, labels, generator=generator.set_state(state)))
 
 
@@ -63,19 +63,19 @@ def test_what_is_no_attack(network, images, labels):
         ({"attack": first}, r"float images of shape .*, got torch.float32 \(1, 3, 8, 8\) from first"),
         ({"attack": as_bytes}, r"float images of shape .*, got torch.uint8 \(16, 3, 8, 8\) from as_bytes"),
     ]
-    check_refusals(lambda attack: own_attack(attack)(network, images, labels), refused)
+    check_refusals(lambda attack: as_attack(attack)(network, images, labels), refused)
 
 
 def test_results_of_evaluations_are_in_range(network, images, labels):
     """Rounding errors are clipped; training examples may leave the range."""
     images[0, 0, 0, 0] = 0
     moved = partial(by_name, shift=2e-7)
-    assert own_attack(moved)(network, images, labels).max() > 1
-    assert own_attack(moved, in_range=True)(network, images, labels).max() == 1
+    assert as_attack(moved)(network, images, labels).max() > 1
+    assert as_attack(moved, in_range=True)(network, images, labels).max() == 1
     refused = [
         ({"shift": 1.0}, r"attack: expected images in \[0, 1\], got values in .* from by_name; clip them"),
         ({"shift": float("nan")}, r"attack: expected images in \[0, 1\], got NaN from by_name"),
     ]
     check_refusals(
-        lambda shift: own_attack(partial(by_name, shift=shift), in_range=True)(network, images, labels), refused
+        lambda shift: as_attack(partial(by_name, shift=shift), in_range=True)(network, images, labels), refused
     )

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from smoothed import Gaussian, Result, Smoothed, evaluate, load
-from smoothed.cli.inputs import load_images
+from smoothed.cli.inputs import images_from_options
 from smoothed.cli.options import DataOptions
 from smoothed.cli.own import named, own_noises, own_vote
 from smoothed.errors import ArgumentError
@@ -210,7 +210,7 @@ def test_networks_of_other_kinds(run, folder, capsys):
     ],
 )
 def test_data_of_every_kind(options, count):
-    images = load_images(options)
+    images = images_from_options(options)
     assert len(images) == count
     assert images.name == ("cifar10 sample" if options.data == "sample" else options.data)
     if options.data != "sample":
@@ -218,9 +218,9 @@ def test_data_of_every_kind(options, count):
 
 
 def test_few_images_are_taken_where_none_are_asked_for():
-    assert len(load_images(DataOptions("mine:images"), at_most=3)) == 3
-    assert len(load_images(DataOptions("mine:images"), at_most=9)) == 4
-    assert len(load_images(DataOptions("mine:stream"), at_most=9)) == 9
+    assert len(images_from_options(DataOptions("mine:images"), at_most=3)) == 3
+    assert len(images_from_options(DataOptions("mine:images"), at_most=9)) == 4
+    assert len(images_from_options(DataOptions("mine:stream"), at_most=9)) == 9
 
 
 @pytest.mark.parametrize(

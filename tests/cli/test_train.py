@@ -411,6 +411,13 @@ def recipe():
 
 def broken():
     return 1 / 0
+
+def nothing():
+    return None
+
+class Pictures(torch.utils.data.TensorDataset):
+    def __init__(self):
+        super().__init__(*data())
 """
 
 
@@ -425,7 +432,13 @@ def own(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("own")
 def test_parts_of_ones_own_by_their_names(run, tmp_path):
-    parts = {"architecture": "network", "data": "data", "validation": "data", "attack": "attack", "recipe": "recipe"}
+    parts = {
+        "architecture": "network",
+        "data": "data",
+        "validation": "Pictures",
+        "attack": "attack",
+        "recipe": "recipe",
+    }
     options = [part for name, value in parts.items() for part in (f"--{name}", f"my_own_parts:{value}")]
     assert run("train", *options, "--model-args", '{"width": 3}', "--out", tmp_path / "run") == 0
     config = card(tmp_path / "run")["config"]
@@ -463,6 +476,8 @@ def test_parts_of_ones_own_that_fail_are_one_line(fails, run, tmp_path, capsys):
             ["--data", "my_own_parts:broken"],
             "data: expected a function without arguments that returns data, got my_own_pa",
         ),
+        (["--data", "my_own_parts:nothing"], "got my_own_parts:nothing, which returns None"),
+        (["--json", "run.safetensors"], "json: expected the name of a JSON file, got run.safetensors"),
         (["--recipe", "my_own_parts:broken"], "which raises ZeroDivisionError: division by zero"),
         (["--recipe", "my_own_parts:recipes"], "got recipes, which is not there; did you mean recipe?"),
         (

@@ -17,7 +17,7 @@ from smoothed.training.auxiliary_norms import AuxiliaryNorms
 from smoothed.training.batch import Share
 from smoothed.training.config import TrainingConfig
 from smoothed.training.loop import train
-from smoothed.training.losses import LOSSES
+from smoothed.training.losses import TRAINING_LOSSES
 from smoothed.training.step import take_step
 from smoothed.utils.modes import batch_statistics, eval_mode
 
@@ -90,7 +90,7 @@ def test_loss_and_gradients_are_those_of_two_sets(both, batch, name):
     (network, norms), (clean, adversarial, labels) = both, batch
     config = TrainingConfig(loss=name, adversarial_weight=0.3, beta=6.0, auxiliary_norms=True)
     routed = norms.routed(network, adversarial)
-    found = LOSSES[name](config)(routed, clean, adversarial, labels, None)
+    found = TRAINING_LOSSES[name](config)(routed, clean, adversarial, labels, None)
     logits = [
         literal_logits(network, norm, images)
         for norm, images in ((network[1], clean), (norms.auxiliary[0], adversarial))

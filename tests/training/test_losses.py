@@ -10,7 +10,7 @@ from torch import nn
 from smoothed.rng.rows import RowGenerator, uniform_
 from smoothed.training.config import TrainingConfig
 from smoothed.training.losses import (
-    LOSSES,
+    TRAINING_LOSSES,
     adversarial_loss,
     bernoulli_loss,
     boosted_cross_entropy,
@@ -117,7 +117,7 @@ def test_mart(model, batch, beta):
 def test_consistency(model, batch, beta, smoothing):
     """CE(f(x')) + beta / K |f(x') - f(start)|^2, on logits; the gradient flows through both."""
     start, adversarial, labels = batch
-    named = LOSSES["consistency"](TrainingConfig(loss="consistency", beta=beta, label_smoothing=smoothing))
+    named = TRAINING_LOSSES["consistency"](TrainingConfig(loss="consistency", beta=beta, label_smoothing=smoothing))
     for loss in (named, lambda *given: consistency_loss(*given[:4], beta=beta, label_smoothing=smoothing)):
         total = 0
         for first, second, label in zip(start, adversarial, labels.tolist(), strict=True):
@@ -135,7 +135,7 @@ def test_csat(model, batch, beta, gamma, weight, smoothing):
     """Equation 6 + beta |f(x_t) - (1 - t) f(x) - t f(x')| + gamma |f(x') - f(x)| / |x' - x|, on logits."""
     model = nn.Sequential(*model, nn.Tanh())  # a linear network departs from linearity nowhere
     options = {"beta": beta, "lipschitz_weight": gamma, "label_smoothing": smoothing}
-    loss = LOSSES["csat"](TrainingConfig(loss="csat", adversarial_weight=weight, **options))
+    loss = TRAINING_LOSSES["csat"](TrainingConfig(loss="csat", adversarial_weight=weight, **options))
     clean, adversarial, labels = batch
     between = uniform_(torch.empty(IMAGES, 1, 1, 1, dtype=torch.float64), 0, 1, RowGenerator(5)).flatten().tolist()
     total = 0
@@ -369,14 +369,14 @@ def test_half_precision_logits_become_float32(batch):
     ],
 )
 def test_a_configuration_settles_the_options(model, batch, name, options, formula):
-    loss = LOSSES[name](TrainingConfig(loss=name, **options))
+    loss = TRAINING_LOSSES[name](TrainingConfig(loss=name, **options))
     assert_same(model, batch, loss(model, *batch, None), literal(formula, model, *batch))
 
 
 def test_a_configuration_settles_the_coins(model, batch):
     clean, adversarial, labels = batch
     config = TrainingConfig(loss="bernoulli", adversarial_weight=0.6, label_smoothing=0.1)
-    found = LOSSES["bernoulli"](config)(model, *batch, RowGenerator(8))
+    found = TRAINING_LOSSES["bernoulli"](config)(model, *batch, RowGenerator(8))
     coins = attacked(model, clean.detach(), adversarial.detach(), labels, 0.6, RowGenerator(8))
     assert 0 < coins.sum() < IMAGES
     images = torch.where(coins.view(-1, 1, 1, 1), adversarial, clean)

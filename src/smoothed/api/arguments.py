@@ -25,11 +25,11 @@ from smoothed.utils.devices import PRECISIONS
 from smoothed.utils.distributed import Processes
 from smoothed.utils.files import check_path, require_writable
 
-Check = Callable[[Any, str], object]
+ArgumentCheck = Callable[[Any, str], object]
 """A function of the value and the name of an argument, which raises `ArgumentError` for a wrong value."""
 
 
-def check_arguments(given: Mapping[str, Any], **other: Check) -> None:
+def check_arguments(given: Mapping[str, Any], **other: ArgumentCheck) -> None:
     """Check the arguments of a public function, each by its name.
 
     Args:
@@ -41,16 +41,16 @@ def check_arguments(given: Mapping[str, Any], **other: Check) -> None:
         OutputError: a file can't be written.
     """
     for name, value in given.items():
-        if check := other.get(name) or CHECKS.get(name):
+        if check := other.get(name) or ARGUMENT_CHECKS.get(name):
             check(value, name)
 
 
-def optional(check: Check) -> Check:
+def optional(check: ArgumentCheck) -> ArgumentCheck:
     """The same check, which lets None pass."""
     return lambda value, name: None if value is None else check(value, name)
 
 
-def several(check: Check) -> Check:
+def several(check: ArgumentCheck) -> ArgumentCheck:
     """A check of one value or of several, of which there is at least one."""
 
     def check_each(values: Any, name: str) -> None:  # noqa: ANN401
@@ -63,7 +63,7 @@ def several(check: Check) -> Check:
     return check_each
 
 
-def one_of(*choices: str) -> Check:
+def one_of(*choices: str) -> ArgumentCheck:
     """A check that a value is one of `choices`."""
     return lambda value, name: check_choice(value, choices, name)
 
@@ -86,29 +86,29 @@ def check_writable(value: object, name: str) -> None:
     require_writable(check_path(value, name))
 
 
-def _attack(value: object, name: str) -> None:
+def _check_attack(value: object, name: str) -> None:
     if not callable(value):
         check_choice(value, (*EVALUATION_ATTACKS, NO_ATTACK), name)  # pyright: ignore[reportArgumentType]
 
 
-def _folder(value: object, name: str) -> None:
+def _check_folder(value: object, name: str) -> None:
     path = check_path(value, name)
     if path.exists() and not path.is_dir():
         raise ArgumentError(name, "a folder", f"the file {path}")
     require_writable(path / "file")
 
 
-def _name(value: object, name: str) -> None:
+def _check_name(value: object, name: str) -> None:
     if not isinstance(value, str):
         raise ArgumentError(name, "a str", repr(value))
 
 
-def _keys(value: object, name: str) -> None:
+def _check_keys(value: object, name: str) -> None:
     if not isinstance(value, tuple | list) or len(value) != 2 or not all(isinstance(key, str | int) for key in value):
         raise ArgumentError(name, "a pair (key of the image, key of the label) of names or positions", repr(value))
 
 
-def _sources(value: object, name: str) -> None:
+def _check_sources(value: object, name: str) -> None:
     expected = "a dict of networks (torch.nn.Module) by their names"
     if not isinstance(value, Mapping):
         raise ArgumentError(name, expected, repr(value))
@@ -118,7 +118,7 @@ def _sources(value: object, name: str) -> None:
             raise ArgumentError(name, expected, got, "smoothed.load makes a network of any callable")
 
 
-def _noises(value: object, name: str) -> None:
+def _check_noises(value: object, name: str) -> None:
     expected = "a list of noises, such as [smoothed.Gaussian(0.06)]"
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise ArgumentError(name, expected, repr(value))
@@ -127,26 +127,26 @@ def _noises(value: object, name: str) -> None:
             raise ArgumentError(name, expected, f"{noise!r} in it")
 
 
-def _processes(value: object, name: str) -> None:
+def _check_processes(value: object, name: str) -> None:
     if not isinstance(value, Processes):
         raise ArgumentError(name, "a smoothed.Processes", repr(value))
 
 
-def _function(value: object, name: str) -> None:
+def _check_function(value: object, name: str) -> None:
     if not callable(value):
         raise ArgumentError(name, "a function", repr(value))
 
 
-CHECKS: dict[str, Check] = {
-    "attack": _attack,
+ARGUMENT_CHECKS: dict[str, ArgumentCheck] = {
+    "attack": _check_attack,
     "eps": optional(check_not_negative),
     "norm": one_of(*BALLS),
     "steps": check_positive,
     "eot_samples": check_positive,
     "max_queries": check_positive,
     "sees": one_of(*SEES),
-    "sources": optional(_sources),
-    "noises": optional(_noises),
+    "sources": optional(_check_sources),
+    "noises": optional(_check_noises),
     "votes": optional(several(check_vote)),
     "num_samples": optional(several(check_positive)),
     "base": check_flag,
@@ -155,16 +155,16 @@ CHECKS: dict[str, Check] = {
     "votes_per_image": check_positive,
     "split": one_of(*SPLITS),
     "images": optional(check_positive),
-    "keys": optional(_keys),
-    "name": optional(_name),
+    "keys": optional(_check_keys),
+    "name": optional(_check_name),
     "runs": check_positive,
     "seed": check_seed,
     "precision": one_of(*PRECISIONS),
     "chunk_size": check_positive,
     "keep_images": check_not_negative_integer,
-    "out": optional(_folder),
-    "processes": _processes,
-    "on_batch": optional(_function),
-    "on_progress": optional(_function),
-    "command": optional(_name),
+    "out": optional(_check_folder),
+    "processes": _check_processes,
+    "on_batch": optional(_check_function),
+    "on_progress": optional(_check_function),
+    "command": optional(_check_name),
 }

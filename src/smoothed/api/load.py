@@ -16,7 +16,7 @@ from smoothed.errors import ArgumentError, CheckpointError
 from smoothed.models.adapt import ModelAdapter, Outputs, Statistics, device_of, float_dtype
 from smoothed.utils.checks import check_choice
 from smoothed.utils.files import check_path
-from smoothed.utils.imports import current_folder_importable, import_object, is_object_name, summary
+from smoothed.utils.imports import current_folder_importable, error_summary, import_object, is_object_name
 from smoothed.utils.modes import Classifier
 
 ZOO = Path("zoo")
@@ -76,7 +76,7 @@ def load(
         tensor([[-2., -2., -2.]])
     """
     check_choice(outputs, ("logits", "probabilities"), "outputs")
-    network, is_users = _resolve(model, _arguments(model_args, model))
+    network, is_users = _find_classifier(model, _arguments(model_args, model))
     target = _checked_device("cpu" if device is None and not is_users else device)
     if weights is not None:
         check_path(weights, "weights")
@@ -146,7 +146,7 @@ def _arguments(model_args: Mapping[str, Any] | str | None, model: object) -> dic
     return dict(arguments)
 
 
-def _resolve(model: str | Path | Classifier, arguments: dict[str, Any]) -> tuple[Classifier, bool]:
+def _find_classifier(model: str | Path | Classifier, arguments: dict[str, Any]) -> tuple[Classifier, bool]:
     """The classifier, and whether it is an object of the user's."""
     if not isinstance(model, str | Path):
         if isinstance(model, type) or not callable(model):
@@ -209,7 +209,7 @@ def _from_function(name: str, arguments: dict[str, Any]) -> Classifier:
         with current_folder_importable():  # the function may import modules, too
             made = function(**arguments)
     except Exception as error:  # the user's code may raise any error
-        raise ArgumentError("model", expected, f"{name}, which raises {summary(error)}") from error
+        raise ArgumentError("model", expected, f"{name}, which raises {error_summary(error)}") from error
     if isinstance(made, type) or not callable(made):
         got = f"the class {made.__name__}" if isinstance(made, type) else f"an object of type {type(made).__name__}"
         raise ArgumentError("model", expected, f"{name}, which returns {got}")
@@ -249,7 +249,7 @@ def _move(network: nn.Module, device: torch.device) -> nn.Module:
     try:
         return network.to(device)
     except (AssertionError, RuntimeError) as error:  # torch raises the former without the device's support
-        raise ArgumentError("device", "a device that this computer has", str(device), summary(error)) from error
+        raise ArgumentError("device", "a device that this computer has", str(device), error_summary(error)) from error
 
 
 def _needs_adapter(network: nn.Module, normalize: Statistics | None, outputs: Outputs) -> bool:

@@ -26,7 +26,7 @@ from smoothed.smoothing.classifier import Smoothed, check_sigma
 from smoothed.smoothing.config import NoiseConfig, SmoothingConfig
 from smoothed.smoothing.input_noise import NOISES, Noise, ScaledNoise
 from smoothed.utils.checks import check_logits, output_logits
-from smoothed.utils.imports import summary
+from smoothed.utils.imports import error_summary
 from smoothed.utils.modes import Classifier, eval_mode
 from smoothed.utils.names import name_of
 
@@ -193,12 +193,12 @@ def as_progress(on_progress: OnProgress | None) -> OnProgress:
 
 def called(function: Callable[..., object], classifier: AnyClassifier, data: object, **options: object) -> str:
     """The call of a public function in one line, for the provenance of its result."""
-    first = [_shown_classifier(classifier), _shown(data) if isinstance(data, str) else type(data).__name__]
-    given = [f"{name}={_shown(value)}" for name, value in options.items() if value is not None]
+    first = [_classifier_text(classifier), _argument_text(data) if isinstance(data, str) else type(data).__name__]
+    given = [f"{name}={_argument_text(value)}" for name, value in options.items() if value is not None]
     return f"smoothed.{function.__name__}({', '.join([*first, *given])})"
 
 
-def _shown_classifier(classifier: AnyClassifier) -> str:
+def _classifier_text(classifier: AnyClassifier) -> str:
     """A classifier in a call: its name, how a network was loaded and smoothed, or else its type."""
     if isinstance(classifier, str | Path):
         return repr(str(classifier))
@@ -210,7 +210,7 @@ def _shown_classifier(classifier: AnyClassifier) -> str:
         return f"load({name!r})"
     noise, vote = classifier.noisy_classifier.noise, classifier.vote
     shown = repr(noise) if noise is None or isinstance(noise, ScaledNoise) else name_of(noise)
-    return f"Smoothed(load({name!r}), {shown}, vote={_shown(vote)}, num_samples={classifier.num_samples})"
+    return f"Smoothed(load({name!r}), {shown}, vote={_argument_text(vote)}, num_samples={classifier.num_samples})"
 
 
 def options_of_call(function: Callable[..., object], values: Mapping[str, Any]) -> dict[str, object]:
@@ -231,12 +231,12 @@ def options_of_call(function: Callable[..., object], values: Mapping[str, Any]) 
     return found
 
 
-def _shown(value: object) -> str:
+def _argument_text(value: object) -> str:
     """A value in a call: plain values as they are written, and names of functions, networks and noises."""
     if isinstance(value, tuple | list):
-        return f"[{', '.join(map(_shown, value))}]"
+        return f"[{', '.join(map(_argument_text, value))}]"
     if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{key!r}: {_shown(each)}' for key, each in value.items())}}}"
+        return f"{{{', '.join(f'{key!r}: {_argument_text(each)}' for key, each in value.items())}}}"
     return repr(value) if isinstance(value, int | float | str | None.__class__) else name_of(value)
 
 
@@ -294,10 +294,10 @@ def _probed_classes(network: nn.Module, images: Images) -> int:
             if getattr(error, "argument", None) != "inputs":
                 raise
             expected = f"a network for images of shape {tuple(inputs.shape[1:])}"
-            raise ArgumentError("model", expected, f"one that raises {summary(error)}") from error
+            raise ArgumentError("model", expected, f"one that raises {error_summary(error)}") from error
         except Exception as error:  # the user's code may raise any error
             expected = f"a network for images of shape {tuple(inputs.shape[1:])}"
-            raise ArgumentError("model", expected, f"one that raises {summary(error)}") from error
+            raise ArgumentError("model", expected, f"one that raises {error_summary(error)}") from error
     logits = check_logits(outputs, len(inputs))
     if not isinstance(network, ModelAdapter) or network.outputs != "probabilities":
         check_not_probabilities(logits)

@@ -23,7 +23,7 @@ from smoothed.smoothing.votes import VOTES, Vote
 from smoothed.utils.checks import check_choice, check_not_negative
 from smoothed.utils.devices import resolve_precision
 from smoothed.utils.distributed import SINGLE_PROCESS, Processes
-from smoothed.utils.imports import summary
+from smoothed.utils.imports import error_summary
 from smoothed.utils.names import name_of
 
 NoiseFactory = Callable[[float], Noise]
@@ -220,7 +220,7 @@ def _made_noise(factory: NoiseFactory, sigma: float) -> Noise:
     except SmoothedError:
         raise
     except Exception as error:  # the user's code may raise any error
-        raise ArgumentError("noise", expected, f"{name_of(factory)}, which raises {summary(error)}") from error
+        raise ArgumentError("noise", expected, f"{name_of(factory)}, which raises {error_summary(error)}") from error
     if not callable(made):
         raise ArgumentError("noise", expected, f"one that returns an object of type {type(made).__name__}")
     return made

@@ -161,7 +161,7 @@ def train(
     config = configured(recipe, settings, has_noise=own is not None and bool(injected_noise(own).changes))
     name, train_set, validation_set = as_training(data, keys=keys, validation=validation)
     config = replace(config, data=name if isinstance(data, str | Path) else CUSTOM)
-    with _folder(out) as folder:
+    with _run_folder(out) as folder:
         outcome = run(
             config,
             train_set,
@@ -252,7 +252,7 @@ def _attack_settings(attack: object) -> tuple[Attack | None, dict[str, Any]]:
 
 
 @contextmanager
-def _folder(out: Path | str | None) -> Iterator[Path]:
+def _run_folder(out: Path | str | None) -> Iterator[Path]:
     if out is not None:
         yield Path(out)
         return

@@ -11,9 +11,9 @@ from torch import Tensor
 from smoothed.errors import ArgumentError
 from smoothed.rng.rows import Randomness, normal_, uniform_
 from smoothed.utils.checks import check_choice, check_not_negative
+from smoothed.utils.shapes import ImageBatch
 
 Norm = Literal["linf", "l2"]
-Images = Float[Tensor, "n c h w"]
 Radius = float | Tensor
 """A radius in pixel units of [0, 1]: a number, or one radius per image, (N, 1, 1, 1)."""
 
@@ -47,7 +47,7 @@ def ball(norm: Norm) -> Ball:
     return BALLS[norm]
 
 
-def check_radius(value: float | Tensor, inputs: Images, name: str) -> Radius:
+def check_radius(value: float | Tensor, inputs: ImageBatch, name: str) -> Radius:
     """Return `value` ready to multiply images: a number, or a tensor (N,) reshaped to (N, 1, 1, 1).
 
     Args:
@@ -68,32 +68,32 @@ def check_radius(value: float | Tensor, inputs: Images, name: str) -> Radius:
     return value.to(inputs).view(-1, 1, 1, 1)
 
 
-def _uniform_linf(like: Images, eps: Radius, randomness: Randomness) -> Images:
+def _uniform_linf(like: ImageBatch, eps: Radius, randomness: Randomness) -> ImageBatch:
     return uniform_(torch.empty_like(like), -1, 1, randomness) * eps
 
 
-def _uniform_l2(like: Images, eps: Radius, randomness: Randomness) -> Images:
+def _uniform_l2(like: ImageBatch, eps: Radius, randomness: Randomness) -> ImageBatch:
     direction = normal_(torch.empty_like(like), randomness)
     dimensions = direction[0].numel()
     radius = uniform_(torch.empty(len(like), 1, 1, 1, device=like.device, dtype=like.dtype), 0, 1, randomness)
     return _unit_l2(direction) * radius.pow(1 / dimensions) * eps
 
 
-def _norm_l2(tensor: Images) -> Float[Tensor, "n 1 1 1"]:
+def _norm_l2(tensor: ImageBatch) -> Float[Tensor, "n 1 1 1"]:
     return tensor.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
 
 
-def _unit_l2(tensor: Images) -> Images:
+def _unit_l2(tensor: ImageBatch) -> ImageBatch:
     return tensor / _norm_l2(tensor).clamp_min(TINY)
 
 
-def _project_linf(delta: Images, eps: Radius) -> Images:
+def _project_linf(delta: ImageBatch, eps: Radius) -> ImageBatch:
     if isinstance(eps, Tensor):
         return torch.maximum(torch.minimum(delta, eps), -eps)
     return delta.clamp(-eps, eps)
 
 
-def _project_l2(delta: Images, eps: Radius) -> Images:
+def _project_l2(delta: ImageBatch, eps: Radius) -> ImageBatch:
     return delta * (eps / _norm_l2(delta).clamp_min(TINY)).clamp_max(1)
 
 

@@ -7,14 +7,14 @@ are `targeted_margin` and `targeted_dlr`, which compare target and label and are
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
 from smoothed.errors import ArgumentError
+from smoothed.utils.shapes import LabelBatch
 
 Logits = Float[Tensor, "n k"]
-Labels = Int[Tensor, " n"]
 Values = Float[Tensor, " n"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -24,18 +24,18 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 TINY = 1e-12
 
 
-def cross_entropy(logits: Logits, labels: Labels) -> Values:
+def cross_entropy(logits: Logits, labels: LabelBatch) -> Values:
     """Cross-entropy in nats."""
     return functional.cross_entropy(logits, labels, reduction="none")
 
 
-def margin(logits: Logits, labels: Labels) -> Values:
+def margin(logits: Logits, labels: LabelBatch) -> Values:
     """Largest wrong logit minus the logit of the label: positive if misclassified (Carlini and Wagner, 2017, f6)."""
     is_label = functional.one_hot(labels, logits.shape[1]).bool()
     return logits.masked_fill(is_label, -torch.inf).amax(1) - _logit_of(logits, labels)
 
 
-def dlr(logits: Logits, labels: Labels) -> Values:
+def dlr(logits: Logits, labels: LabelBatch) -> Values:
     """Difference of logits ratio: the margin over the largest minus the third logit (Croce and Hein, 2020, eq. 6).
 
     It is invariant to shifts and positive scalings of the logits, so that a scaling cannot make the gradient vanish.
@@ -48,12 +48,12 @@ def dlr(logits: Logits, labels: Labels) -> Values:
     return margin(logits, labels) / (largest[:, 0] - largest[:, 2]).clamp_min(TINY)
 
 
-def targeted_margin(targets: Labels) -> Loss:
+def targeted_margin(targets: LabelBatch) -> Loss:
     """Return the loss "logit of `targets` minus logit of the label", of multi-targeted PGD (Gowal et al., 2019)."""
     return lambda logits, labels: _logit_of(logits, targets) - _logit_of(logits, labels)
 
 
-def targeted_dlr(targets: Labels) -> Loss:
+def targeted_dlr(targets: LabelBatch) -> Loss:
     """Return the targeted DLR loss (Croce and Hein, 2020, eq. 7) for `targets`, (N,).
 
     It is `targeted_margin` divided by the largest logit minus the mean of the third and fourth.
@@ -62,7 +62,7 @@ def targeted_dlr(targets: Labels) -> Loss:
         ArgumentError: at a call, there are fewer than four classes.
     """
 
-    def loss(logits: Logits, labels: Labels) -> Values:
+    def loss(logits: Logits, labels: LabelBatch) -> Values:
         _require_classes(logits, 4)
         largest = logits.topk(4, dim=1).values
         spread = largest[:, 0] - (largest[:, 2] + largest[:, 3]) / 2

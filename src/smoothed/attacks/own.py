@@ -16,7 +16,7 @@ from smoothed.utils.modes import Classifier
 from smoothed.utils.names import name_of
 
 
-def own_attack(attack: Callable[..., Tensor], *, in_range: bool = False) -> Attack:
+def as_attack(attack: Callable[..., Tensor], *, in_range: bool = False) -> Attack:
     """Return an attack of the user's own in the form of the attacks of this package.
 
     Args:

@@ -12,11 +12,11 @@ from smoothed.attacks.replay import snapshot
 from smoothed.errors import ArgumentError
 from smoothed.utils.checks import check_values
 from smoothed.utils.modes import Classifier
+from smoothed.utils.shapes import ImageBatch
 
-Images = Float[Tensor, "n c h w"]
-Draw = Callable[[Images], Float[Tensor, "n k"]]
+Draw = Callable[[ImageBatch], Float[Tensor, "n k"]]
 """Maps inputs (N, C, H, W) to one draw's logits or scores (N, K)."""
-Term = Callable[[Images], Float[Tensor, " n"]]
+Term = Callable[[ImageBatch], Float[Tensor, " n"]]
 """Maps inputs (N, C, H, W) to one draw's value per image, (N,), differentiable with respect to the inputs."""
 
 
@@ -38,7 +38,7 @@ def differentiate(value: Tensor, inputs: Tensor) -> Tensor:
     return gradient
 
 
-def mean_over_draws(term: Term, inputs: Images, eot_samples: int) -> Float[Tensor, " n"]:
+def mean_over_draws(term: Term, inputs: ImageBatch, eot_samples: int) -> Float[Tensor, " n"]:
     """Return the mean of `eot_samples` draws of `term`, (N,), differentiable with respect to `inputs` only."""
 
     def add(total: Tensor | None, new: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ def mean_over_draws(term: Term, inputs: Images, eot_samples: int) -> Float[Tenso
     def run(images: Tensor, *, with_gradient: bool) -> tuple[Tensor, Tensor]:
         value = gradient = None
         for _ in range(eot_samples):
-            new_value, new_gradient = _draw(term, images, with_gradient=with_gradient)
+            new_value, new_gradient = _value_and_gradient(term, images, with_gradient=with_gradient)
             value, gradient = add(value, new_value), add(gradient, new_gradient)
         assert value is not None and gradient is not None  # noqa: S101, PT018 - eot_samples is at least 1
         return value / eot_samples, gradient / eot_samples
@@ -55,7 +55,7 @@ def mean_over_draws(term: Term, inputs: Images, eot_samples: int) -> Float[Tenso
     return _apply(run, inputs)
 
 
-def negative_log_mean_exp(term: Term, inputs: Images, eot_samples: int) -> Float[Tensor, " n"]:
+def negative_log_mean_exp(term: Term, inputs: ImageBatch, eot_samples: int) -> Float[Tensor, " n"]:
     """Return -log of the mean over draws of exp(-term), (N,), differentiable with respect to `inputs` only.
 
     If the term is a cross-entropy, the result is the cross-entropy of the mean probabilities. The gradient is the mean
@@ -67,7 +67,7 @@ def negative_log_mean_exp(term: Term, inputs: Images, eot_samples: int) -> Float
         largest = images.new_full((len(images),), -torch.inf)
         weight, gradient = torch.zeros_like(largest), torch.zeros_like(images)
         for _ in range(eot_samples):
-            value, value_gradient = _draw(term, images, with_gradient=with_gradient)
+            value, value_gradient = _value_and_gradient(term, images, with_gradient=with_gradient)
             previous_largest, largest = largest, torch.maximum(largest, -value)
             rescaling, new_weight = (previous_largest - largest).exp(), (-value - largest).exp()
             weight = weight * rescaling + new_weight
@@ -78,7 +78,7 @@ def negative_log_mean_exp(term: Term, inputs: Images, eot_samples: int) -> Float
 
 
 def loss_of_stored_mean(
-    draw: Draw, loss: Callable[[Tensor], Tensor], inputs: Images, eot_samples: int, model: Classifier
+    draw: Draw, loss: Callable[[Tensor], Tensor], inputs: ImageBatch, eot_samples: int, model: Classifier
 ) -> Float[Tensor, " n"]:
     """Return `loss` of the mean of `eot_samples` draws, (N,), with the graphs of all draws in memory."""
     del model
@@ -86,7 +86,7 @@ def loss_of_stored_mean(
 
 
 def loss_of_mean(
-    draw: Draw, loss: Callable[[Tensor], Tensor], inputs: Images, eot_samples: int, model: Classifier
+    draw: Draw, loss: Callable[[Tensor], Tensor], inputs: ImageBatch, eot_samples: int, model: Classifier
 ) -> Float[Tensor, " n"]:
     """Return `loss` of the mean of `eot_samples` draws, (N,), with the graph of one draw in memory at a time.
 
@@ -123,7 +123,7 @@ def loss_of_mean(
     return _apply(run, inputs)
 
 
-def _draw(term: Term, images: Tensor, *, with_gradient: bool) -> tuple[Tensor, Tensor]:
+def _value_and_gradient(term: Term, images: Tensor, *, with_gradient: bool) -> tuple[Tensor, Tensor]:
     """Return one draw's value (N,) and its gradient (N, C, H, W), or zeros in place of the gradient."""
     if not with_gradient:
         with torch.no_grad():

@@ -7,6 +7,8 @@ from typing import Annotated
 from smoothed.cli.console import command_line, is_main_process, progress
 from smoothed.cli.options import (
     DATA_PANEL,
+    IMAGES_HELP,
+    OUT_HELP,
     DataOptions,
     ModelOptions,
     PrecisionRunOptions,
@@ -27,7 +29,7 @@ class CertifiedDataOptions(DataOptions):
 
     images: Annotated[
         int | None,
-        option(DATA_PANEL, "Number of images to use, from the first on.", show_default=f"at most {MOST_IMAGES}"),
+        option(DATA_PANEL, IMAGES_HELP, show_default=f"at most {MOST_IMAGES}"),
     ] = None
 
 
@@ -54,10 +56,7 @@ class CertificationRunOptions(PrecisionRunOptions):
 
     out: Annotated[
         Path | None,
-        run_option(
-            "Folder for finished steps. After an interruption, the same command continues from it. Other radii or "
-            "another alpha reuse the draws in it."
-        ),
+        run_option(f"{OUT_HELP} Other radii or another alpha reuse the draws in it."),
     ] = None
 
 

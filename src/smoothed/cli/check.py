@@ -6,6 +6,7 @@ from typing import Annotated
 from smoothed.cli.console import command_line, progress
 from smoothed.cli.options import (
     DATA_PANEL,
+    IMAGES_HELP,
     DataOptions,
     LinfEps,
     ModelOptions,
@@ -27,7 +28,7 @@ class CheckedDataOptions(DataOptions):
         int | None,
         option(
             DATA_PANEL,
-            "Number of images to use, from the first on. Verdicts need about 100 or more.",
+            f"{IMAGES_HELP} Verdicts need about 100 or more.",
             show_default=f"at most {MOST_IMAGES}",
         ),
     ] = None

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from smoothed.cli.console import output, progress_bar
+from smoothed.cli.options import json_option
 
 
 def download(
@@ -13,7 +14,7 @@ def download(
     to: Annotated[
         Path | None, typer.Option(help="Folder for data sets.", show_default="$SMOOTHED_DATA, or a cache folder")
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="File to write the data set's name and folder to, as JSON.")] = None,
+    json: Annotated[Path | None, json_option("the data set's name and folder")] = None,
 ) -> None:
     """Download a data set from its official site, check its MD5 sum and unpack it.
 

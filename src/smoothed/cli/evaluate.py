@@ -15,6 +15,7 @@ from smoothed.cli.options import (
     MODEL_HELP,
     MODEL_PANEL,
     NOISE_HELP,
+    SEVERAL_NUM_SAMPLES_HELP,
     SIGMAS_HELP,
     STORED,
     VOTES_HELP,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 EXAMPLES_PANEL = "Saved adversarial examples"
 
-DEFAULT_NUM_SAMPLES = "1,8,64"
+DEFAULT_NUM_SAMPLES_LIST = "1,8,64"
 OF_ATTACK = "with --examples: as in the attack"
 
 
@@ -74,9 +75,9 @@ class EvaluatedSmoothingOptions(NoisesOptions):
     num_samples: Annotated[
         str | None,
         vote_option(
-            "Draws of each vote (the paper's M), separated by commas. All are read off the same draws.",
+            SEVERAL_NUM_SAMPLES_HELP,
             metavar="LIST",
-            show_default=f"{DEFAULT_NUM_SAMPLES}; {OF_ATTACK}",
+            show_default=f"{DEFAULT_NUM_SAMPLES_LIST}; {OF_ATTACK}",
         ),
     ] = None
     tune: Annotated[
@@ -135,7 +136,7 @@ def evaluate(
         result = _evaluate_examples(examples, model, data, smoothing, run, votes_per_image)
         show_result(result, run.json, report=run.report)
         return
-    inputs, noises, result = _evaluate(model, data, attack, smoothing, run, runs, plot)
+    inputs, noises, result = _evaluate_attack(model, data, attack, smoothing, run, runs, plot)
     if not is_main_process():
         return
     show_result(result, run.json, plot, run.report)
@@ -147,7 +148,7 @@ def evaluate(
         update_header(inputs.own_checkpoint, results=result.rows)
 
 
-def _evaluate(
+def _evaluate_attack(
     model: ModelOptions,
     data: DataOptions,
     attack: OneAttackOptions,
@@ -165,7 +166,7 @@ def _evaluate(
     from smoothed.utils.distributed import leaving_process_group
 
     votes = choices(smoothing.votes or "all", "votes", VOTES)
-    counts = integers(smoothing.num_samples or DEFAULT_NUM_SAMPLES, "num-samples")
+    counts = integers(smoothing.num_samples or DEFAULT_NUM_SAMPLES_LIST, "num-samples")
     sigmas = _listed_sigmas(smoothing)
     if plot is not None and max(len(values or ()) for values in sigmas) > 1:
         raise ArgumentError("plot", "one sigma beside it", "several", "`smoothed sweep` plots accuracy against sigma")

@@ -60,7 +60,7 @@ class CommandInputs:
         """
         processes = Processes.started()  # first, because it assigns each process its GPU
         device = best_device()
-        images = load_images(data, at_most)
+        images = images_from_options(data, at_most)
         network = load(
             model.model,
             model_args=model.model_args,
@@ -152,7 +152,7 @@ class CommandInputs:
         return self.network if smoothing is None else smoothing.smooth(self.network)
 
 
-def load_images(options: DataOptions, at_most: int | None = None) -> Images:
+def images_from_options(options: DataOptions, at_most: int | None = None) -> Images:
     """The images of the options `--data`, `--data-keys`, `--split` and `--images`.
 
     Raises:

@@ -12,7 +12,7 @@ import typer
 from smoothed.attacks import EVALUATION_ATTACKS
 from smoothed.attacks.ball import BALLS
 from smoothed.attacks.query_based.queries import SEES
-from smoothed.cli.parsing import fraction, names
+from smoothed.cli.parsing import duration, fraction, names
 from smoothed.errors import ArgumentError
 from smoothed.smoothing.input_noise import NOISES
 from smoothed.smoothing.votes import VOTES
@@ -57,33 +57,41 @@ MODEL_HELP = (
 )
 
 
+def model_args_option(panel: str, named_by: str) -> Any:  # noqa: ANN401
+    """The option for arguments of the user's function, which the option `named_by` names."""
+    return option(panel, f"Arguments of the function of {named_by}, as a JSON object.", metavar="JSON")
+
+
+def weights_option(panel: str, network: str) -> Any:  # noqa: ANN401
+    """The option for weights of `network`, a noun for the help text."""
+    return option(
+        panel,
+        f"File of weights (a checkpoint, a safetensors file, or a torch file of a state dict) for {network}.",
+    )
+
+
+def normalize_option(panel: str, network: str) -> Any:  # noqa: ANN401
+    """The option for mean and deviation of the inputs of `network`, a noun for the help text."""
+    return option(
+        panel,
+        "Mean and deviation of each channel in pixel units of [0, 1], such as 0.49,0.46,0.41/0.23,0.22,0.23, if "
+        f"{network} expects normalised images.",
+        metavar="MEAN/STD",
+    )
+
+
 @dataclass(frozen=True)
 class ModelOptions:
     """The network."""
 
     model: Annotated[str, option(MODEL_PANEL, MODEL_HELP)] = DEFAULT_MODEL
-    model_args: Annotated[
-        str | None,
-        option(MODEL_PANEL, "Arguments of the function of --model, as a JSON object.", metavar="JSON"),
-    ] = None
-    weights: Annotated[
-        Path | None,
-        option(
-            MODEL_PANEL,
-            "File of weights for the network of --model: a checkpoint, a safetensors file, or a torch file of a state "
-            "dict.",
-        ),
-    ] = None
-    normalize: Annotated[
-        str | None,
-        option(
-            MODEL_PANEL,
-            "Mean and deviation of each channel, in pixel units of [0, 1], for a network that expects normalised "
-            "images: 0.485,0.456,0.406/0.229,0.224,0.225.",
-            metavar="MEAN/STD",
-        ),
-    ] = None
+    model_args: Annotated[str | None, model_args_option(MODEL_PANEL, "--model")] = None
+    weights: Annotated[Path | None, weights_option(MODEL_PANEL, "the network of --model")] = None
+    normalize: Annotated[str | None, normalize_option(MODEL_PANEL, "the network of --model")] = None
     outputs: Annotated[str, option(MODEL_PANEL, "What the network returns: logits or probabilities.")] = "logits"
+
+
+IMAGES_HELP = "Number of images to use, from the first on."
 
 
 @dataclass(frozen=True)
@@ -111,9 +119,7 @@ class DataOptions:
         str,
         option(DATA_PANEL, "Split of a named data set: test, validation (held out of training) or train."),
     ] = "test"
-    images: Annotated[
-        int | None, option(DATA_PANEL, "Number of images to use, from the first on.", show_default="all")
-    ] = None
+    images: Annotated[int | None, option(DATA_PANEL, IMAGES_HELP, show_default="all")] = None
 
 
 Eps = Annotated[
@@ -136,6 +142,10 @@ LinfEps = Annotated[
 ]
 
 
+NORM_HELP = f"Norm of the radius: {names(BALLS)}."
+STEPS_HELP = "Gradient steps of the attack (the paper's k)."
+
+
 @dataclass(frozen=True)
 class OneAttackOptions:
     """One attack."""
@@ -148,10 +158,8 @@ class OneAttackOptions:
         ),
     ] = "pgd"
     eps: Eps = None
-    norm: Annotated[
-        str, attack_option(f"Norm of the radius: {names(BALLS)}. Attacks with a norm of their own ignore it.")
-    ] = "linf"
-    steps: Annotated[int, attack_option("Gradient steps of the attack (the paper's k).")] = 7
+    norm: Annotated[str, attack_option(f"{NORM_HELP} Attacks with a norm of their own ignore it.")] = "linf"
+    steps: Annotated[int, attack_option(STEPS_HELP)] = 7
     eot_samples: Annotated[
         int,
         attack_option("Draws averaged for each gradient of an EOT attack, or for each query of a black-box attack."),
@@ -176,20 +184,27 @@ NOISE_HELP = (
     f"Input noise: {names(NOISES)}, or {OWN_CODE}: with --sigma, a function of a deviation that returns the noise; "
     "without it, the noise itself, a function (inputs, generator) or (inputs)."
 )
-Noise = Annotated[str | None, vote_option(NOISE_HELP, show_default=f"{STORED}, or gaussian")]
-NORMALIZED_HELP = "Instead of --sigma: relative to the data set's standard deviation (the paper's unit)"
+NoiseName = Annotated[str | None, vote_option(NOISE_HELP, show_default=f"{STORED}, or gaussian")]
+
+
+def normalized_help(option: str, example: str = "") -> str:
+    """The help of an option that stands for `option` in the paper's unit."""
+    return f"Instead of {option}, in the paper's unit (relative to the data set's standard deviation){example}."
 
 
 @dataclass(frozen=True)
 class NoiseOptions:
     """One input noise."""
 
-    noise: Noise = None
+    noise: NoiseName = None
     sigma: Annotated[
         float | None,
         vote_option("Standard deviation of the input noise, in pixel units of [0, 1].", show_default=STORED),
     ] = None
-    sigma_normalized: Annotated[float | None, vote_option(f"{NORMALIZED_HELP}.")] = None
+    sigma_normalized: Annotated[float | None, vote_option(normalized_help("--sigma"))] = None
+
+
+NUM_SAMPLES_HELP = "Draws of each vote (the paper's M)"
 
 
 @dataclass(frozen=True)
@@ -205,13 +220,17 @@ class SmoothingOptions(NoiseOptions):
     ] = None
     num_samples: Annotated[
         int | None,
-        vote_option("Draws of each vote (the paper's M).", show_default=f"{STORED}, or {DEFAULT_NUM_SAMPLES}"),
+        vote_option(f"{NUM_SAMPLES_HELP}.", show_default=f"{STORED}, or {DEFAULT_NUM_SAMPLES}"),
     ] = None
 
 
-SIGMAS_HELP = "Standard deviations of the input noise, in pixel units of [0, 1]: 0,0.03,0.06 or 0:0.12:0.01."
+SIGMAS_HELP = (
+    "Standard deviations of the input noise, in pixel units of [0, 1]: 0,0.03,0.06, or FIRST:LAST:STEP with both ends, "
+    "such as 0:0.12:0.01."
+)
 Sigmas = Annotated[str | None, vote_option(SIGMAS_HELP, metavar="LIST", show_default=STORED)]
-SigmasNormalized = Annotated[str | None, vote_option(f"{NORMALIZED_HELP}: 0,0.12,0.24.", metavar="LIST")]
+SigmasNormalized = Annotated[str | None, vote_option(normalized_help("--sigma", ": 0,0.12,0.24"), metavar="LIST")]
+SEVERAL_NUM_SAMPLES_HELP = f"{NUM_SAMPLES_HELP}: 1,8,64 or 1,2,4,..,512. All are read off the same draws."
 VOTES_HELP = f"Votes, separated by commas: all, or some of {names(VOTES)}, or {OWN_CODE}."
 
 
@@ -219,19 +238,33 @@ VOTES_HELP = f"Votes, separated by commas: all, or some of {names(VOTES)}, or {O
 class NoisesOptions:
     """Several input noises, one after the other."""
 
-    noise: Noise = None
+    noise: NoiseName = None
     sigma: Sigmas = None
     sigma_normalized: SigmasNormalized = None
 
 
-Seed = Annotated[int, run_option("Seed of all random numbers.")]
+SEED_HELP = "Seed of all random numbers."
+Seed = Annotated[int, run_option(SEED_HELP)]
+PRECISIONS_HELP = "float32, bf16, or auto (bf16 where the hardware supports it)"
+VotePrecision = Annotated[str, run_option(f"Precision of the votes: {PRECISIONS_HELP}.")]
+OUT_HELP = "Folder for finished steps. After an interruption, the same command continues from it."
+RUN_FOLDER_HELP = "Folder of the run. The same command continues a run that was stopped."
+TimeLimit = Annotated[
+    float | None,
+    run_option(
+        "Time after which the run stores its state and stops: 90s, 25m, 1.5h.",
+        parser=duration,
+        metavar="TIME",
+        show_default="none",
+    ),
+]
 Json = Annotated[
     Path | None,
-    run_option("JSON file for the result; tensors are written to a .safetensors file of the same name."),
+    run_option("JSON file for the result; its tensors, if any, are written to a .safetensors file of the same name."),
 ]
 Report = Annotated[
     Path | None,
-    run_option("File for a page of the result that opens in a browser: .html, with images, votes and charts inside."),
+    run_option("HTML file for a report of the result. It opens in a browser and needs no other file."),
 ]
 Plot = Annotated[Path | None, run_option("File for a plot; its suffix gives the format: .png, .pdf, .svg.")]
 Runs = Annotated[int, run_option("Number of repetitions, each with a fresh attack and fresh draws.")]
@@ -240,16 +273,20 @@ Device = Annotated[str, run_option("Device: auto (a GPU if there is one), cpu, c
 Quiet = Annotated[bool, run_option("Print only results and errors, without progress and notes.", "--quiet", "-q")]
 
 
+def json_option(content: str, panel: str | None = None) -> Any:  # noqa: ANN401
+    """The option `--json` of a command that writes something else than a `Result`: `content`, a noun."""
+    return typer.Option(help=f"File to write {content} to, as JSON.", rich_help_panel=panel)
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """How an evaluation is run, and what is written."""
 
     seed: Seed = 0
-    chunk_size: Annotated[int, run_option("Images of one forward pass of the vote. Memory grows with it.")] = 250
-    out: Annotated[
-        Path | None,
-        run_option("Folder for finished steps. After an interruption, the same command continues from it."),
-    ] = None
+    chunk_size: Annotated[
+        int, run_option("Number of images in one forward pass of the vote. Memory grows with it.")
+    ] = 250
+    out: Annotated[Path | None, run_option(OUT_HELP)] = None
     json: Json = None
     report: Report = None
 
@@ -258,10 +295,7 @@ class RunOptions:
 class PrecisionRunOptions(RunOptions):
     """The same for votes in a precision of one's choice."""
 
-    precision: Annotated[
-        str,
-        run_option("Precision of the votes: float32, bf16, or auto (bf16 where the hardware supports it)."),
-    ] = "float32"
+    precision: VotePrecision = "float32"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from smoothed.smoothing.config import NoiseConfig
 from smoothed.smoothing.input_noise import NOISES, Noise, ScaledNoise
 from smoothed.smoothing.votes import VOTES, BoundedVote, Vote
 from smoothed.utils.checks import check_choice
-from smoothed.utils.imports import import_object, is_object_name, summary
+from smoothed.utils.imports import error_summary, import_object, is_object_name
 
 _EXPECTED = {
     "attack": "a function (model, inputs, labels, generator)",
@@ -103,7 +103,7 @@ def own_noise_factory(name: str, remedy: str) -> Callable[[float], Noise]:
         try:
             made = factory(sigma)
         except Exception as error:  # the user's code may raise any error
-            raise ArgumentError("noise", expected, f"{name}, which raises {summary(error)}", remedy) from error
+            raise ArgumentError("noise", expected, f"{name}, which raises {error_summary(error)}", remedy) from error
         if not callable(made):
             got = f"{name}, which returns an object of type {type(made).__name__}"
             raise ArgumentError("noise", expected, got, remedy)
@@ -116,7 +116,7 @@ def own_data(text: str, argument: str = "data") -> Any:  # noqa: ANN401 - whatev
     """The name of a data set or folder as it is; what `package.module:name` returns, called without arguments.
 
     Raises:
-        ArgumentError: there is no such object, or it raises an error.
+        ArgumentError: there is no such object, or it raises an error or returns None.
     """
     if not is_object_name(text):
         return text
@@ -124,11 +124,14 @@ def own_data(text: str, argument: str = "data") -> Any:  # noqa: ANN401 - whatev
     # A Dataset or another object with items is data already, even if it can be called.
     if not callable(found) or (hasattr(found, "__getitem__") and not isinstance(found, type)):
         return found
+    expected = "a function without arguments that returns data"
     try:
-        return found()
+        data = found()
     except Exception as error:  # the user's code may raise any error
-        expected = "a function without arguments that returns data"
-        raise ArgumentError(argument, expected, f"{text}, which raises {summary(error)}") from error
+        raise ArgumentError(argument, expected, f"{text}, which raises {error_summary(error)}") from error
+    if data is None:
+        raise ArgumentError(argument, expected, f"{text}, which returns None")
+    return data
 
 
 def named(function: Any, name: str, argument: str) -> Any:  # noqa: ANN401 - a callable of any kind
@@ -148,7 +151,9 @@ def named(function: Any, name: str, argument: str) -> Any:  # noqa: ANN401 - a c
         except SmoothedError:
             raise
         except Exception as error:  # the user's code may raise any error
-            raise ArgumentError(argument, _EXPECTED[argument], f"{name}, which raises {summary(error)}") from error
+            raise ArgumentError(
+                argument, _EXPECTED[argument], f"{name}, which raises {error_summary(error)}"
+            ) from error
 
     renamed.__name__ = name
     return renamed

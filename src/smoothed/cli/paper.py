@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from smoothed.cli.console import command_line, invocation, is_main_process, note, progress_bar, show
-from smoothed.cli.parsing import duration, names
+from smoothed.cli.options import RUN_FOLDER_HELP, RUN_PANEL, TimeLimit, json_option, option, run_option
+from smoothed.cli.parsing import names
 from smoothed.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ SCHEDULE_HELP = (
     f"How long to train and on how much to evaluate: {names(SCHEDULE_NAMES)}. full is the paper's, for GPUs; cpu is "
     "sized for two cores; tiny takes minutes and only checks that everything runs."
 )
-RUN_PANEL, LAUNCH_PANEL = "Running and output", "Several processes"
+LAUNCH_PANEL = "Several processes"
 LAUNCHER_NAMES = ("none", "local", "accelerate", "slurm")
 LOGGED_EVERY = 60.0
 """Seconds between lines on the progress of a step where the output is no terminal."""
@@ -54,20 +55,13 @@ Names = Annotated[
         metavar="[NAMES]...", help="Names from `smoothed paper list`; all of them if none is given.", show_default=False
     ),
 ]
-
-
-def _option(help_text: str, **more: Any) -> Any:  # noqa: ANN401 - typer's own type
-    return typer.Option(help=help_text, rich_help_panel=RUN_PANEL, **more)
-
-
-def _launch_option(help_text: str, **more: Any) -> Any:  # noqa: ANN401 - typer's own type
-    return typer.Option(help=help_text, rich_help_panel=LAUNCH_PANEL, **more)
+PaperScheduleName = Annotated[str, run_option(SCHEDULE_HELP)]
 
 
 def list_declarations(
-    schedule: Annotated[str, _option(SCHEDULE_HELP)] = "cpu",
-    out: Annotated[Path | None, _option("Folder of a run: shows how many steps of each are done.")] = None,
-    json: Annotated[Path | None, _option("File to write the list to, as JSON.")] = None,
+    schedule: PaperScheduleName = "cpu",
+    out: Annotated[Path | None, run_option("Folder of a run: shows how many steps of each are done.")] = None,
+    json: Annotated[Path | None, json_option("the list", RUN_PANEL)] = None,
 ) -> None:
     """List the tables and figures: the networks that each needs, and what it costs on this machine.
 
@@ -133,37 +127,34 @@ def list_declarations(
 
 
 def run(
-    out: Annotated[Path, _option("Folder of the run. The same command continues a run that was stopped.")],
+    out: Annotated[Path, run_option(RUN_FOLDER_HELP)],
     declarations: Names = None,
-    schedule: Annotated[str, _option(SCHEDULE_HELP)] = "cpu",
-    zoo: Annotated[Path, _option("Folder of finished networks NAME.safetensors, which are not trained again.")] = Path(
-        "zoo"
-    ),
-    time_limit: Annotated[
-        float | None,
-        _option(
-            "Time after which the run stops, inside a step or between two: 90s, 25m, 1.5h.",
-            parser=duration,
-            metavar="TIME",
-            show_default="none",
-        ),
-    ] = None,
+    schedule: PaperScheduleName = "cpu",
+    zoo: Annotated[
+        Path, run_option("Folder of finished networks NAME.safetensors, which are not trained again.")
+    ] = Path("zoo"),
+    time_limit: TimeLimit = None,
     training: Annotated[
         bool,
-        _option("Train missing networks, or only evaluate the finished ones.", show_default="--training"),
+        run_option("Train missing networks, or only evaluate the finished ones.", show_default="--training"),
     ] = True,
     launcher: Annotated[
         str,
-        _launch_option(
+        option(
+            LAUNCH_PANEL,
             f"How the steps are run: {names(LAUNCHER_NAMES)}. none: this process. local: processes that each take "
             "steps of their own. accelerate: processes that share each step, one a GPU. slurm: jobs that each take "
-            "steps of their own; the command ends when they are submitted."
+            "steps of their own; the command ends when they are submitted.",
         ),
     ] = "none",
-    workers: Annotated[int, _launch_option("Number of processes or jobs, for all launchers but none.", min=1)] = 2,
+    workers: Annotated[
+        int, option(LAUNCH_PANEL, "Number of processes or jobs, for all launchers but none.", min=1)
+    ] = 2,
     slurm: Annotated[
         str | None,
-        _launch_option("Options of sbatch for each job: partition=gpu,timeout_min=600.", metavar="NAME=VALUE,..."),
+        option(
+            LAUNCH_PANEL, "Options of sbatch for each job: partition=gpu,timeout_min=600.", metavar="NAME=VALUE,..."
+        ),
     ] = None,
 ) -> None:
     """Train the networks that tables and figures need, tune sigma on held-out images, and evaluate on test images.
@@ -275,18 +266,18 @@ SLURM = "slurm"
 
 
 def show_results(
-    out: Annotated[Path, _option("Folder of a run.")],
+    out: Annotated[Path, run_option("Folder of a run.")],
     declarations: Names = None,
     pages: Annotated[
         Path | None,
-        _option(
+        run_option(
             "Folder for the claims and tables in Markdown and JSON, the figures and the results.",
             show_default="OUT/pages",
         ),
     ] = None,
     report: Annotated[
         Path | None,
-        _option("File for a page of all finished results that opens in a browser: .html.", show_default="none"),
+        run_option("File for a page of all finished results that opens in a browser: .html.", show_default="none"),
     ] = None,
 ) -> None:
     """Show tables beside the paper's numbers and which of its claims hold, and write both and the figures to files.

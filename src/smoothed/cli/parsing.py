@@ -15,7 +15,7 @@ from smoothed.utils.imports import is_object_name
 MOST_VALUES = 10_000
 """Largest length of a list. A longer range is taken for a typing error."""
 
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+_SECONDS_PER_UNIT = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
 def fraction(text: str | float) -> float:
@@ -31,7 +31,7 @@ def duration(text: str | float) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(text).strip())
     if match is None:
         raise typer.BadParameter(f"expected a time such as 90s, 25m or 1.5h, got {text}")
-    return float(match[1]) * _SECONDS[match[2]]
+    return float(match[1]) * _SECONDS_PER_UNIT[match[2]]
 
 
 def names(choices: Iterable[str]) -> str:

@@ -3,16 +3,14 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from rich.table import Column, Table
 
 from smoothed.cli.console import errors, output
+from smoothed.cli.options import json_option
 
 
 def recipes(
-    json: Annotated[
-        Path | None, typer.Option(help="File to write each recipe with all its settings to, as JSON.")
-    ] = None,
+    json: Annotated[Path | None, json_option("each recipe with all its settings")] = None,
 ) -> None:
     """List the recipes for `smoothed train --recipe`: the source of each, its settings, and its cost.
 

@@ -41,10 +41,10 @@ def report(
         from smoothed.report.html.overview import write_overview
 
         title = f"{len(results)} results"
-        found = {_name(path, results): _read(path) for path in results}
+        found = {_name(path, results): _load_result(path) for path in results}
         note(f"report written to {write_overview(found, out, title=title)}")
         return
-    first, *others = map(_read, results)
+    first, *others = map(_load_result, results)
     with _named("against", "results"):
         note(f"report written to {first.report(out, against=others[0] if others else None)}")
 
@@ -69,7 +69,7 @@ def compare(
     check_files(None, report=report)
     if len(results) != 2:
         raise ArgumentError("results", "two files", f"{len(results)}")
-    before, after = map(_read, results)
+    before, after = map(_load_result, results)
     check_same_images(before, after, "results")
     lines = pair_lines(before, after)
     show(comparison_sentence(lines))
@@ -89,7 +89,7 @@ def _name(path: Path, paths: list[Path]) -> str:
     return path.stem if [each.stem for each in paths].count(path.stem) == 1 else str(path)
 
 
-def _read(path: Path) -> "Result":
+def _load_result(path: Path) -> "Result":
     from smoothed.evaluation.results import Result
 
     return Result.load(path)

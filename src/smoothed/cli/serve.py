@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from smoothed.cli.console import note
 from smoothed.cli.options import (
-    RUN_PANEL,
     DataOptions,
     ModelOptions,
     SmoothingOptions,
+    VotePrecision,
     option,
+    run_option,
 )
 
 if TYPE_CHECKING:
@@ -87,12 +88,9 @@ FIELDS = {
 class ServiceRunOptions:
     """How votes are computed."""
 
-    precision: Annotated[
-        str,
-        option(RUN_PANEL, "Precision of the votes: float32, bf16, or auto (bf16 where the hardware supports it)."),
-    ] = "float32"
+    precision: VotePrecision = "float32"
     chunk_size: Annotated[
-        int | None, option(RUN_PANEL, "Largest number of rows in one forward pass.", show_default="128, 256 on a GPU")
+        int | None, run_option("Largest number of rows in one forward pass.", show_default="128, 256 on a GPU")
     ] = None
 
 

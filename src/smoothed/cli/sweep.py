@@ -5,6 +5,9 @@ from typing import Annotated, Any
 
 from smoothed.cli.console import command_line, is_main_process, progress, warn
 from smoothed.cli.options import (
+    OWN_CODE,
+    SEVERAL_NUM_SAMPLES_HELP,
+    SIGMAS_HELP,
     VOTES_HELP,
     DataOptions,
     ModelOptions,
@@ -15,7 +18,9 @@ from smoothed.cli.options import (
     Runs,
     vote_option,
 )
+from smoothed.cli.parsing import names
 from smoothed.errors import ArgumentError
+from smoothed.smoothing.input_noise import NOISES
 
 DEFAULT_SIGMAS = "0:0.5:0.05"
 
@@ -27,25 +32,17 @@ class SweptOptions(NoisesOptions):
     noise: Annotated[
         str,
         vote_option(
-            "Input noise: gaussian, uniform, laplace, or package.module:name of a function of a deviation that returns "
-            "the noise."
+            f"Input noise: {names(NOISES)}, or {OWN_CODE} of a function of a deviation that returns the noise."
         ),
     ] = "gaussian"  # pyright: ignore[reportIncompatibleVariableOverride]
     sigma: Annotated[
         str | None,
-        vote_option(
-            "Standard deviations of the input noise in pixel units of [0, 1]: FIRST:LAST:STEP with both ends, or "
-            "0,0.03,0.06.",
-            metavar="LIST",
-            show_default=f"--sigma-normalized {DEFAULT_SIGMAS}",
-        ),
+        vote_option(SIGMAS_HELP, metavar="LIST", show_default=f"--sigma-normalized {DEFAULT_SIGMAS}"),
     ] = None
     votes: Annotated[str, vote_option(VOTES_HELP, metavar="LIST")] = "all"
     num_samples: Annotated[
         str,
-        vote_option(
-            "Draws of each vote (M): 1,8,64, or 1,2,4,..,512. All are read off the same draws.", metavar="LIST"
-        ),
+        vote_option(SEVERAL_NUM_SAMPLES_HELP, metavar="LIST"),
     ] = "1,2,4,..,64"
 
 
@@ -81,7 +78,7 @@ def sweep(
     check_files(run.json, plot, run.report)
     votes = choices(smoothing.votes, "votes", VOTES)
     counts = integers(smoothing.num_samples, "num-samples")
-    noises = _noises(smoothing)
+    noises = _noise_arguments(smoothing)
     inputs = CommandInputs.load(model, data)
     warn_of_unit(noises["sigmas"] or (), inputs.smoothing_card)
     with (
@@ -112,7 +109,7 @@ def sweep(
         warn(selection_warning(inputs.images.name))
 
 
-def _noises(options: SweptOptions) -> dict[str, Any]:
+def _noise_arguments(options: SweptOptions) -> dict[str, Any]:
     """The arguments `sigmas`, `sigmas_normalized` and `noise` of the public function."""
     from smoothed.cli.own import own_noise_factory, own_noises
     from smoothed.cli.parsing import numbers

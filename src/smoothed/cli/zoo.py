@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from smoothed.cli.console import note, show
+from smoothed.cli.options import json_option
 
 
 def zoo(
@@ -17,7 +18,7 @@ def zoo(
         ),
     ] = None,
     folder: Annotated[Path, typer.Option(help="Folder of the zoo.")] = Path("zoo"),
-    json: Annotated[Path | None, typer.Option(help="File to write the list to, as JSON.")] = None,
+    json: Annotated[Path | None, json_option("the list")] = None,
 ) -> None:
     """List the networks of the zoo, with their accuracy on held-out images, or add one.
 

@@ -13,7 +13,7 @@ from smoothed.data.arrays import ArraySource
 from smoothed.data.dataset import DatasetSource
 from smoothed.data.images import Images, has_named_classes
 from smoothed.data.indexed import ImageSource, IndexedImages
-from smoothed.data.items import Keys, describe
+from smoothed.data.items import Keys, describe_value
 from smoothed.data.loader import copy_stream, is_stream, loader_source
 from smoothed.data.named import load_images, load_training
 from smoothed.data.split import default_validation_count, split_validation
@@ -143,7 +143,7 @@ def _source(data: Any, keys: Keys | None, count: int | None) -> ImageSource:  # 
         hint = f"pass one of them, such as data[{next(iter(data))!r}]" if data else ""
         raise ArgumentError("data", EXPECTED, f"a {type(data).__name__} with {', '.join(map(repr, data))}", hint)
     if isinstance(data, Tensor | np.ndarray):
-        raise ArgumentError("data", EXPECTED, describe(data), "pass labels too: (images, labels)")
+        raise ArgumentError("data", EXPECTED, describe_value(data), "pass labels too: (images, labels)")
     if is_stream(data):
         return copy_stream(data, count, keys)
     if isinstance(data, DataLoader):
@@ -152,7 +152,7 @@ def _source(data: Any, keys: Keys | None, count: int | None) -> ImageSource:  # 
         return ArraySource(*data.tensors)
     if hasattr(type(data), "__getitem__") and not isinstance(data, type | bytes):
         return DatasetSource(data, keys)
-    raise ArgumentError("data", EXPECTED, describe(data))
+    raise ArgumentError("data", EXPECTED, describe_value(data))
 
 
 def _is_pair(data: object) -> bool:

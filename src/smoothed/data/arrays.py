@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smoothed.data.items import check_pixel_type, describe, from_numpy, in_range, is_channels_last
+from smoothed.data.items import check_pixel_type, describe_value, from_numpy, in_range, is_channels_last
 from smoothed.errors import ArgumentError
 
 # Number of images whose range is checked when the set is made; the others are checked when they are read.
@@ -33,7 +33,7 @@ class ArraySource:
 
     def __post_init__(self) -> None:
         if not isinstance(self.images, Tensor | np.ndarray):
-            got = f"{describe(self.images)} as images"
+            got = f"{describe_value(self.images)} as images"
             hint = "stack them to one array (N, C, H, W), or pass a list of pairs (image, label)"
             raise ArgumentError("data", "images in one tensor or NumPy array", got, hint)
         check_pixel_type(self.images, "the array")
@@ -103,7 +103,11 @@ def labels_tensor(labels: object, count: int) -> Tensor:
         except ValueError:  # sequences of different lengths
             array = np.empty(0, dtype=object)
         if array.dtype.kind not in "iu":
-            got = f"labels of type {array.dtype}" if isinstance(labels, np.ndarray) else f"{describe(labels)} as labels"
+            got = (
+                f"labels of type {array.dtype}"
+                if isinstance(labels, np.ndarray)
+                else f"{describe_value(labels)} as labels"
+            )
             raise ArgumentError("data", "labels that are integers", got, _labels_hint(array))
         labels = from_numpy(array.astype(np.int64))
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:

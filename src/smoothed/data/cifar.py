@@ -105,7 +105,7 @@ def load_cifar(name: str, split: str = "test", root: Path | str | None = None) -
         )
     parts = [_read_part(folder / file, cifar) for file in cifar.files[split]]
     images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return ImageSet(f"{name} {split}", torch.from_numpy(images), torch.from_numpy(labels), _classes(folder, cifar))
+    return ImageSet(f"{name} {split}", torch.from_numpy(images), torch.from_numpy(labels), _class_names(folder, cifar))
 
 
 def _read_part(path: Path, cifar: Cifar) -> tuple[np.ndarray, np.ndarray]:
@@ -122,7 +122,7 @@ def _read_part(path: Path, cifar: Cifar) -> tuple[np.ndarray, np.ndarray]:
     return data.reshape(-1, 3, 32, 32), np.asarray(labels, dtype=np.int64)
 
 
-def _classes(folder: Path, cifar: Cifar) -> tuple[str, ...]:
+def _class_names(folder: Path, cifar: Cifar) -> tuple[str, ...]:
     path = folder / cifar.classes_file
     names = read_pickle(path).get(cifar.classes_key)
     if not isinstance(names, list) or len(names) != cifar.num_classes:

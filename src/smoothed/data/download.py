@@ -22,12 +22,12 @@ TIMEOUT_SECONDS = 60
 RANGE_NOT_SATISFIABLE = 416
 PARTIAL_CONTENT = 206
 
-OnProgress = Callable[[int, int | None], None]
+OnBytes = Callable[[int, int | None], None]
 """Called with the number of bytes received so far, and the total number if the server states it, else None."""
 
 
 def download_cifar(
-    name: str, root: Path | str | None = None, *, url: str | None = None, on_progress: OnProgress | None = None
+    name: str, root: Path | str | None = None, *, url: str | None = None, on_progress: OnBytes | None = None
 ) -> Path:
     """Download, check and unpack `cifar10` or `cifar100`, unless its folder exists.
 
@@ -104,7 +104,7 @@ def _ignore_progress(received: int, total: int | None) -> None:
     del received, total
 
 
-def _fetch(url: str, partial: Path, on_progress: OnProgress) -> None:
+def _fetch(url: str, partial: Path, on_progress: OnBytes) -> None:
     received = partial.stat().st_size if partial.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={received}-"} if received else {})  # noqa: S310
     try:
@@ -126,7 +126,7 @@ def _fetch(url: str, partial: Path, on_progress: OnProgress) -> None:
         raise DataError(f"{url}: expected {total} bytes, got {received}; run the command again to continue")
 
 
-def _copy(response: BinaryIO, file: BinaryIO, received: int, total: int | None, on_progress: OnProgress) -> int:
+def _copy(response: BinaryIO, file: BinaryIO, received: int, total: int | None, on_progress: OnBytes) -> int:
     while block := response.read(BLOCK):
         file.write(block)
         received += len(block)

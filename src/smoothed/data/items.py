@@ -20,7 +20,7 @@ Keys = tuple[Key, Key]
 MAPPING_KEYS: tuple[Keys, ...] = (("image", "label"), ("img", "label"), ("pixel_values", "labels"))
 TUPLE_KEYS: Keys = (0, 1)
 # Last axes of these lengths are taken for colour channels where the second axis is too long to be one.
-CHANNELS = (1, 3, 4)
+COLOUR_CHANNELS = (1, 3, 4)
 
 IN_RANGE = (
     "divide pixels from 0 to 255 by 255 or pass them as uint8, and normalise inside the model: normalize=(mean, std)"
@@ -57,7 +57,7 @@ def keys_of(item: object, keys: Keys | None, where: str) -> Keys:
         if all(isinstance(key, int) and 0 <= key < len(item) for key in keys):
             return keys
         raise ArgumentError("keys", f"positions in 0..{len(item) - 1}, because items are tuples", f"{keys!r} for {got}")
-    got = f"{describe(item)} in {where}"
+    got = f"{describe_value(item)} in {where}"
     raise ArgumentError("data", "items that are pairs (image, label) or mappings", got)
 
 
@@ -87,7 +87,7 @@ def to_image(image: object, where: str) -> Shaped[Tensor, "c h w"]:
     else:
         expected = "images that are tensors (C, H, W), PIL images or NumPy arrays (H, W, C)"
         hint = "convert them in the data set, for example with torchvision's ToTensor"
-        raise ArgumentError("data", expected, f"{describe(image)} in {where}", hint)
+        raise ArgumentError("data", expected, f"{describe_value(image)} in {where}", hint)
     return pixels if pixels.dtype == torch.uint8 else in_range(pixels[None], [where])[0]
 
 
@@ -107,7 +107,7 @@ def _from_tensor(image: Tensor, where: str) -> Tensor:
 
 def _from_channels_last(image: np.ndarray, where: str) -> Tensor:
     check_pixel_type(image, where)
-    if image.ndim not in (2, 3) or image.size == 0 or (image.ndim == 3 and image.shape[-1] not in CHANNELS):
+    if image.ndim not in (2, 3) or image.size == 0 or (image.ndim == 3 and image.shape[-1] not in COLOUR_CHANNELS):
         hint = "convert arrays (C, H, W) with torch.from_numpy in the data set" if image.ndim == 3 else ""
         got = f"shape {image.shape} in {where}"
         raise ArgumentError("data", "NumPy images of shape (H, W, C) or (H, W)", got, hint)
@@ -135,7 +135,7 @@ ALLOWED_NUMPY = ("uint8", "float16", "float32", "float64")
 
 def is_channels_last(shape: Sequence[int]) -> bool:
     """Whether (..., H, W, C) is far more likely than (..., C, H, W): C is 1, 3 or 4, and H too long for channels."""
-    return shape[-1] in CHANNELS and shape[-3] > max(CHANNELS)
+    return shape[-1] in COLOUR_CHANNELS and shape[-3] > max(COLOUR_CHANNELS)
 
 
 def in_range(images: Tensor, places: Sequence[str]) -> Tensor:
@@ -181,14 +181,14 @@ def to_label(label: object, where: str) -> int:
         (value,) = value
     if isinstance(value, bool) or not isinstance(value, Integral):
         hint = "pass the index of the class, such as label.argmax()" if isinstance(value, list) else ""
-        raise ArgumentError("data", "labels that are integers", f"{describe(label)} in {where}", hint)
+        raise ArgumentError("data", "labels that are integers", f"{describe_value(label)} in {where}", hint)
     if value < 0:
         hint = "a negative label often means that the label is unknown, as in unlabelled test sets"
         raise ArgumentError("data", "labels of at least 0", f"{value} in {where}", hint)
     return int(value)
 
 
-def describe(value: object) -> str:
+def describe_value(value: object) -> str:
     """Short description of a value for error messages: its type, and dtype and shape of tensors and arrays."""
     if isinstance(value, Tensor | np.ndarray):
         return f"{type(value).__name__} of {value.dtype} {tuple(value.shape)}"

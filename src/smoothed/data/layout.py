@@ -13,7 +13,7 @@ from smoothed.errors import DataError
 from smoothed.utils.checks import check_choice
 
 SPLIT_FOLDERS = ("train", "test", "val", "validation")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 
 
 def load_folder(
@@ -68,7 +68,9 @@ def is_image_folder(path: Path) -> bool:
     folders = [entry for entry in _entries(path) if entry.is_dir()]
     if any(folder.name in SPLIT_FOLDERS for folder in folders):
         return True
-    return any(entry.name.lower().endswith(SUFFIXES) for folder in folders for entry in _entries(Path(folder.path)))
+    return any(
+        entry.name.lower().endswith(IMAGE_SUFFIXES) for folder in folders for entry in _entries(Path(folder.path))
+    )
 
 
 @dataclass(frozen=True)
@@ -142,9 +144,9 @@ def _common_classes(folders: list[Path]) -> tuple[str, ...]:
 
 def _files(folder: Path) -> list[str]:
     entries = _entries(folder)
-    files = [entry.path for entry in entries if entry.name.lower().endswith(SUFFIXES) and entry.is_file()]
+    files = [entry.path for entry in entries if entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file()]
     if not files:
-        raise DataError(f"{folder}: expected it to contain images ({', '.join(SUFFIXES)}), found none")
+        raise DataError(f"{folder}: expected it to contain images ({', '.join(IMAGE_SUFFIXES)}), found none")
     return sorted(files)
 
 

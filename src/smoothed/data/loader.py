@@ -56,7 +56,7 @@ def loader_source(loader: DataLoader[Any], keys: Keys | None) -> ImageSource:
     Raises:
         ArgumentError: the sampler is of an unknown kind, or the first items are invalid.
     """
-    dataset, indices = loader.dataset, _indices(loader)
+    dataset, indices = loader.dataset, _subset_indices(loader)
     if indices is not None:
         dataset = Subset(dataset, indices)
     collate: Collate | None = loader.collate_fn
@@ -68,7 +68,7 @@ def loader_source(loader: DataLoader[Any], keys: Keys | None) -> ImageSource:
     return DatasetSource(dataset, keys, collate, workers)
 
 
-def _indices(loader: DataLoader[Any]) -> list[int] | None:
+def _subset_indices(loader: DataLoader[Any]) -> list[int] | None:
     """Sorted indices of the images of a loader with a subset sampler; None for all images."""
     sampler: Any = loader.sampler
     batches = loader.batch_sampler

@@ -43,7 +43,7 @@ def load_images(data: str, split: str = "test") -> Images:
         if split != "test":
             raise DataError(f"split: expected test with the data set sample, got {split}; use cifar10")
         return load_sample()
-    found, path = _resolve(data, (SAMPLE_NAME, *CIFARS))
+    found, path = _find_data(data, (SAMPLE_NAME, *CIFARS))
     if found.startswith(FOLDER_PREFIX):
         folder, size = _path_and_size(found)
         return load_folder(folder, split, image_size=size)
@@ -70,7 +70,7 @@ def load_training(data: str) -> tuple[str, Images, Images]:
         raise DataError(
             f"data: expected {_describe(CIFARS)}, got {data}, which has test images only; use cifar10 for training"
         )
-    found, path = _resolve(data, tuple(CIFARS))
+    found, path = _find_data(data, tuple(CIFARS))
     if found.startswith(FOLDER_PREFIX):
         folder, size = _path_and_size(found)
         return (found, *load_folder_training(folder, image_size=size))
@@ -97,7 +97,7 @@ def _path_and_size(data: str) -> tuple[str, int]:
     return path, int(size)
 
 
-def _resolve(data: str, names: tuple[str, ...]) -> tuple[str, Path | None]:
+def _find_data(data: str, names: tuple[str, ...]) -> tuple[str, Path | None]:
     """The name of a data set, `imagefolder:PATH[@SIZE]` for a folder of images, and the folder of a CIFAR."""
     if data in CIFARS or data.startswith(FOLDER_PREFIX):
         return data, None

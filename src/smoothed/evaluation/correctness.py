@@ -248,7 +248,7 @@ def _measure(
             tally = tallies[vote][count]
             check_classes(labels, tally.scores.shape[1])
             measured["right"].append(tally.classes() == labels)
-            measured["margin"].append(_margins(tally.shares, labels))
+            measured["margin"].append(_share_margins(tally.shares, labels))
             measured["draws"].append(draws[vote][count].to(torch.int32))
             measured["shares"].append(tally.shares[:recorded])
     axes = (len(streams), len(setting.votes), len(setting.num_samples))
@@ -256,7 +256,7 @@ def _measure(
     return {**tensors, "images": inputs[:kept], "adversarial": adversarial[:kept]}
 
 
-def _margins(shares: Float[Tensor, "n k"], labels: Tensor) -> Float[Tensor, " n"]:
+def _share_margins(shares: Float[Tensor, "n k"], labels: Tensor) -> Float[Tensor, " n"]:
     """The share of the true class minus the largest other share."""
     true = shares.gather(1, labels[:, None])
     others = shares.scatter(1, labels[:, None], -1.0)
@@ -346,10 +346,10 @@ def count_correct(
         generator = seeded(mix(seed, number), inputs.device)
         with noise_from(model, Fresh(generator)), eval_mode(model):
             attacked = inputs if attack is None else attack(model, inputs, labels, generator)
-            correct += int((_classes(model, attacked) == labels).sum())
+            correct += int((_predicted(model, attacked) == labels).sum())
     return correct
 
 
 @torch.no_grad()
-def _classes(model: Classifier, images: Tensor) -> Tensor:
+def _predicted(model: Classifier, images: Tensor) -> Tensor:
     return check_logits(model(images), len(images)).argmax(1)

@@ -23,7 +23,7 @@ from smoothed.utils.files import write_json
 CONFIGURATION = "configuration.json"
 
 # Number of images whose pixels identify a data set: enough to tell sets apart, and quick to read.
-SAMPLE = 100
+FINGERPRINT_IMAGES = 100
 
 Tensors = dict[str, Tensor]
 
@@ -118,7 +118,7 @@ def fingerprints(model: nn.Module, data: Images) -> dict[str, Any]:
 
 def data_fingerprints(data: Images) -> dict[str, str]:
     """Fingerprints of the first images, as floats on their device, and of all labels."""
-    pixels, _ = next(iter(data.batches(SAMPLE)))
+    pixels, _ = next(iter(data.batches(FINGERPRINT_IMAGES)))
     return {"pixels": fingerprint({"pixels": pixels}), "labels": fingerprint({"labels": data.labels})}
 
 

@@ -14,12 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from smoothed.errors import ArgumentError
-from smoothed.injection.layer import NoiseLayer
+from smoothed.injection.layer import SMALLEST_VARIANCE, NoiseLayer
 from smoothed.injection.pni import Site
 from smoothed.utils.checks import check_choice, check_not_negative
-
-# Smallest variance under the square root, whose derivative is infinite at 0; the gradient is 0 below it.
-SMALLEST_VARIANCE = 1e-12
 
 
 @dataclass(frozen=True)

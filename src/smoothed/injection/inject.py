@@ -197,7 +197,7 @@ def add_noise(
         _require_injectable(name, target, layer)
     _require_noise_of_one_kind(planned)
     # All noise layers are created before the first is added, so that an invalid law leaves the model unchanged.
-    noises = [_noise(layer, target, law) for _, target, layer, law in planned]
+    noises = [_noise_layer(layer, target, law) for _, target, layer, law in planned]
     for (_, target, layer, law), noise in zip(planned, noises, strict=True):
         _add(layer, target, law, noise)
     changes = (_change(name, target, noise) for (name, target, *_), noise in zip(planned, noises, strict=True))
@@ -311,7 +311,7 @@ def _require_noise_of_one_kind(planned: Sequence[tuple[str, str, nn.Module, Nois
             raise ArgumentError("activations", expected, f"noise on {name or 'the model'}.weight", "keep one of them")
 
 
-def _noise(layer: NoisyType | Normalize, target: str, law: NoiseLaw) -> NoiseLayer:
+def _noise_layer(layer: NoisyType | Normalize, target: str, law: NoiseLaw) -> NoiseLayer:
     weight = layer.std if isinstance(layer, Normalize) else layer.weight
     channel_dim = 1 if isinstance(layer, _ConvNd) and layer.transposed else 0  # a transposed weight is (in, out, ...)
     if target == "weight":

@@ -13,6 +13,9 @@ from smoothed.rng.sources import Fresh, Keyed, Source
 from smoothed.utils.checks import check_callable, check_seed
 from smoothed.utils.modes import Classifier
 
+# Smallest variance under the square root, whose derivative is infinite at 0; the gradient is 0 below it.
+SMALLEST_VARIANCE = 1e-12
+
 
 class NoiseLayer(nn.Module, ABC):
     """Module that adds noise to a tensor, in train and in eval mode.

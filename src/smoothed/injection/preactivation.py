@@ -11,10 +11,7 @@ the layer.
 import torch
 from torch import Tensor, nn
 
-from smoothed.injection.layer import NoiseLayer
-
-# Smallest variance under the square root, whose derivative is infinite at 0; the gradient is 0 below it.
-SMALLEST_VARIANCE = 1e-12
+from smoothed.injection.layer import SMALLEST_VARIANCE, NoiseLayer
 
 
 def output_variance(layer: nn.Module, inputs: Tensor, variance: Tensor) -> Tensor:

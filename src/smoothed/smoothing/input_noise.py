@@ -27,8 +27,6 @@ A function of the inputs alone is also accepted: torch's default generators are 
 restored afterwards (`draw_noise`).
 """
 
-Scale = float | tuple[float, ...]
-
 
 def takes_generator(noise: Noise) -> bool:
     """Whether `noise` takes a generator as its second argument.
@@ -86,7 +84,7 @@ class ScaledNoise(ABC):
         ArgumentError: `sigma` is negative or not finite; when called, `sigma` does not have one number per channel.
     """
 
-    sigma: Scale
+    sigma: float | tuple[float, ...]
     # A `staticmethod`: the function of `counter_based` that computes unit noise for all rows of a batch at once.
     law: ClassVar[Law | None] = None
 

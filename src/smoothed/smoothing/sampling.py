@@ -102,7 +102,7 @@ class Sampler:
         numbers = self.first_draw + drawn + torch.arange(draws)
         rows, images = undecided, undecided + self.first_image
         if len(rows) <= self.chunk_size:  # one copy in the model's memory format serves all these draws
-            inputs, rows = self.noisy_classifier.in_memory_format(_taken(inputs, rows)), torch.arange(len(rows))
+            inputs, rows = self.noisy_classifier.in_memory_format(_select_rows(inputs, rows)), torch.arange(len(rows))
         if self.pack_draws:
             draw_of_row = numbers.repeat_interleave(len(rows))
             return self.logits_of_rows(inputs, rows.repeat(draws), draw_of_row, images.repeat(draws)).view(
@@ -111,7 +111,7 @@ class Sampler:
         if draws > 1 and (together := self._of_a_pass(inputs[: len(rows)])) > 1:
             keys = [Keyed(self.seed, number, images) for number in numbers.tolist()]
             stacks = [keys[start : start + together] for start in range(0, draws, together)]
-            made = torch.cat([self.noisy_classifier.stacked(_taken(inputs, rows), stack) for stack in stacks])
+            made = torch.cat([self.noisy_classifier.stacked(_select_rows(inputs, rows), stack) for stack in stacks])
             check_logits(made[0], len(rows))
             return made
         return torch.stack([self.logits_of_rows(inputs, rows, number.expand(len(rows)), images) for number in numbers])
@@ -133,7 +133,7 @@ class Sampler:
             Logits (R, K).
         """
         parts = torch.arange(len(rows)).tensor_split(-(-len(rows) // self.chunk_size))
-        return torch.cat([self._pass(_taken(inputs, rows[part]), draws[part], images[part]) for part in parts])
+        return torch.cat([self._pass(_select_rows(inputs, rows[part]), draws[part], images[part]) for part in parts])
 
     def _pass(
         self, rows: Float[Tensor, "r c h w"], draws: Int[Tensor, " r"], images: Int[Tensor, " r"]
@@ -272,15 +272,15 @@ class _OpenVote:
         if drawn < self.next_check or not self.undecided.any():
             return False
         images = self.undecided.nonzero()[:, 0]
-        scores = _taken(state.scores, images)
+        scores = _select_rows(state.scores, images)
         needs = torch.zeros(len(images), dtype=torch.int64)
         if drawn < self.total and self._monitor:
-            needs = self._monitor(VoteState(scores, _taken(state.squares, images), drawn)).cpu()
+            needs = self._monitor(VoteState(scores, _select_rows(state.squares, images), drawn)).cpu()
         self.earliest_stop[images] = earliest = (needs + drawn).clamp_max(self.total)
         decided = needs <= 0
         if any_decided := bool(decided.any()):
             self.undecided[images[decided]] = False
-            self._results.append((images[decided], _taken(scores, decided.nonzero()[:, 0]).clone(), drawn))
+            self._results.append((images[decided], _select_rows(scores, decided.nonzero()[:, 0]).clone(), drawn))
         self.next_check = int(earliest[~decided].min()) if not decided.all() else self.total
         return any_decided
 
@@ -290,10 +290,10 @@ class _OpenVote:
         drawn = torch.cat([torch.full((len(images),), drawn) for images, _, drawn in self._results])
         scores = torch.cat([scores for _, scores, _ in self._results])
         order = images.argsort()
-        return Tally(_taken(scores, order), drawn[order].to(scores.device))
+        return Tally(_select_rows(scores, order), drawn[order].to(scores.device))
 
 
-def _taken(rows: Tensor, index: Int[Tensor, " r"]) -> Tensor:
+def _select_rows(rows: Tensor, index: Int[Tensor, " r"]) -> Tensor:
     """Select rows by an index on the CPU: a view if the rows are consecutive, in the memory format of `rows`."""
     if len(index) and torch.equal(index, torch.arange(len(index)) + index[0]):
         return rows[int(index[0]) :][: len(index)]

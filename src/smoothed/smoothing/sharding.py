@@ -65,14 +65,14 @@ def _divide_draws(sampler: Sampler, inputs: Tensor, request: VoteRequest, proces
     )
     return {
         name: {
-            total: _sum([part[name][total] for part in parts if total in part.get(name, {})])
+            total: _sum_tallies([part[name][total] for part in parts if total in part.get(name, {})])
             for total in request.num_samples
         }
         for name in request.votes
     }
 
 
-def _sum(tallies: Sequence[Tally]) -> Tally:
+def _sum_tallies(tallies: Sequence[Tally]) -> Tally:
     """Add tallies of disjoint draws, in the order of the draws."""
     return Tally(sum(tally.scores for tally in tallies), sum(tally.num_samples for tally in tallies))  # pyright: ignore[reportArgumentType]
 

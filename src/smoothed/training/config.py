@@ -12,7 +12,7 @@ from smoothed.errors import ArgumentError
 from smoothed.injection import PRESETS
 from smoothed.models import ARCHITECTURES
 from smoothed.training.examples import AFTER_NFGSM, EXAMPLES, NOISY_COPIES
-from smoothed.training.losses import LOSSES
+from smoothed.training.losses import TRAINING_LOSSES
 from smoothed.training.schedules import SCHEDULES
 from smoothed.utils.checks import (
     check_choice,
@@ -66,7 +66,7 @@ class TrainingConfig:
         eot_samples: draws averaged for each gradient of the attack; attacks on a single draw ignore it.
         copies: number of random copies of an image, m of MaxUp, among which `maxup` and `maxup-crop` take the worst.
         copy_sigma: standard deviation of the Gaussian noise of copies (`noisy`, `maxup`), in pixel units of [0, 1].
-        loss: key of `losses.LOSSES`.
+        loss: key of `losses.TRAINING_LOSSES`.
         adversarial_weight: weight of the adversarial examples, in [0, 1]: w of eq. 6 (1 drops the clean term, 0 the
             adversarial one), q of eq. 23.
         beta: weight of the second term, at least 0: 1 / lambda in TRADES, lambda in MART, in stability training and in
@@ -206,7 +206,7 @@ def _check_kinds(config: TrainingConfig) -> None:
         "input_draws": ("fresh", "fixed"),
         "attack": (*TRAINING_ATTACKS, *EXAMPLES, CUSTOM),
         "norm": ("linf", "l2"),
-        "loss": LOSSES,
+        "loss": TRAINING_LOSSES,
         "schedule": SCHEDULES,
         "precision": PRECISIONS,
         "keep": KEEP_CHOICES,

@@ -10,7 +10,7 @@ from smoothed.errors import ArgumentError, SmoothedError
 from smoothed.training.config import REMOVE_NOISE, TrainingConfig
 from smoothed.training.recipes import RECIPES, Recipe
 from smoothed.utils.checks import check_choice
-from smoothed.utils.imports import import_object, is_object_name, summary
+from smoothed.utils.imports import error_summary, import_object, is_object_name
 from smoothed.utils.names import name_of
 
 AnyRecipe = str | Recipe | TrainingConfig | Callable[[], "TrainingConfig | Recipe"]
@@ -47,7 +47,7 @@ def configured(recipe: AnyRecipe, settings: Mapping[str, Any], *, has_noise: boo
         changes["input_sigma_normalized"] = 0.0
     elif "input_sigma_normalized" in changes and "input_sigma" not in changes:
         changes["input_sigma"] = 0.0
-    base = _resolved(recipe)
+    base = _recipe_object(recipe)
     start = changes["start"] if "start" in changes else _start(base)
     if changes.get("injection") == "none" and (has_noise or start is not None):
         changes["injection"] = REMOVE_NOISE
@@ -58,7 +58,7 @@ def _start(base: Recipe | TrainingConfig) -> object:
     return base.settings.get("start") if isinstance(base, Recipe) else base.start
 
 
-def _resolved(recipe: object) -> Recipe | TrainingConfig:
+def _recipe_object(recipe: object) -> Recipe | TrainingConfig:
     named = recipe
     if isinstance(recipe, str):
         if recipe in RECIPES or not is_object_name(recipe):
@@ -72,7 +72,9 @@ def _resolved(recipe: object) -> Recipe | TrainingConfig:
             raise
         except Exception as error:  # the user's code may raise any error
             expected = "a function without arguments that returns a TrainingConfig"
-            raise ArgumentError("recipe", expected, f"{name_of(recipe)}, which raises {summary(error)}") from error
+            raise ArgumentError(
+                "recipe", expected, f"{name_of(recipe)}, which raises {error_summary(error)}"
+            ) from error
     if isinstance(found, Recipe):
         return found
     if isinstance(found, TrainingConfig):

@@ -8,26 +8,24 @@ from collections.abc import Callable
 from typing import Protocol
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
 from smoothed.rng.rows import Randomness, uniform_
 from smoothed.utils.checks import output_logits
 from smoothed.utils.modes import Classifier
+from smoothed.utils.shapes import ImageBatch, LabelBatch
 
 # L2 distance up to which an adversarial example counts as the image itself.
 SMALLEST_DISTANCE = 1e-6
 
-Images = Float[Tensor, "n c h w"]
-Labels = Int[Tensor, " n"]
-
 
 def adversarial_loss(
     model: Classifier,
-    clean: Images,
-    adversarial: Images,
-    labels: Labels,
+    clean: ImageBatch,
+    adversarial: ImageBatch,
+    labels: LabelBatch,
     *,
     weight: float,
     label_smoothing: float = 0.0,
@@ -55,9 +53,9 @@ def adversarial_loss(
 
 def bernoulli_loss(
     model: Classifier,
-    clean: Images,
-    adversarial: Images,
-    labels: Labels,
+    clean: ImageBatch,
+    adversarial: ImageBatch,
+    labels: LabelBatch,
     *,
     weight: float,
     label_smoothing: float = 0.0,
@@ -84,9 +82,9 @@ def bernoulli_loss(
 
 def trades_loss(
     model: Classifier,
-    clean: Images,
-    adversarial: Images,
-    labels: Labels,
+    clean: ImageBatch,
+    adversarial: ImageBatch,
+    labels: LabelBatch,
     *,
     beta: float,
     label_smoothing: float = 0.0,
@@ -113,9 +111,9 @@ def trades_loss(
 
 def mart_loss(
     model: Classifier,
-    clean: Images,
-    adversarial: Images,
-    labels: Labels,
+    clean: ImageBatch,
+    adversarial: ImageBatch,
+    labels: LabelBatch,
     *,
     beta: float,
 ) -> Tensor:
@@ -145,9 +143,9 @@ def mart_loss(
 
 def consistency_loss(
     model: Classifier,
-    start: Images,
-    adversarial: Images,
-    labels: Labels,
+    start: ImageBatch,
+    adversarial: ImageBatch,
+    labels: LabelBatch,
     *,
     beta: float,
     label_smoothing: float = 0.0,
@@ -178,9 +176,9 @@ def consistency_loss(
 
 def csat_loss(
     model: Classifier,
-    clean: Images,
-    adversarial: Images,
-    labels: Labels,
+    clean: ImageBatch,
+    adversarial: ImageBatch,
+    labels: LabelBatch,
     *,
     weight: float,
     beta: float,
@@ -235,7 +233,7 @@ def csat_loss(
     return loss
 
 
-def boosted_cross_entropy(logits: Float[Tensor, "n k"], labels: Labels) -> Float[Tensor, " n"]:
+def boosted_cross_entropy(logits: Float[Tensor, "n k"], labels: LabelBatch) -> Float[Tensor, " n"]:
     """-log p_y - log(1 - max over k != y of p_k) of each image, accurate also if a wrong class has p_k near 1.
 
     Args:
@@ -263,7 +261,7 @@ def _logits(model: Classifier, images: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-Loss = Callable[[Classifier, Tensor, Tensor, Tensor, Randomness], Tensor]
+TrainingLoss = Callable[[Classifier, Tensor, Tensor, Tensor, Randomness], Tensor]
 """Function from (model, clean, adversarial, labels, randomness) to the scalar loss; its options are set."""
 
 
@@ -280,7 +278,7 @@ class LossOptions(Protocol):
     def label_smoothing(self) -> float: ...  # noqa: D102
 
 
-def _adversarial(options: LossOptions) -> Loss:
+def _adversarial(options: LossOptions) -> TrainingLoss:
     return lambda model, clean, adversarial, labels, _: adversarial_loss(
         model,
         clean,
@@ -291,7 +289,7 @@ def _adversarial(options: LossOptions) -> Loss:
     )
 
 
-def _bernoulli(options: LossOptions) -> Loss:
+def _bernoulli(options: LossOptions) -> TrainingLoss:
     return lambda model, clean, adversarial, labels, randomness: bernoulli_loss(
         model,
         clean,
@@ -303,23 +301,23 @@ def _bernoulli(options: LossOptions) -> Loss:
     )
 
 
-def _trades(options: LossOptions) -> Loss:
+def _trades(options: LossOptions) -> TrainingLoss:
     return lambda model, clean, adversarial, labels, _: trades_loss(
         model, clean, adversarial, labels, beta=options.beta, label_smoothing=options.label_smoothing
     )
 
 
-def _mart(options: LossOptions) -> Loss:
+def _mart(options: LossOptions) -> TrainingLoss:
     return lambda model, clean, adversarial, labels, _: mart_loss(model, clean, adversarial, labels, beta=options.beta)
 
 
-def _consistency(options: LossOptions) -> Loss:
+def _consistency(options: LossOptions) -> TrainingLoss:
     return lambda model, start, adversarial, labels, _: consistency_loss(
         model, start, adversarial, labels, beta=options.beta, label_smoothing=options.label_smoothing
     )
 
 
-def _csat(options: LossOptions) -> Loss:
+def _csat(options: LossOptions) -> TrainingLoss:
     return lambda model, clean, adversarial, labels, randomness: csat_loss(
         model,
         clean,
@@ -333,7 +331,7 @@ def _csat(options: LossOptions) -> Loss:
     )
 
 
-LOSSES: dict[str, Callable[[LossOptions], Loss]] = {
+TRAINING_LOSSES: dict[str, Callable[[LossOptions], TrainingLoss]] = {
     "adversarial": _adversarial,
     "bernoulli": _bernoulli,
     "trades": _trades,

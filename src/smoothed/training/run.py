@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from smoothed.acceleration.fusing import Fused, fuse_or_keep
 from smoothed.attacks import Attack
-from smoothed.attacks.own import own_attack
+from smoothed.attacks.own import as_attack
 from smoothed.checkpoint import CUSTOM
 from smoothed.errors import ArgumentError, CheckpointError
 from smoothed.evaluation.provenance import provenance
@@ -22,7 +22,7 @@ from smoothed.training.config import TrainingConfig
 from smoothed.training.examples import SINGLE_STEP, AttackedExamples, Examples, SingleStepFirst, make_examples
 from smoothed.training.hidden_noise import HiddenNoise
 from smoothed.training.initial import InitialNetwork
-from smoothed.training.losses import LOSSES
+from smoothed.training.losses import TRAINING_LOSSES
 from smoothed.training.weight_perturbation import weights_to_perturb
 from smoothed.utils.modes import eval_mode
 
@@ -61,7 +61,7 @@ class Run:
         attack: Attack | None = None,
     ) -> None:
         """Create a run of `config` from the network `start` on a number of training `images`."""
-        _check_attack(config, attack)
+        _check_own_attack(config, attack)
         model, self.injection, self.parent, self.std = start.model, start.injection, start.parent, start.std
         self.notes = start.notes
         model.to(accelerator.device)
@@ -90,9 +90,9 @@ class Run:
         self.plan = Plan(images, config.batch_size, config.epochs, config.replays, config.seed)
         self.share = Share(accelerator.process_index, accelerator.num_processes, config.accumulation)
         self.share.pieces(self.plan.total_per_batch)  # raises before the run starts if the batch is too small
-        self.loss = LOSSES[config.loss](config)
+        self.loss = TRAINING_LOSSES[config.loss](config)
         self.examples: Examples = (
-            make_examples(config, images) if attack is None else AttackedExamples(config, images, own_attack(attack))
+            make_examples(config, images) if attack is None else AttackedExamples(config, images, as_attack(attack))
         )
         if config.needs_attack and config.nfgsm_warmup > 0:
             self.examples = SingleStepFirst(config, self.examples)
@@ -181,7 +181,7 @@ class Run:
         )
 
 
-def _check_attack(config: TrainingConfig, attack: Attack | None) -> None:
+def _check_own_attack(config: TrainingConfig, attack: Attack | None) -> None:
     """Raise `ArgumentError` unless the configuration uses the user's own attack, and has one if it needs one."""
     if attack is None and config.attack == CUSTOM:
         hint = "pass attack= to smoothed.train, or --attack package.module:function to smoothed train"

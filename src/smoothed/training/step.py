@@ -40,7 +40,7 @@ def take_step(run: Run, batch: Batch) -> Tensor:
     for index, part in enumerate(batch.parts(run.share, config.seed, config.augmentation, passes=passes)):
         number = index % run.share.parts
         parts[number] = part
-        with accelerator.accumulate(run.network), noise_from(run.model, _noise(run, batch, part, part.repetition)):
+        with accelerator.accumulate(run.network), noise_from(run.model, _pass_noise(run, batch, part, part.repetition)):
             add_input_noise = _input_noise(run, part)
             adversarial = _examples(run, part, add_input_noise)
             with (
@@ -71,7 +71,7 @@ def take_step(run: Run, batch: Batch) -> Tensor:
     return total * (run.share.processes / batch.total)
 
 
-def _noise(run: Run, batch: Batch, part: Part, number: int) -> Pool:
+def _pass_noise(run: Run, batch: Batch, part: Part, number: int) -> Pool:
     """The noise inside the network in pass `number` of a step on a part."""
     # The generator of the shared noise starts anew for each part: all parts on all processes use the same noise.
     shared_generator = seeded(
@@ -92,7 +92,7 @@ def _train_attacker(run: Run, examples: LearnedExamples, batch: Batch, parts: It
     """
     gradients = list[Tensor]()
     for part in parts:
-        noise = noise_from(run.model, _noise(run, batch, part, number))
+        noise = noise_from(run.model, _pass_noise(run, batch, part, number))
         with noise, run.accelerator.autocast(), _norms_of_examples(run):
             gradient = examples.gradient(_input_noise(run, part)(run.attacked), part)
         gradients.append(gradient * (len(part.labels) / part.total))

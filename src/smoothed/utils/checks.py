@@ -66,7 +66,7 @@ def explaining_channel_errors(inputs: Tensor) -> Iterator[None]:
 
 def check_classes(labels: Tensor, num_classes: int, name: str = "labels") -> Tensor:
     """Return `labels` if they lie in 0 .. num_classes - 1, else raise `ArgumentError`."""
-    low, high = _bounds(labels)
+    low, high = _label_range(labels)
     if low < 0 or high >= num_classes:
         raise ArgumentError(name, f"classes in 0..{num_classes - 1} of the model", low if low < 0 else high)
     return labels
@@ -76,7 +76,7 @@ def check_classes(labels: Tensor, num_classes: int, name: str = "labels") -> Ten
 _known_bounds: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
-def _bounds(labels: Tensor) -> tuple[int, int]:
+def _label_range(labels: Tensor) -> tuple[int, int]:
     version = None if labels.is_inference() else labels._version
     known = _known_bounds.get(labels)
     if known is None or version is None or known[0] != version:

@@ -62,7 +62,7 @@ def import_object(name: str, argument: str) -> Any:  # noqa: ANN401 - any object
                 ) from None
             except Exception as error:  # modules with lazy attributes run code here
                 raise ArgumentError(
-                    argument, f"an attribute of {walked}", f"{name}, which raises {summary(error)}"
+                    argument, f"an attribute of {walked}", f"{name}, which raises {error_summary(error)}"
                 ) from error
             walked += f".{part}"
     return found
@@ -77,12 +77,12 @@ def _import_module(module_name: str, name: str, argument: str) -> Any:  # noqa: 
         if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
             hint = "it is looked for among the installed packages and in the current folder"
             raise ArgumentError(argument, expected, f"{name}, but there is no module {error.name}", hint) from None
-        raise ArgumentError(argument, expected, f"{name}, which raises {summary(error)}") from error
+        raise ArgumentError(argument, expected, f"{name}, which raises {error_summary(error)}") from error
     except (Exception, SystemExit) as error:
-        raise ArgumentError(argument, expected, f"{name}, which raises {summary(error)}") from error
+        raise ArgumentError(argument, expected, f"{name}, which raises {error_summary(error)}") from error
 
 
-def summary(error: BaseException) -> str:
+def error_summary(error: BaseException) -> str:
     """Return the type of an error and the first line of its message, for example `ValueError: too many`."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -19,7 +19,7 @@ from smoothed.evaluation.saved_examples.attack import (
     attack_dataset,
     load_examples,
     pixel_fingerprint,
-    read_record,
+    read_examples_record,
     save_examples,
 )
 
@@ -110,7 +110,7 @@ def test_another_kind_of_file_is_refused(tmp_path):
     with pytest.raises(
         CheckpointError, match="expected adversarial images written by `smoothed attack`, got a file of another kind"
     ):
-        read_record(path)
+        read_examples_record(path)
 
 
 if __name__ == "__main__":

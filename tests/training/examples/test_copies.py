@@ -8,7 +8,7 @@ from smoothed.rng.rows import RowGenerator, normal_
 from smoothed.training.config import TrainingConfig
 from smoothed.training.examples import NoisyExamples, WorstCropExamples, WorstNoisyExamples
 from smoothed.training.examples.copies import cropped_copy, noisy_copy
-from smoothed.training.losses import LOSSES
+from smoothed.training.losses import TRAINING_LOSSES
 
 IMAGES, CLASSES, SIGMA = 9, 4, 0.3
 
@@ -54,7 +54,7 @@ def assert_same(model, found, expected):
 
 def loss_of(config, model, examples, part):
     adversarial = examples.make(model, part)
-    return LOSSES[config.loss](config)(model, part.clean, adversarial, part.labels, part.row_generator)
+    return TRAINING_LOSSES[config.loss](config)(model, part.clean, adversarial, part.labels, part.row_generator)
 
 
 def test_stability_training(linear, batch, make_part):

@@ -122,10 +122,10 @@ def pgd(
         best = run()
         if restarts == 1:
             return best
-        best_value = _value(objective, model, best, labels) * sign
+        best_value = _objective_values(objective, model, best, labels) * sign
         for _ in range(restarts - 1):
             images = run()
-            value = _value(objective, model, images, labels) * sign
+            value = _objective_values(objective, model, images, labels) * sign
             better = value > best_value
             best_value = torch.where(better, value, best_value)
             best = torch.where(better.view(-1, 1, 1, 1), images, best)
@@ -201,5 +201,5 @@ def _unit_l1(gradient: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
 
 
 @torch.no_grad()
-def _value(objective: Objective, model: Classifier, images: Tensor, labels: Tensor) -> Tensor:
+def _objective_values(objective: Objective, model: Classifier, images: Tensor, labels: Tensor) -> Tensor:
     return objective(model, images, labels)

@@ -22,10 +22,10 @@ from smoothed.utils.checks import (
     check_not_negative,
 )
 from smoothed.utils.modes import Classifier
+from smoothed.utils.shapes import ImageBatch
 
 MinimumNorm = Literal["linf", "l2", "l0"]
 NORMS = ("linf", "l2", "l0")
-Images = Float[Tensor, "n c h w"]
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-def norms(delta: Images, norm: MinimumNorm) -> Float[Tensor, " n"]:
+def norms(delta: ImageBatch, norm: MinimumNorm) -> Float[Tensor, " n"]:
     """Return the norm of each perturbation, (N,): maximum, Euclidean norm, or number of changed pixels.
 
     A pixel of `l0` is a position with all of its channels, as in Carlini and Wagner's attack on colour images.
@@ -172,7 +172,7 @@ def within_radius(attack: Callable[..., Tensor], *, eps: float, norm: MinimumNor
     return projected_attack
 
 
-def _largest_positions(delta: Images, count: int) -> Images:
+def _largest_positions(delta: ImageBatch, count: int) -> ImageBatch:
     """Return `delta` at the `count` positions with the largest change, and 0 elsewhere."""
     lengths = delta.square().sum(1).flatten(1)
     kept = torch.zeros_like(lengths).scatter(1, lengths.topk(min(count, lengths.shape[1]), dim=1).indices, 1)

@@ -7,8 +7,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from smoothed.attacks.min_norm.minimum import Search, at_least_float32
+from smoothed.utils.shapes import ImageRows
 
-Images = Float[Tensor, "m c h w"]
 Penalty = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Maps perturbations (M, C, H, W) and their row indices (M,) to penalties (M,) and gradients of these (M, C, H, W)."""
 
@@ -23,7 +23,7 @@ PROGRESS_CHECKS, MIN_PROGRESS, MIN_CHECK_INTERVAL = 10, 1e-4, 10
 def descend(
     search: Search,
     rows: Int[Tensor, " m"],
-    start: Images,
+    start: ImageRows,
     c: Float[Tensor, " m"],
     penalty: Penalty,
     *,
@@ -33,7 +33,7 @@ def descend(
     stop_at_success: bool = False,
     decay_step_size: bool = False,
     free: Bool[Tensor, "m 1 h w"] | None = None,
-) -> tuple[Bool[Tensor, " m"], Images]:
+) -> tuple[Bool[Tensor, " m"], ImageRows]:
     """Minimise penalty(delta) + c f6(x + delta) by Adam, independently for each image.
 
     The optimisation is over w in tanh space, with x + delta = (tanh(w) + 1) / 2. `search` evaluates every iterate and
@@ -94,7 +94,7 @@ def descend(
     return found, last_iterates
 
 
-def squared_l2(delta: Images, rows: Int[Tensor, " m"]) -> tuple[Float[Tensor, " m"], Images]:
+def squared_l2(delta: ImageRows, rows: Int[Tensor, " m"]) -> tuple[Float[Tensor, " m"], ImageRows]:
     """Penalty of the L2 attack: ||delta||^2 of each image, (M,), and its gradient, (M, C, H, W)."""
     del rows
     return delta.square().flatten(1).sum(1), 2 * delta

@@ -161,18 +161,18 @@ def proposed(
     """
     fraction = torch.arange(1, fresh.shape[1] + 1, device=fresh.device)[:, None] / fresh.shape[1]
     tiles = torch.where(selectors < fraction, 2 * fresh - 1, best[:, None])
-    bounds = _bound(process, tiles)
+    bounds = _upper_confidence_bound(process, tiles)
     top = bounds.topk(min(NUM_REFINED, tiles.shape[1]), dim=1).indices
-    tiles, bounds = _at(tiles, top), bounds.gather(1, top)
+    tiles, bounds = _tiles_at(tiles, top), bounds.gather(1, top)
     for step_size in REFINEMENT_STEPS:
         with torch.enable_grad():
             start = tiles.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(_bound(process, start).sum(), start)
+            (gradient,) = torch.autograd.grad(_upper_confidence_bound(process, start).sum(), start)
         moved = (tiles + step_size * gradient.sign()).clamp(-1, 1)
-        moved_bounds = _bound(process, moved)
+        moved_bounds = _upper_confidence_bound(process, moved)
         better = moved_bounds > bounds
         tiles, bounds = torch.where(better[:, :, None], moved, tiles), torch.where(better, moved_bounds, bounds)
-    chosen = _at(tiles, bounds.argmax(1, keepdim=True))
+    chosen = _tiles_at(tiles, bounds.argmax(1, keepdim=True))
     is_known = torch.cdist(process.points, chosen).amin(1) < EQUAL_DISTANCE
     return torch.where(is_known, _corners(fresh[:, -1]), chosen[:, 0])
 
@@ -182,10 +182,10 @@ def _corners(uniforms: Float[Tensor, "m d"]) -> Float[Tensor, "m d"]:
     return torch.where(uniforms < 0.5, -1.0, 1.0).to(uniforms)
 
 
-def _bound(process: GaussianProcess, tiles: Float[Tensor, "m q d"]) -> Float[Tensor, "m q"]:
+def _upper_confidence_bound(process: GaussianProcess, tiles: Float[Tensor, "m q d"]) -> Float[Tensor, "m q"]:
     mean, deviation = process.posterior(tiles)
     return mean + EXPLORATION * deviation
 
 
-def _at(tiles: Float[Tensor, "m q d"], index: Int[Tensor, "m i"]) -> Float[Tensor, "m i d"]:
+def _tiles_at(tiles: Float[Tensor, "m q d"], index: Int[Tensor, "m i"]) -> Float[Tensor, "m i d"]:
     return tiles.gather(1, index[:, :, None].expand(-1, -1, tiles.shape[2]))

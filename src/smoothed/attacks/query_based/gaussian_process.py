@@ -13,7 +13,7 @@ from smoothed.errors import ArgumentError
 # Lengthscales to choose from, in units of the square root of the dimension, as distances in a cube scale.
 LENGTHSCALES = tuple(2.0**power for power in range(-3, 5))
 # Ratios of noise variance to process variance to choose from; the smallest keeps Cholesky stable in float32.
-NOISES = (1e-3, 1e-2, 1e-1, 1.0)
+NOISE_RATIOS = (1e-3, 1e-2, 1e-1, 1.0)
 
 
 def matern(distances: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ def fit_hyperparameters(
     points: Float[Tensor, "m p d"],
     values: Float[Tensor, "m p"],
     lengthscales: Sequence[float] = LENGTHSCALES,
-    noises: Sequence[float] = NOISES,
+    noises: Sequence[float] = NOISE_RATIOS,
 ) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
     """Return the lengthscale and the noise ratio with the highest marginal likelihood on a grid, each (M,).
 

@@ -22,8 +22,7 @@ from smoothed.utils.checks import (
     check_positive,
 )
 from smoothed.utils.modes import Classifier
-
-Images = Float[Tensor, "m c h w"]
+from smoothed.utils.shapes import ImageRows
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Iterations, of 10,000, after which the fraction of changed pixels is halved (section 4)."""
@@ -168,7 +167,7 @@ class Moves:
     step: Callable[[Tensor, float, float, Tensor], Tensor]
 
 
-def _start_linf(inputs: Images, eps: float, randomness: Randomness) -> Images:
+def _start_linf(inputs: ImageRows, eps: float, randomness: Randomness) -> ImageRows:
     """Vertical stripes of one pixel's width, with a random sign per stripe and channel."""
     num_images, channels, _, width = inputs.shape
     return (eps * _signs(uniform_(inputs.new_empty(num_images, channels, 1, width), 0, 1, randomness))).expand_as(
@@ -176,7 +175,7 @@ def _start_linf(inputs: Images, eps: float, randomness: Randomness) -> Images:
     )
 
 
-def _step_linf(delta: Images, fraction: float, eps: float, uniforms: Float[Tensor, "m l"]) -> Images:
+def _step_linf(delta: ImageRows, fraction: float, eps: float, uniforms: Float[Tensor, "m l"]) -> ImageRows:
     """Set a square to +eps or -eps in each channel (algorithm 2)."""
     height, width = delta.shape[2:]
     side = min(max(round(math.sqrt(fraction * height * width)), 1), height, width)
@@ -184,7 +183,7 @@ def _step_linf(delta: Images, fraction: float, eps: float, uniforms: Float[Tenso
     return torch.where(_square(uniforms[:, 0], uniforms[:, 1], side, height, width), eps * signs, delta)
 
 
-def _start_l2(inputs: Images, eps: float, randomness: Randomness) -> Images:
+def _start_l2(inputs: ImageRows, eps: float, randomness: Randomness) -> ImageRows:
     """A grid of five by five bumps with random signs per channel, on the sphere of radius eps."""
     num_images, channels, height, width = inputs.shape
     side = max(min(height, width) // 5, 1)
@@ -197,7 +196,7 @@ def _start_l2(inputs: Images, eps: float, randomness: Randomness) -> Images:
     return eps * _unit(delta, (1, 2, 3))
 
 
-def _step_l2(delta: Images, fraction: float, eps: float, uniforms: Float[Tensor, "m l"]) -> Images:
+def _step_l2(delta: ImageRows, fraction: float, eps: float, uniforms: Float[Tensor, "m l"]) -> ImageRows:
     """Move the mass of a second square and the unused norm onto a bump in the first square (algorithm 3)."""
     channels, height, width = delta.shape[1:]
     side = max(round(math.sqrt(fraction * height * width)), 3)

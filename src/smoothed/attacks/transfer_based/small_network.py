@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-CHANNELS = (32, 64, 64)
+WIDTHS = (32, 64, 64)
+"""Channels of the outputs of the convolutions."""
 POOLED_SIZE = 4
 
 
@@ -23,7 +24,7 @@ def small_network(like: Tensor, num_classes: int, generator: torch.Generator | N
     """
     layers = list[nn.Module]()
     channels = like.shape[1]
-    for index, width in enumerate(CHANNELS):
+    for index, width in enumerate(WIDTHS):
         layers += [_uninitialised(nn.Conv2d, channels, width, 3, stride=1 + (index > 0), padding=1), nn.ReLU()]
         channels = width
     network = nn.Sequential(

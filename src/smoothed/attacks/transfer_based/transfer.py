@@ -83,13 +83,13 @@ def transfer(
     best, highest = inputs, inputs.new_full((len(inputs),), -torch.inf)
     for index, source in enumerate(candidates):
         images = attack_source(source)
-        values = _margins(queries, images, labels, sign).to(highest)
+        values = _answer_margins(queries, images, labels, sign).to(highest)
         better = (values > highest) | (index == 0)
         best, highest = torch.where(better.view(-1, 1, 1, 1), images, best), torch.where(better, values, highest)
     return best
 
 
-def _margins(queries: Queries, images: Tensor, labels: Tensor, sign: float) -> Float[Tensor, " n"]:
+def _answer_margins(queries: Queries, images: Tensor, labels: Tensor, sign: float) -> Float[Tensor, " n"]:
     """Return the margin of each image in the target's answers, (N,), or minus infinity if no query is left."""
     rows = torch.arange(len(images), device=images.device)
     rows = rows[queries.affords(rows)]

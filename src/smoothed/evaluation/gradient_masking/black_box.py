@@ -13,10 +13,10 @@ from smoothed.evaluation.gradient_masking.defence import Defence
 from smoothed.evaluation.gradient_masking.finding import (
     Figure,
     Finding,
-    accuracy_figure,
     compare_attacks,
     conclude,
     estimate,
+    mean_accuracy,
     verdict_of,
 )
 from smoothed.rng.rows import Randomness, uniform_
@@ -83,8 +83,8 @@ def random_search_against_gradients(defence: Defence) -> Finding:
     return conclude(
         "random search finds nothing new",
         [
-            accuracy_figure("images not broken by the white box", missed),
-            accuracy_figure("accuracy under random search", searched),
+            mean_accuracy("images not broken by the white box", missed),
+            mean_accuracy("accuracy under random search", searched),
             Figure.of("images that only random search breaks", "percent", share),
         ],
         verdict_of(share, settings.tolerance),

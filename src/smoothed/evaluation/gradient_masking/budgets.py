@@ -7,11 +7,11 @@ from smoothed.evaluation.gradient_masking.defence import Defence
 from smoothed.evaluation.gradient_masking.finding import (
     Figure,
     Finding,
-    accuracy_figure,
     combined_verdict,
     compare_attacks,
     conclude,
     estimate,
+    mean_accuracy,
     verdict_of,
 )
 
@@ -74,7 +74,7 @@ def falling_accuracy(defence: Defence) -> Finding:
         "accuracy falls with eps",
         [
             *(
-                accuracy_figure(f"{multiple:g} eps" if multiple else "clean", accuracy)
+                mean_accuracy(f"{multiple:g} eps" if multiple else "clean", accuracy)
                 for multiple, accuracy in curve.items()
             ),
             Figure.of("largest rise", "points", largest),

@@ -11,7 +11,7 @@ from smoothed.evaluation.gradient_masking.defence import Defence
 from smoothed.evaluation.gradient_masking.finding import Figure, Finding, conclude, estimate, verdict_of
 
 # Draws averaged for the gradients of this check: noise in a gradient makes its condition larger.
-DRAWS = 16
+EOT_SAMPLES = 16
 
 # Largest share of the first-order gain that passes. An attack that has not moved has half of it left, and one whose
 # steps have a correlation of 1/2 with the gradient has a quarter.
@@ -29,7 +29,7 @@ def converged_attack(defence: Defence) -> Finding:
     """
     name = "the attack has converged"
     examples, eps = defence.white_box_examples, defence.settings.eps
-    objective = expected_loss(DRAWS if defence.is_random else 1)
+    objective = expected_loss(EOT_SAMPLES if defence.is_random else 1)
     gradients = defence.map_batches(
         "convergence", lambda draw, inputs, labels, _: input_gradient(objective, draw, inputs, labels), examples
     )

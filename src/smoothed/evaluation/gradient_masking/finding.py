@@ -22,7 +22,7 @@ Unit = Literal["percent", "points", "number"]
 
 CONFIDENCE = 0.95
 # Format of the numbers of each unit, and the text after them.
-FORMATS: dict[Unit, tuple[Callable[[float], str], str]] = {
+UNIT_FORMATS: dict[Unit, tuple[Callable[[float], str], str]] = {
     "percent": (lambda value: f"{100 * value:.1f}", " %"),
     "points": (lambda value: f"{100 * value:+.1f}", " points"),
     "number": (lambda value: f"{value:.2f}", ""),
@@ -61,7 +61,7 @@ class Figure:
         return cls(name, unit, estimate.value, (low, estimate.high))
 
     def __str__(self) -> str:
-        shown, unit = FORMATS[self.unit]
+        shown, unit = UNIT_FORMATS[self.unit]
         bounds = "" if self.interval is None else f" ({shown(self.interval[0])} to {shown(self.interval[1])})"
         return f"{self.name} {shown(self.value)}{unit}{bounds}"
 
@@ -165,17 +165,17 @@ def conclude(
         if_sound: meaning of a pass.
         if_suspicious: meaning of a suspicious verdict.
     """
-    if_unclear = f"Inconclusive: the interval crosses the threshold of {_number(*threshold)}; use more images."
+    if_unclear = f"Inconclusive: the interval crosses the threshold of {_threshold_text(*threshold)}; use more images."
     meaning = {"pass": if_sound, "suspicious": if_suspicious, "unclear": if_unclear}[verdict]
     return Finding(name, tuple(figures), meaning, verdict)
 
 
-def _number(value: float, unit: Unit) -> str:
+def _threshold_text(value: float, unit: Unit) -> str:
     """A threshold with its unit, in at most three digits."""
-    return f"{value:.3g}" if unit == "number" else f"{100 * value:.3g}{FORMATS[unit][1]}"
+    return f"{value:.3g}" if unit == "number" else f"{100 * value:.3g}{UNIT_FORMATS[unit][1]}"
 
 
-def accuracy_figure(name: str, accuracy: Tensor) -> Figure:
+def mean_accuracy(name: str, accuracy: Tensor) -> Figure:
     """Figure of a mean accuracy, from the accuracies of the images, (N,)."""
     return Figure(name, "percent", float(accuracy.double().mean()))
 
@@ -200,6 +200,6 @@ def compare_attacks(
         if_suspicious: meaning of a suspicious verdict.
     """
     lead = estimate(stronger[1] - weaker[1])
-    figures = accuracy_figure(*stronger), accuracy_figure(*weaker), Figure.of(f"lead of {weaker[0]}", "points", lead)
+    figures = mean_accuracy(*stronger), mean_accuracy(*weaker), Figure.of(f"lead of {weaker[0]}", "points", lead)
     verdict = verdict_of(lead, threshold)
     return conclude(name, figures, verdict, (threshold, "points"), if_sound=if_sound, if_suspicious=if_suspicious)

@@ -14,7 +14,7 @@ from smoothed.rng.rows import normal_
 from smoothed.smoothing.noisy_classifier import NoisyClassifier
 
 # Independent draws whose gradients are compared.
-DRAWS = 8
+COMPARED_DRAWS = 8
 
 # Distance of the finite differences, a quarter of a grey level: small compared with attacks, large compared with
 # rounding in float32.
@@ -61,7 +61,7 @@ def agreement_of_draws(defence: Defence) -> Finding:
         return Finding(name, (), "No image has a usable gradient in every draw.", "suspicious")
     directions = (gradients / lengths[..., None])[:, usable]
     # |sum of directions|^2 is the number of directions plus the cosines of all ordered pairs.
-    cosines = (directions.sum(0).square().sum(-1) - DRAWS) / (DRAWS * (DRAWS - 1))
+    cosines = (directions.sum(0).square().sum(-1) - COMPARED_DRAWS) / (COMPARED_DRAWS * (COMPARED_DRAWS - 1))
     cosine = estimate(cosines)
     figures = [Figure.of("cosine", "number", cosine)]
     if cosine.value > 0:
@@ -104,7 +104,7 @@ def gradients_against_finite_differences(defence: Defence) -> Finding:
 
 def _gradients(defence: Defence) -> Float[Tensor, "draws n d"]:
     """Input gradients of the cross-entropy in independent draws; a single draw for a classifier without noise."""
-    draws = range(DRAWS if defence.is_random else 1)
+    draws = range(COMPARED_DRAWS if defence.is_random else 1)
     return torch.stack(
         [
             defence.map_batches(

@@ -7,15 +7,15 @@ from smoothed.evaluation.gradient_masking.finding import (
     Figure,
     Finding,
     Verdict,
-    accuracy_figure,
     combined_verdict,
     compare_attacks,
     conclude,
     estimate,
+    mean_accuracy,
     verdict_of,
 )
 
-DRAWS = (1, 4, 16)
+SWEPT_EOT_SAMPLES = (1, 4, 16)
 
 NO_NOISE = "The classifier has no noise that could mask gradients."
 
@@ -34,8 +34,8 @@ def averaging_over_draws(defence: Defence) -> Finding:
             return defence.white_box_accuracy
         return defence.accuracy_under(f"{draws} draws", defence.pgd(eot_samples=draws))
 
-    accuracies = {draws: measure(draws) for draws in DRAWS}
-    gain = accuracies[DRAWS[0]] - accuracies[DRAWS[-1]]
+    accuracies = {draws: measure(draws) for draws in SWEPT_EOT_SAMPLES}
+    gain = accuracies[SWEPT_EOT_SAMPLES[0]] - accuracies[SWEPT_EOT_SAMPLES[-1]]
     mean_gain = estimate(gain)
     if_suspicious = (
         f"Accuracy under one draw per gradient is too high by {100 * mean_gain.value:.1f} points: average more draws."
@@ -45,7 +45,7 @@ def averaging_over_draws(defence: Defence) -> Finding:
     return conclude(
         name,
         [
-            *(accuracy_figure(f"{draws} draw{'s' * (draws > 1)}", accuracy) for draws, accuracy in accuracies.items()),
+            *(mean_accuracy(f"{draws} draw{'s' * (draws > 1)}", accuracy) for draws, accuracy in accuracies.items()),
             Figure.of("lead of 16 draws over 1", "points", mean_gain),
         ],
         combined_verdict([gain, -gain], defence.settings.tolerance),
@@ -89,9 +89,9 @@ def noise_gain_under_transfer(defence: Defence) -> Finding:
     # How far the accuracy under transfer lies below the midpoint between the accuracies with and without noise.
     loss = estimate((defence.white_box_accuracy + mean) / 2 - transferred)
     figures = [
-        accuracy_figure("mean network", mean),
-        accuracy_figure("with noise", defence.white_box_accuracy),
-        accuracy_figure("with noise, transfer", transferred),
+        mean_accuracy("mean network", mean),
+        mean_accuracy("with noise", defence.white_box_accuracy),
+        mean_accuracy("with noise, transfer", transferred),
         Figure.of("gain", "points", gain),
     ]
     if gain.low > 0:

@@ -17,7 +17,7 @@ from smoothed.attacks import (
     named_attack,
 )
 from smoothed.attacks.ball import BALLS
-from smoothed.attacks.own import own_attack
+from smoothed.attacks.own import as_attack
 from smoothed.attacks.query_based.queries import Sees
 from smoothed.attacks.radius import settled_radius
 from smoothed.data.images import Images
@@ -158,7 +158,7 @@ class PaperProtocol:
             return None
         eps = self.settled_eps
         if not isinstance(self.attack, str):
-            return own_attack(self.attack, in_range=True)
+            return as_attack(self.attack, in_range=True)
         check_choice(self.attack, (*EVALUATION_ATTACKS, NO_ATTACK), "attack")
         return named_attack(
             self.attack,

@@ -21,7 +21,7 @@ from smoothed.evaluation.correctness import (
 )
 from smoothed.evaluation.fresh_votes import VoteCounts, take_votes
 from smoothed.evaluation.progress import PassProgress
-from smoothed.evaluation.resume import SAMPLE, ResumeFolder, Tensors, fingerprint
+from smoothed.evaluation.resume import FINGERPRINT_IMAGES, ResumeFolder, Tensors, fingerprint
 from smoothed.evaluation.streams import BatchStream
 from smoothed.rng.seeds import mix
 from smoothed.smoothing.classifier import Smoothed
@@ -136,7 +136,7 @@ def _attack_batch(
 
 def pixel_fingerprint(data: Images) -> str:
     """Fingerprint of the first images, rounded to 8 bits, so that it is the same on every device."""
-    pixels, _ = next(iter(data.batches(SAMPLE)))
+    pixels, _ = next(iter(data.batches(FINGERPRINT_IMAGES)))
     return fingerprint({"pixel_fingerprint": (255 * pixels).round().to(torch.uint8)})
 
 
@@ -167,11 +167,11 @@ def load_examples(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         CheckpointError: the file is missing, damaged or of another kind.
     """
-    record = read_record(path)
+    record = read_examples_record(path)
     return read_tensors(path)[0], record
 
 
-def read_record(path: Path | str) -> dict[str, Any]:
+def read_examples_record(path: Path | str) -> dict[str, Any]:
     """Read the record of a file written by `save_examples`, without its images.
 
     Raises:

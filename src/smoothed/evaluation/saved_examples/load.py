@@ -14,7 +14,7 @@ from smoothed.data.images import Images
 from smoothed.errors import ArgumentError, CheckpointError
 from smoothed.evaluation.correctness import BATCH
 from smoothed.evaluation.resume import fingerprint
-from smoothed.evaluation.saved_examples.attack import load_examples, pixel_fingerprint, read_record
+from smoothed.evaluation.saved_examples.attack import load_examples, pixel_fingerprint, read_examples_record
 from smoothed.utils.checks import RANGE_TOLERANCE, check_choice, check_inputs, check_not_negative
 from smoothed.utils.imports import is_object_name
 
@@ -88,7 +88,7 @@ def attack_record(file: Path | str) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is missing, damaged or of another kind.
     """
-    record = read_record(file)
+    record = read_examples_record(file)
     _require_record(file, record)
     return record
 

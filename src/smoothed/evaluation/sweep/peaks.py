@@ -76,7 +76,7 @@ def find_peaks(sweep: Sweep, cells: list[Cell]) -> list[Peak]:
 def find_best(sweep: Sweep, peaks: list[Peak]) -> Best:
     """The best of all cells; ties go to the fewest draws, then to the smallest sigma, then to the first vote."""
     peak = max(peaks, key=lambda peak: (peak.cell.criterion.mean, -peak.cell.num_samples, -peak.cell.sigma))
-    sigma, vote, count = _indices(sweep, peak.cell)
+    sigma, vote, count = _cell_indices(sweep, peak.cell)
     counts = may_be_best(sweep.criterion[sigma, vote])
     votes = may_be_best(sweep.criterion[sigma, :, count])
     return Best(peak, _select(sweep.num_samples, counts), _select(sweep.votes, votes))
@@ -85,7 +85,7 @@ def find_best(sweep: Sweep, peaks: list[Peak]) -> Best:
 def _peak(sweep: Sweep, cells: list[Cell]) -> Peak:
     """The peak among the cells of one vote and M, which are in ascending order of sigma."""
     best = max(cells, key=lambda cell: (cell.criterion.mean, -cell.sigma))
-    sigma, vote, count = _indices(sweep, best)
+    sigma, vote, count = _cell_indices(sweep, best)
     right = sweep.criterion[:, vote, count]
     others = {other for other in (sigma - 1, sigma + 1) if 0 <= other < len(cells)}
     if cells[0].sigma == 0:
@@ -94,7 +94,7 @@ def _peak(sweep: Sweep, cells: list[Cell]) -> Peak:
     return Peak(best, _select(sweep.sigmas, may_be_best(right)), versus)
 
 
-def _indices(sweep: Sweep, cell: Cell) -> tuple[int, int, int]:
+def _cell_indices(sweep: Sweep, cell: Cell) -> tuple[int, int, int]:
     """Indices of the cell's sigma, vote and M."""
     return (
         sweep.sigmas.index(cell.sigma),

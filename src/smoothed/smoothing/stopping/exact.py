@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from smoothed.smoothing.stopping.lead import lead
-from smoothed.smoothing.stopping.rule import ROUNDING, Monitor, StoppingProblem, VoteState
+from smoothed.smoothing.stopping.rule import UNIT_ROUNDOFF, Monitor, StoppingProblem, VoteState
 from smoothed.smoothing.votes import Vote, vote_bound
 
 
@@ -36,6 +36,6 @@ def _draws_needed(vote: Vote, total: int, state: VoteState) -> Int[Tensor, " n"]
         # A spread of 0 means that all classes tie in every draw.
         return scores.new_full((len(scores),), remaining if bound.spread else 0, dtype=torch.int64)
     # The rule for ties is not used, because sums are rounded; the slack bounds the rounding error of two classes' sums.
-    slack = 2 * remaining * ROUNDING * (scores.abs().amax(1) + remaining * bound.largest)
+    slack = 2 * remaining * UNIT_ROUNDOFF * (scores.abs().amax(1) + remaining * bound.largest)
     deficit = remaining * bound.spread - lead(scores)
     return torch.where(deficit + slack < 0, 0, (deficit / (2 * bound.spread)).ceil().clamp(1, remaining)).long()

@@ -71,7 +71,7 @@ def chance_table(total: int, classes: int, delta: float, alpha: float) -> Chance
         alpha: weight of each class in the Dirichlet prior.
     """
     levels = delta / _STEP ** np.arange(16 + math.ceil(4 * math.log2(max(classes - 2, 1))))
-    return (_exact if total <= MAX_EXACT_DRAWS else _bound)(total, classes, levels, alpha)
+    return (_exact if total <= MAX_EXACT_DRAWS else _beta_bound)(total, classes, levels, alpha)
 
 
 def _exact(total: int, classes: int, levels: np.ndarray, alpha: float) -> ChanceTable:
@@ -93,7 +93,7 @@ def _exact(total: int, classes: int, levels: np.ndarray, alpha: float) -> Chance
     return ChanceTable(leads, torch.arange(rows, dtype=torch.float64), classes)
 
 
-def _bound(total: int, classes: int, levels: np.ndarray, alpha: float) -> ChanceTable:
+def _beta_bound(total: int, classes: int, levels: np.ndarray, alpha: float) -> ChanceTable:
     """Bound by the Beta tail on a grid of the rival's votes; votes between grid points use the next larger one."""
     votes = np.unique(np.ceil(np.append(np.geomspace(1, total // 2 + 1, 400), 0)))
     low = np.zeros((len(votes), len(levels)))

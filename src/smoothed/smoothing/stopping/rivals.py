@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from smoothed.smoothing.stopping.rule import ROUNDING, VoteState
+from smoothed.smoothing.stopping.rule import UNIT_ROUNDOFF, VoteState
 from smoothed.smoothing.votes import VoteBound
 
 
@@ -48,6 +48,6 @@ def leads_and_variation(state: VoteState, bound: VoteBound) -> tuple[Float[Tenso
     scores, squares = state.scores.double() / bound.spread, state.squares.double() / bound.spread**2
     first = scores.argmax(1, keepdim=True)
     # If scores are large compared with their spread, rounding can hide variation; its maximum is added.
-    rounding_error = 4 * ROUNDING * scores.square()
+    rounding_error = 4 * UNIT_ROUNDOFF * scores.square()
     deviation = ((squares - scores.square() / state.drawn).clamp_min(0) + rounding_error).sqrt()
     return scores.gather(1, first) - scores, (deviation.gather(1, first) + deviation).square()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from smoothed.smoothing.votes import Vote
 
-ROUNDING = 2.0**-24
+UNIT_ROUNDOFF = 2.0**-24
 """The maximum relative rounding error of an addition in float32, in which scores are summed draw by draw."""
 
 

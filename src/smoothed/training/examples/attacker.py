@@ -8,7 +8,7 @@ from torch.nn import functional
 from smoothed.rng.seeds import mix
 from smoothed.training.streams import TrainingStream
 
-WIDTH = 16
+HIDDEN_CHANNELS = 16
 """Channels of the first and the last hidden layer; the block between them has twice as many."""
 
 
@@ -25,7 +25,7 @@ class Attacker(nn.Module):
         width: number of channels of the first hidden layer.
     """
 
-    def __init__(self, channels: int, width: int = WIDTH) -> None:
+    def __init__(self, channels: int, width: int = HIDDEN_CHANNELS) -> None:
         super().__init__()
         self.first = nn.Conv2d(2 * channels, width, 3, padding=1)
         self.blocks = nn.Sequential(_Block(width, 2 * width), _Block(2 * width, width))
