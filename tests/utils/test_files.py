@@ -153,3 +153,18 @@ def test_require_writable_says_so_before_the_work(tmp_path):
     for path in (tmp_path, tmp_path / "file" / "rows.json"):
         with pytest.raises(OutputError, match="could not be written"):
             require_writable(path)
+
+
+@pytest.mark.parametrize(("mask", "permissions"), [(0o022, 0o644), (0o077, 0o600)])
+def test_a_file_has_the_permissions_of_any_new_file(mask, permissions, tmp_path):
+    def private(partial):
+        partial.write_text("new")
+        partial.chmod(0o400)
+
+    before = os.umask(mask)
+    try:
+        path = write_atomically(tmp_path / "rows.json", private)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == permissions
+    assert path.read_text() == "new"

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ from smoothed.errors import ArgumentError, OutputError
 
 def write_atomically(path: Path | str, write: Callable[[Path], object]) -> Path:
     """Write a temporary file in the folder of `path`, then rename it to `path`.
+
+    Its permissions are those of any new file of the user, whatever `write` gives it.
 
     Args:
         path: the file to create or replace; missing parent folders are created.
@@ -27,7 +30,11 @@ def write_atomically(path: Path | str, write: Callable[[Path], object]) -> Path:
     partial = path.with_name(f".{os.getpid()}.partial.{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+        permissions = stat.S_IMODE(partial.stat().st_mode)
+        partial.unlink()
         write(partial)
+        partial.chmod(permissions)
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(path)
