@@ -84,7 +84,7 @@ def test_the_mean_network_is_the_network_without_noise(noisy_served, images):
     events = run_race(noisy_served, images[2], seed=0)
     with torch.no_grad(), noiseless(noisy_served.network):
         expected = noisy_served.network(images[2:3]).softmax(1)[0]
-    assert of_kind(events, "start")[0]["class_of_mean_network"] == int(expected.argmax())
+    assert of_kind(events, "start")[0]["mean_network_class"] == int(expected.argmax())
     (end,) = of_kind(events, "end")
     assert end["mean_network"]["class"] == int(expected.argmax())
     assert end["mean_network"]["probabilities"] == pytest.approx(expected.tolist(), abs=1e-6)

@@ -23,7 +23,7 @@ def report(
     ],
     out: Annotated[Path, typer.Option(help="File for the page: .html.")] = Path("report.html"),
 ) -> None:
-    """Write one result, or two on the same images side by side, as a page that opens in a browser.
+    """Write one or several results as a page that opens in a browser; two are compared image by image.
 
     The page is a single file that needs no network. It has the verdict, the threat model, the images with their votes,
     and charts. Two results are matched image by image, with the paired test of the second against the first. Three or

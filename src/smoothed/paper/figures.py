@@ -71,7 +71,7 @@ _ATTACKS = {
     "PGD": _attacked("pgd", 1),
     "EPGD": _attacked("epgd", BACKWARD_DRAWS),
     "SmoothAdv": _attacked("smoothadv", BACKWARD_DRAWS),
-    "PGD, gradients summed": _attacked("pgd-accumulated", 1),
+    "PGD on summed gradients": _attacked("pgd-accumulated", 1),
 }
 
 FIGURE_B3 = FigureSpec(

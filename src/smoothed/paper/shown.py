@@ -10,6 +10,7 @@ from smoothed.evaluation.results import Accuracy, PairedGain, Result
 from smoothed.paper.declaration import Measurement, RowSpec, TableSpec
 from smoothed.paper.differences import PublishedDifference
 from smoothed.paper.folder import RunFolder
+from smoothed.report.format import format_attack
 
 KINDS_SHOWN = ("clean", "robust")
 
@@ -106,7 +107,7 @@ def attack_label(source: Measurement, steps: int) -> str:
     """Name of the attack of an evaluation with that many steps, such as `EPGD-7 (8 draws)`."""
     if source.attack == "nattack":
         return "NAttack"
-    name = f"{source.attack.upper()}-{steps}"
+    name = format_attack(source.attack, steps)
     draws = "" if source.eot_samples == 1 else f" ({source.eot_samples} draws)"
     return name + draws + ("" if source.source is None else ", transferred")
 

@@ -19,7 +19,7 @@ STAND_IN = ("cpu", "tiny")
 """Schedules in which ResNet-20 stands in for the Wide-ResNet."""
 
 OTHER_ATTACKS = {
-    "PGD-7, gradients summed": {"attack": "pgd-accumulated"},
+    "PGD-7 on summed gradients": {"attack": "pgd-accumulated"},
     "EPGD-7, 8 draws": {"attack": "epgd", "eot_samples": 8},
 }
 """Attacks that the paper's tables do not have: that of its published code, and the paper's own on an expectation."""

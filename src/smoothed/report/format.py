@@ -5,6 +5,9 @@ from typing import Any
 
 from smoothed.evaluation.results import Accuracy
 
+# Ending of the names of attacks that follow the sum of all gradients so far.
+SUMMED = "-accumulated"
+
 
 def format_percent(share: float, digits: int = 1) -> str:
     """A share in percent: `62.0 %`."""
@@ -36,10 +39,15 @@ def format_sigma(sigma: float | None, sigma_normalized: float | None) -> str:
 
 
 def format_attack(attack: str, steps: int | None) -> str:
-    """The name of an attack as papers write it: `PGD-7`, `FGSM`; that of the user's own attack as it is."""
+    """The name of an attack as papers write it: `PGD-7`, `FGSM`; that of the user's own attack as it is.
+
+    `pgd-accumulated` and `epgd-accumulated` are written as PGD and EPGD on summed gradients.
+    """
     if steps is None:
         return attack
-    return attack.upper() if steps == 1 else f"{attack.upper()}-{steps}"
+    method, summed = attack.removesuffix(SUMMED), attack.endswith(SUMMED)
+    name = method.upper() if steps == 1 else f"{method.upper()}-{steps}"
+    return f"{name} on summed gradients" if summed else name
 
 
 def format_eps(eps: float, norm: str) -> str:

@@ -65,7 +65,7 @@ def worst_case_table(rows: Sequence[WorstCaseRow]) -> Table:
         + (classifier if last.network == SMOOTHED else ""),
         caption="attacked: images with a right vote after the earlier attacks; for the others, the later lines count "
         "new votes on their final examples. Other columns: % of images. robust: right in one vote; "
-        "N = n: right in all of n votes; M = 1: right in a single draw",
+        "N = n: right in all of n votes; M = 1: right in a single draw; tied: votes with two equal highest scores",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
     )

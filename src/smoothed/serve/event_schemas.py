@@ -37,7 +37,7 @@ class SmallVote(_EventData):
 class RaceStart(_EventData):
     """The first event of a vote."""
 
-    class_of_mean_network: int = Field(description="class of the network without noise, an integer in 0..K-1")
+    mean_network_class: int = Field(description="class of the network without noise, an integer in 0..K-1")
     clean_png: str = Field(description=f"the image without noise: {_PNG}")
     num_samples: int = Field(description="number of draws M that follow, an integer of at least 1")
 
@@ -76,7 +76,10 @@ class RaceEnd(Prediction):
 class AttackStart(_EventData):
     """The first event of an attack."""
 
-    label: int = Field(description="class that the attack leads away from, an integer in 0..K-1")
+    label: int = Field(
+        description="class that the attack leads away from, an integer in 0..K-1: `label` of the request, or else the "
+        "class of the network without noise"
+    )
     vote: SmallVote = Field(
         description=f"a vote on the clean image: class, shares (K numbers), and draws, 1..{DRAWS_OF_A_STEP}"
     )

@@ -56,7 +56,7 @@ def race(served: ServedModel, image: Image, question: RaceQuestion) -> Iterator[
     vote, total = resolve(smoothed.vote), smoothed.num_samples
     image = image.to(served.device)
     mean = served.mean_network(image).softmax(0)
-    yield [("start", {"class_of_mean_network": int(mean.argmax()), "clean_png": png(image), "num_samples": total})]
+    yield [("start", {"mean_network_class": int(mean.argmax()), "clean_png": png(image), "num_samples": total})]
 
     sampler = smoothed.sampler(image[None], total)
     watched = {"exact": Count(vote, total, Exact()), "confident": Count(vote, total, Confident(question.error))}

@@ -55,7 +55,7 @@ export class VoteView {
   }
 
   #start(data) {
-    const number = data.class_of_mean_network;
+    const number = data.mean_network_class;
     if (!Number.isInteger(number)) return;
     this.palette.style(number);
     this.part("mean-network").textContent = `Mean network, all noise off: ${this.names[number]}.`;
