@@ -31,8 +31,7 @@ def report(
 
     Examples:
         smoothed report result.json
-        smoothed report one-draw.json vote.json --out comparison.html
-        smoothed report pgd.json epgd.json worst-case.json check.json
+        smoothed report pgd.json epgd.json --out comparison.html
     """
     from smoothed.cli.results import check_files
 
