@@ -32,7 +32,7 @@ class PaperSchedule:
         tuning_images: held-out images that sigma is chosen on; None for all.
         tuning_sigmas: standard deviations that sigma is chosen from, in the paper's unit.
         tuning_samples: number of draws M with which sigma is chosen.
-        precision: number format of the votes.
+        precision: number format of the votes: `float32`, `bf16`, or `auto` for bf16 where the hardware supports it.
         max_samples: largest M; declarations with a larger one use this one. None for no limit.
         max_steps: largest number of attack steps; None for no limit.
     """
@@ -108,6 +108,7 @@ CPU = PaperSchedule(
     figure_images=1000,
     figure_sigmas=_hundredths(50, 5),
     tuning_sigmas=_hundredths(50, 5),
+    precision="auto",
 )
 
 _SECONDS = {

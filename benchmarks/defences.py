@@ -1,0 +1,143 @@
+"""Train defences at equal cost, and measure each of them under the same attacks.
+
+    python benchmarks/defences.py at cni-w stability --out defences      # trains, measures, writes defences/NAME.json
+    python benchmarks/defences.py --table docs/results/defences          # the table of all results in a folder
+
+Each recipe of `smoothed recipes` trains a ResNet-20 on CIFAR-10 for 12 epochs, or for fewer if these would cost more
+forward passes than 12 epochs of adversarial training with N-FGSM. N-FGSM takes the place of attacks of several steps,
+except where the attack is the defence. The last epoch counts, and nothing is chosen. A run that was interrupted goes
+on.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import smoothed
+from smoothed.injection import noise_layers
+from smoothed.training.config import TrainingConfig
+from smoothed.training.cost import forward_equivalents
+from smoothed.training.examples import AFTER_NFGSM
+from smoothed.training.recipes import RECIPES
+
+EPOCHS = 12
+DATA = "sample"
+SCHEDULE = {"batch_size": 128, "schedule": "onecycle", "lr": 0.2, "weight_decay": 5e-4}
+# Attacks that N-FGSM can replace, but which are what the defence consists of.
+OWN_ATTACKS = ("dynamic", "voronoi", "voronoi-ball", "iaat")
+# The published initial strength of CNI is meant for 400 epochs: docs/results/paper/held-out.md.
+OWN_SETTINGS: dict[str, dict[str, float]] = {
+    "cni-w": {"injection_strength": 0.1, "noise_lr": 0.1},
+    # The prior decays the weights.
+    "adv-bnn": {"weight_decay": 0.0},
+    "adv-bnn-no-kl": {"weight_decay": 0.0},
+}
+WORST_CASE = {"steps": 20, "restarts": 1, "eot_samples": (1, 4), "queries": 50, "resubmissions": (1, 10)}
+ONE_DRAW, VOTE, WORST = "one draw, PGD-7", "vote, EPGD-7 with 8 draws per gradient", "worst case"
+NETWORKS = ("mean network", "smoothed")
+# Number of draws of the vote under EPGD-7 and in the worst case.
+DRAWS, DRAWS_OF_WORST_CASE = 64, 8
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    """Settings of `TrainingConfig` in place of those of the recipe `name`."""
+    recipe = RECIPES[name].config()
+    replaceable = recipe.attack in AFTER_NFGSM and recipe.attack not in OWN_ATTACKS and recipe.norm == "linf"
+    # One step of PGD costs as much as N-FGSM.
+    replaced = recipe.needs_attack and replaceable and recipe.attack_steps > 1
+    first = {"nfgsm_warmup": 1.0} if replaced else {}
+    settings = {**SCHEDULE, **first, **OWN_SETTINGS.get(name, {})}
+    limit = EPOCHS * forward_equivalents(RECIPES["at"].config(nfgsm_warmup=1.0))
+    passes = forward_equivalents(RECIPES[name].config(**settings))
+    return {**settings, "epochs": max(1, min(EPOCHS, limit // passes))}
+
+
+def measure(name: str, folder: Path, images: int | None) -> dict[str, Any]:
+    """Train the recipe `name` in `folder`, unless that is done, and measure the network of its last epoch."""
+    config: TrainingConfig = RECIPES[name].config(**settings_of(name))
+    trained = smoothed.train(config.architecture, "cifar10", recipe=config, out=folder)
+    network = smoothed.load(folder / "last.safetensors")
+    options: dict[str, Any] = {"images": images, "keep_images": 0, "precision": "auto"}
+    one_draw = smoothed.evaluate(network, DATA, attack="pgd", steps=7, **options)
+    found = {ONE_DRAW: one_draw.rows}
+    classifier: Any = network
+    if list(noise_layers(network)):
+        vote = smoothed.Smoothed(network, num_samples=DRAWS)
+        under_epgd = smoothed.evaluate(vote, DATA, attack="epgd", steps=7, eot_samples=8, **options)
+        found[VOTE] = under_epgd.rows
+        classifier = smoothed.Smoothed(network, num_samples=DRAWS_OF_WORST_CASE)
+    few = min(100, images or 100)
+    worst = smoothed.worst_case(classifier, DATA, sweep_images=few, **{**WORST_CASE, **options, "images": few})
+    found[WORST] = worst.rows
+    return {
+        "recipe": name,
+        "source": RECIPES[name].source,
+        "settings": config.to_json(),
+        "passes": forward_equivalents(config),
+        "training_seconds": round(trained.result.provenance["seconds"]),
+        "rows": found,
+        "comparisons": [asdict(gain) for gain in worst.comparisons],
+        "provenance": one_draw.provenance,
+    }
+
+
+def table(folder: Path) -> str:
+    """The results in `folder` as a Markdown table, in the order of `smoothed recipes`."""
+    worst = ("worst case, mean network", "worst case, vote")
+    head = ("recipe", "epochs", "clean", "PGD-7", "clean, vote", "EPGD-7, vote", *worst)
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for name in RECIPES:
+        path = folder / f"{name}.json"
+        if path.exists():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            cells = [f"`{name}`", str(found["settings"]["epochs"]), *_cells(found["rows"])]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cells(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """The accuracies of one recipe; empty for votes of a network without randomness."""
+    one_draw, vote = rows[ONE_DRAW][0], rows.get(VOTE, [{}])[-1]
+    worst = {row["network"]: row["robust"] for row in rows[WORST] if row["attack"] == "worst case"}
+    return [
+        _percent(one_draw["clean"], one_draw["clean_interval"]),
+        _percent(one_draw["robust"], one_draw["robust_interval"]),
+        _percent(vote.get("clean"), vote.get("clean_interval")),
+        _percent(vote.get("robust"), vote.get("robust_interval")),
+        *(_percent(worst[key]["mean"], worst[key]["interval"]) if key in worst else "" for key in NETWORKS),
+    ]
+
+
+def _percent(accuracy: float | None, interval: Sequence[float] | None) -> str:
+    """An accuracy and its 95 % interval in per cent."""
+    if accuracy is None or interval is None:
+        return ""
+    low, high = (100 * bound for bound in interval)
+    return f"{100 * accuracy:.1f} ({low:.1f}-{high:.1f})"
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="recipes, as `smoothed recipes` lists them")
+    parser.add_argument("--out", type=Path, default=Path("defences"), help="folder of the results")
+    parser.add_argument("--runs", type=Path, default=Path("runs/defences"), help="folder of the training runs")
+    parser.add_argument("--images", type=int, default=None, help="test images; the default is all 1,000 of the sample")
+    parser.add_argument("--table", type=Path, default=None, help="print the table of the results in this folder")
+    options = parser.parse_args()
+    if options.table is not None:
+        print(table(options.table))
+    for name in options.names:
+        path = options.out / f"{name}.json"
+        if not path.exists():
+            found = measure(name, options.runs / name, options.images)
+            options.out.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Defences are compared at equal cost: the schedule of each, and the table of the results."""
+
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from smoothed.training.cost import forward_equivalents
+from smoothed.training.recipes import RECIPES
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def defences(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("defences")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_no_schedule_costs_more_than_twelve_epochs_of_at_with_nfgsm(defences, name):
+    settings = defences.settings_of(name)
+    # 12 epochs of two passes for N-FGSM, and three for each of two losses.
+    assert 0 < settings["epochs"] * forward_equivalents(RECIPES[name].config(**settings)) <= 12 * (2 + 3 + 3)
+    assert settings["epochs"] <= 12
+
+
+def test_single_steps_replace_attacks_of_several_steps_unless_these_are_the_defence(defences):
+    replaced = {name for name in RECIPES if "nfgsm_warmup" in defences.settings_of(name)}
+    assert {"at", "at-full", "cni-w", "csat", "denoise", "adv-bnn", "vdo-w", "trades-6"} <= replaced
+    assert not replaced & {"natural", "stability", "advprop", "dynamic", "voronoi", "l2l", "fgsm-pgi", "smoothadv-l2"}
+
+
+def test_the_table_has_a_line_for_each_result_and_empty_cells_for_votes_of_deterministic_networks(defences, tmp_path):
+    def accuracy(mean: float) -> dict[str, object]:
+        return {"mean": mean, "interval": [mean - 0.1, mean + 0.1]}
+
+    def row(clean: float, robust: float) -> dict[str, object]:
+        return {
+            "clean": clean,
+            "clean_interval": [clean - 0.1, clean + 0.1],
+            "robust": robust,
+            "robust_interval": [robust - 0.1, robust + 0.1],
+        }
+
+    worst = [
+        {"network": network, "attack": attack, "robust": accuracy(mean)}
+        for network, attack, mean in (
+            ("mean network", "pgd-ce", 0.9),
+            ("mean network", "worst case", 0.2),
+            ("smoothed", "worst case", 0.3),
+        )
+    ]
+    deterministic = {defences.ONE_DRAW: [row(0.7, 0.4)], defences.WORST: worst[:2]}
+    random = {defences.ONE_DRAW: [row(0.6, 0.5)], defences.VOTE: [row(0, 0), row(0.65, 0.45)], defences.WORST: worst}
+    for name, rows in (("cni-w", random), ("at", deterministic)):
+        found = {"settings": {"epochs": 12}, "rows": rows}
+        (tmp_path / f"{name}.json").write_text(json.dumps(found), encoding="utf-8")
+    assert defences.table(tmp_path).splitlines()[2:] == [
+        "| `at` | 12 | 70.0 (60.0-80.0) | 40.0 (30.0-50.0) |  |  | 20.0 (10.0-30.0) |  |",
+        "| `cni-w` | 12 | 60.0 (50.0-70.0) | 50.0 (40.0-60.0) | 65.0 (55.0-75.0) | 45.0 (35.0-55.0) "
+        "| 20.0 (10.0-30.0) | 30.0 (20.0-40.0) |",
+    ]
