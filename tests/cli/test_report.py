@@ -88,7 +88,7 @@ def test_compare_prints_the_paired_tests_and_writes_a_page(run, stored, tmp_path
     page = Page((tmp_path / "two.html").read_text(encoding="utf-8"))
     assert printed[0] == page.all("p", class_="verdict")[0]
     assert len(printed) == 1 + 2 * 5  # the vote that is shown first, the base, and the other votes and Ms
-    assert printed[1].startswith("prediction vote, sigma 0.25 (1 normalized), M = 8, clean images: ")
+    assert printed[1].startswith("prediction vote, sigma 0.25 (1 normalised), M = 8, clean images: ")
     assert "points (paired 95 % interval" in printed[1]
 
 

@@ -30,12 +30,12 @@ def format_p_value(p: float) -> str:
 
 
 def format_sigma(sigma: float | None, sigma_normalized: float | None) -> str:
-    """The standard deviation of the input noise in both units: `sigma 0.06017 (0.24 normalized)`."""
+    """The standard deviation of the input noise in both units: `sigma 0.06017 (0.24 normalised)`."""
     if sigma is None:
         return "noise without a stated sigma"
     if sigma_normalized is None or sigma == 0:
         return f"sigma {sigma:.4g}"
-    return f"sigma {sigma:.4g} ({sigma_normalized:.4g} normalized)"
+    return f"sigma {sigma:.4g} ({sigma_normalized:.4g} normalised)"
 
 
 def format_attack(attack: str, steps: int | None) -> str:

@@ -48,7 +48,7 @@ def test_every_pair_is_tested_image_by_image(results):
         assert line.second == f"{100 * sum(shares[1]) / 30:.1f} %"
         assert line.gain.images == ("clean images", "PGD-7")[number % 2]
     assert lines[0].gain.name == (
-        "first: prediction vote, sigma 0.25 (1 normalized), M = 8; second: soft vote, sigma 0.25 (1 normalized), M = 8"
+        "first: prediction vote, sigma 0.25 (1 normalised), M = 8; second: soft vote, sigma 0.25 (1 normalised), M = 8"
     )
 
 

@@ -62,7 +62,7 @@ _ACCURACIES: dict[str, Cell] = {
     "vote": lambda row: "one draw" if row["vote"] == ONE_DRAW else row["vote"],
     "M": _number("num_samples", "d"),
     "sigma": _number("sigma"),
-    "sigma, normalized": _number("sigma_normalized"),
+    "sigma, normalised": _number("sigma_normalized"),
     "clean %": _percent("clean"),
     "95 % interval, clean": _bounds("clean_interval"),
     "attacked %": _percent("robust"),
