@@ -13,8 +13,11 @@ from smoothed.report.fitted import FittedTable, Words
 from smoothed.report.format import format_attack, format_eps, format_interval, format_percent, format_sigma
 
 
-def rows_table(rows: Sequence[Row]) -> Table:
-    """A table with one line for each row: percentages with 95 % intervals, and deviations over several runs."""
+def rows_table(rows: Sequence[Row], base: str = "one draw") -> Table:
+    """A table with one line for each row: percentages with 95 % intervals, and deviations over several runs.
+
+    `base` is the name of the row of the base network.
+    """
     first = rows[0]
     title, columns = f"{first.model}, {first.images} images", ["clean %", "95 % interval"]
     if first.robust is not None and first.eps is not None and first.norm is not None:
@@ -33,7 +36,7 @@ def rows_table(rows: Sequence[Row]) -> Table:
         if previous is not None and group != previous:
             table.add_section()
         previous = group
-        vote = "one draw" if row.vote == ONE_DRAW else row.vote
+        vote = base if row.vote == ONE_DRAW else row.vote
         cells = [_percent(row.clean, row.clean_std, row.runs), format_interval(row.clean_interval)]
         if row.robust is not None and row.robust_std is not None and row.robust_interval is not None:
             cells += [_percent(row.robust, row.robust_std, row.runs), format_interval(row.robust_interval)]
