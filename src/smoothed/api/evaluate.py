@@ -147,6 +147,7 @@ def evaluate(
         seed=seed,
         precision=resolve_precision(precision, subject.device),
     )
+    is_random = subject.has_random_network(seed)
     measured = evaluate_paper_protocol(
         subject.network,
         subject.images,
@@ -166,7 +167,6 @@ def evaluate(
     )
     layer = None if smoothing is None else smoothing.layer
     kept = min(keep_images, len(subject.images))
-    is_random = subject.has_random_network(seed)
     setting = {
         **protocol.setting(),
         "layer": layer,
