@@ -62,13 +62,14 @@ def worst_case_table(rows: Sequence[WorstCaseRow]) -> Table:
     }
     if last.alpha is not None:
         columns["abstained"] = lambda row: f"{100 * row.abstained:.1f}"
+    several = "N = n: right in all of n votes; " if max(resubmissions, default=1) > 1 else ""
     classifier = f", {last.vote} vote of M = {last.num_samples}, {format_sigma(last.sigma, last.sigma_normalized)}"
     table = FittedTable(
         f"{last.model}, {last.images} images, {format_eps(last.eps, 'linf')}"
         + (classifier if last.network == SMOOTHED else ""),
         caption="attacked: images with a right vote after the earlier attacks; for the others, the later lines count "
         "new votes on their final examples. Other columns: % of images. robust: right in one vote; "
-        "N = n: right in all of n votes; M = 1: right in a single draw; tied: votes with two equal highest scores",
+        f"{several}M = 1: right in a single draw; tied: votes with two equal highest scores",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
     )
