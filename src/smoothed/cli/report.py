@@ -56,7 +56,7 @@ def compare(
     results: Annotated[list[Path], typer.Argument(help=f"Two files on the same images. {FILE_HELP}")],
     vote: Annotated[
         str | None,
-        option(ROW_PANEL, f"Vote to compare; none is one draw without input noise, or the network alone. {BOTH}"),
+        option(ROW_PANEL, f"Vote to compare; none is one draw, or the network, without input noise. {BOTH}"),
     ] = None,
     sigma: Annotated[
         str | None,
@@ -72,7 +72,7 @@ def compare(
     Further lines compare rows that both results have.
 
     Examples:
-        smoothed compare pgd.json epgd.json --vote soft --num-samples 8 --report comparison.html
+        smoothed compare pgd.json epgd.json --report comparison.html
         smoothed compare result.json result.json --vote none,prediction
     """
     from smoothed.cli.results import check_files
