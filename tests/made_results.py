@@ -14,9 +14,9 @@ VOID = {"meta", "link", "input", "img", "br", "hr"}
 
 def evaluated(
     images=40, *, side=8, channels=3, classes=4, counts=(1, 8), votes=("prediction", "soft"), runs=2, seed=0, kept=None,
-    name="made", attack="pgd",
+    name="made", attack="pgd", sigmas=(0.25,), own=None, is_random=True,
 ):  # fmt: skip
-    """A result of `evaluate` on `images` random images: a row for the base, then one for each vote and M.
+    """A result of `evaluate` on `images` random images: a row for the base, then one for each sigma, vote and M.
 
     The labels and pixels are those of the seed 0 whatever the seed, so that results of two seeds have the same images.
     """
@@ -24,9 +24,13 @@ def evaluated(
     of_data, of_votes = (torch.Generator().manual_seed(number) for number in (0, seed + 1))
     labels = torch.randint(classes, (images,), generator=of_data)
     pixels = torch.rand(kept, channels, side, side, generator=of_data)
-    settings = [("none", 1, 0.0), *((vote, count, 0.25) for vote in votes for count in counts)]
-    tensors = {"labels": labels, "images": pixels, "setting": torch.tensor([0] + [1] * (len(settings) - 1))}
-    change = torch.rand(2, kept, channels, side, side, generator=of_votes) - 0.5
+    settings = [("none", 1, 0.0), *((vote, count, sigma) for sigma in sigmas for vote in votes for count in counts)]
+    tensors = {
+        "labels": labels,
+        "images": pixels,
+        "setting": torch.tensor([0, *(1 + sigmas.index(sigma) for _, _, sigma in settings[1:])]),
+    }
+    change = torch.rand(1 + len(sigmas), kept, channels, side, side, generator=of_votes) - 0.5
     tensors["adversarial"] = (pixels + change * 16 / 255).clamp(0, 1)
     for kind, favour in (("clean", 1.5), ("robust", 0.3)):
         logits = torch.randn(len(settings), runs, images, classes, generator=of_votes)
@@ -57,18 +61,19 @@ def evaluated(
             row[f"{kind}_std"] = float(by_run.std()) if runs > 1 else 0.0
         rows.append(row)
     comparisons = []
-    for place, vote in enumerate(votes):
+    for place, (sigma, vote) in enumerate((sigma, vote) for sigma in sigmas for vote in votes):
         last = len(counts) * (place + 1)
         for kind, label in (("clean", "clean"), ("robust", "PGD-7")):
             before, after = (tensors[f"{kind}.right"][number].double().mean(0) for number in (0, last))
-            title = f"{vote} vote, M = {counts[-1]}, sigma 0.25, over one draw"
+            title = f"{vote} vote, M = {counts[-1]}, sigma {sigma}, over one draw"
             comparisons.append(PairedGain.of(title, label, before, after))
     names = [f"class {number}" for number in range(classes)]
     return smoothed.Result(
         "evaluate",
         rows,
         setting={**{key: common[key] for key in ("attack", "eps", "norm", "steps", "eot_samples", "max_queries", "sees",
-                                                 "precision", "seed", "runs")}, "layer": None, "kept_images": kept},
+                                                 "precision", "seed", "runs")}, "layer": None, "kept_images": kept,
+                 "random_network": is_random, "own_smoothing": own},
         model={"name": name, "type": "Made", "weights": "0" * 16, "parameters": 1234, "outputs": classes,
                "classes": names},
         data={"name": "random images", "images": images, "classes": names, "classes_checked": "names",

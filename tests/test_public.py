@@ -94,6 +94,15 @@ def test_the_package_is_imported_without_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_the_commands_are_built_without_what_they_need_only_to_run():
+    """Help and completion build all commands. The import of scipy.stats would take a second of it."""
+    code = (
+        "import sys; from smoothed.cli.main import build_app; build_app();"
+        "sys.exit(any(name in sys.modules for name in ('scipy.stats', 'matplotlib', 'jinja2', 'fastapi')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_every_package_has_a_layer_and_imports_from_below():
     layer_of = {package: number for number, packages in enumerate(LAYERS) for package in packages}
     packages = {path.stem for path in SOURCE.iterdir() if not path.name.startswith("_") and path.name != "py.typed"}

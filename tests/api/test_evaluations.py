@@ -193,6 +193,36 @@ def test_a_checkpoint_is_evaluated_by_its_name_with_its_smoothing():
     assert torch.equal(by_name.tensors["clean.shares"], by_hand.tensors["clean.shares"])
 
 
+def test_a_result_knows_the_smoothing_of_its_classifier_or_of_the_checkpoint():
+    options = {"images": 2, "attack": "none", "num_samples": 1}
+    network = smoothed.load("resnet20-cni-w")
+    stored = network.checkpoint_header["smoothing"]
+    own = smoothed.evaluate(network, "sample", noises=[smoothed.Gaussian(0.1)], **options).setting["own_smoothing"]
+    assert own["sigma"] == pytest.approx(stored["sigma"], rel=1e-6)
+    assert {**own, "sigma": 0, "layer": None} == {
+        **{name: stored[name] for name in ("noise", "sigma_normalized", "vote", "num_samples")},
+        "sigma": 0,
+        "layer": None,
+    }
+    classifier = smoothed.Smoothed(network, smoothed.Uniform(0.02), vote="soft", num_samples=3)
+    own = smoothed.evaluate(classifier, "sample", noises=[smoothed.Gaussian(0.1)], **options).setting["own_smoothing"]
+    assert [own[name] for name in ("noise", "sigma", "vote", "num_samples")] == ["uniform", 0.02, "soft", 3]
+    assert smoothed.evaluate(threshold, DATA, attack="none").setting["own_smoothing"] is None
+
+
+def test_the_row_of_a_network_is_one_draw_only_if_the_network_is_random():
+    cases = ((lambda inputs: threshold(spread(inputs) + inputs), True), (threshold, False))
+    for network, is_random in cases:
+        classifier = smoothed.Smoothed(network, smoothed.Uniform(known.SIGMA), num_samples=3)
+        result = smoothed.evaluate(classifier, DATA, attack="none")
+        assert result.setting["random_network"] is is_random
+        shown = " ".join(str(result).split())
+        assert ("one draw" in shown) is is_random
+        assert ("network without noise" in shown) is not is_random
+        (axis,) = result.plot().axes
+        assert axis.get_legend_handles_labels()[1][0] == ("one draw, no vote" if is_random else "network without noise")
+
+
 @pytest.mark.slow
 def test_results_show_the_name_that_a_network_was_loaded_by(tmp_path, monkeypatch):
     """A name, a file, a file of weights and a factory; `name=` goes first, and other networks have their type."""
@@ -282,7 +312,7 @@ def test_gains_are_those_of_the_outcomes():
     result = smoothed.evaluate(classifier, DATA, attack=darker, num_samples=(5, 1), votes=("soft", opposite), runs=3)
     names = [(gain.name, gain.images) for gain in result.comparisons]
     assert names == [
-        (f"{vote} vote, M = 5, sigma 0.2887, over one draw", images)
+        (f"{vote} vote, M = 5, sigma 0.2887, over the network without noise", images)
         for vote in ("soft", "opposite") for images in ("clean", "darker")
     ]  # fmt: skip
     for gain, (row, kind) in zip(

@@ -109,7 +109,7 @@ def test_what_is_printed_says_what_it_means():
     said = " ".join(str(small_result("attack")).split())
     clean, robust = (f"{100 * row[name]:.1f} %" for name in ("clean", "robust"))
     assert f"{clean} accuracy on clean images, {robust} on attacked images" in said
-    assert "sigma 0.25 (1 normalized)" in said
+    assert "sigma 0.25 (1 normalised)" in said
     kept = small_result("train").summary["kept"]["best"]
     assert f"clean {100 * kept['validation_clean']:.2f} %" in str(small_result("train"))
     for kind in ("certify", "worst-case"):

@@ -7,6 +7,7 @@ import typer
 
 import smoothed
 from bad_input.wrong import Files
+from made_results import evaluated
 from smoothed.cli.main import build_app, main
 
 pytestmark = pytest.mark.slow
@@ -206,6 +207,9 @@ OF_COMMAND = {
     ("worst-case", "eot_samples"): [*LIST, "0", "2,1", "1,1"],
     ("attack", "examples"): FILE,
     ("report", "out"): [*FILE, "report.txt", "report"],
+    ("compare", "vote"): ["no-such-choice", "", "soft,", "a,b,c"],
+    ("compare", "sigma"): [*LIST, "-1", "0.1,0.2,0.3"],
+    ("compare", "num_samples"): [*LIST, "0", "1.5", "1,2,3"],
     ("sweep", "noise"): [*CHOICE, *OWN],
     ("train", "data"): ["nodata", "", *OWN, "MISSING", "FOLDER", "TEXT", "sample", "imagefolder:MISSING"],
 }
@@ -216,6 +220,7 @@ BASE = {
     **{("evaluate", option): QUICK for option in ("examples", "votes_per_image")},
     ("report", "results"): ("--out", "report.html"),
     ("compare", "results"): ("result.json",),
+    **{("compare", option): ("votes.json", "votes.json") for option in ("vote", "sigma", "num_samples")},
     ("train", "start"): ("--data", "wrong_input:data", "--out", "run"),
     ("zoo", "add"): ("--name", "cni-w"),
     ("zoo", "name"): ("--add", "resnet20-cni-w"),
@@ -295,6 +300,7 @@ def files(tmp_path, monkeypatch):
     work.mkdir()
     work.joinpath("wrong_input.py").write_text(MODULE)
     smoothed.Result("train", [], summary={"kept": {}}).save(work / "result.json")
+    evaluated(4).save(work / "votes.json")
     monkeypatch.chdir(work)
     monkeypatch.setenv("SMOOTHED_DATA", str(tmp_path / "data"))
     monkeypatch.setattr("sys.dont_write_bytecode", True)

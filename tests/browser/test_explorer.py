@@ -212,6 +212,8 @@ def test_a_shared_view_reproduces_itself(open_explorer):
     first = open_explorer(f"image={BOAT}&m=8&seed=7&vote=soft&sigma=0.1&attack=pgd&eps=0.05&steps=2")
     run(first, "#run-attack")
     assert "show=attack" in first.url
+    paper_unit = float(first.inner_text("#sigma-note").removesuffix(" normalised"))
+    assert abs(paper_unit - 0.1 * 0.24 / 0.06016) < 1e-3  # both of the checkpoint
     second = open_explorer(first.url.partition("#")[2])
     wait(second)
     assert shown(second, *names) == shown(first, *names)

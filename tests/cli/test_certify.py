@@ -56,7 +56,7 @@ def test_a_folder_is_continued_from_and_read_off_at_other_radii(run, checkpoint,
 def test_the_checkpoints_own_sigma(run, tmp_path, capsys):
     path = tmp_path / "rows.json"
     assert run("certify", "--images", 2, "--selection-samples", 1, "--num-samples", 11, "--json", path) == 0
-    assert "sigma 0.06016 (0.24 normalized)" in capsys.readouterr().out
+    assert "sigma 0.06016 (0.24 normalised)" in capsys.readouterr().out
     assert [row["radius"] for row in Result.load(path).rows] == list(RADII)
 
 

@@ -88,13 +88,38 @@ def test_compare_prints_the_paired_tests_and_writes_a_page(run, stored, tmp_path
     page = Page((tmp_path / "two.html").read_text(encoding="utf-8"))
     assert printed[0] == page.all("p", class_="verdict")[0]
     assert len(printed) == 1 + 2 * 5  # the vote that is shown first, the base, and the other votes and Ms
-    assert printed[1].startswith("prediction vote, sigma 0.25 (1 normalized), M = 8, clean images: ")
+    assert printed[1].startswith("prediction vote, sigma 0.25 (1 normalised), M = 8, clean images: ")
     assert "points (paired 95 % interval" in printed[1]
+
+
+def test_compare_of_chosen_rows(run, stored, tmp_path, capsys):
+    options = ["--vote", "none,soft", "--num-samples", "1,8", "--report", tmp_path / "two.html"]
+    assert run("compare", stored["a"], stored["b"], *options) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 1 + 2
+    name = "first: one draw, no input noise, M = 1; second: soft vote, sigma 0.25 (1 normalised), M = 8"
+    assert printed[1].startswith(f"{name}, clean images: ")
+    page = Page((tmp_path / "two.html").read_text(encoding="utf-8"))
+    assert page.all("p", class_="verdict")[0] == printed[0]
+    assert page.all("th", scope="row")[:2] == [name, name]
+    assert run("compare", stored["a"], stored["a"], "--vote", "soft", "--sigma", "0.25", "--num-samples", "1") == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split(", clean")[0] for line in printed[1:2]] == ["soft vote, sigma 0.25 (1 normalised), M = 1"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            ["compare", "a", "b", "--sigma", "0.3"],
+            "error: sigma: expected a row of the result of a: none (one draw, no",
+        ),
+        (["compare", "a", "b", "--vote", "x,soft"], "soft vote, sigma 0.25 (1 normalised), M = 1, 8, got vote x"),
+        (
+            ["compare", "a", "b", "--vote", "a,b,c"],
+            "error: vote: expected one value for both results, or two separated",
+        ),
+        (["compare", "a", "b", "--num-samples", "x"], "error: num-samples: expected whole numbers separated by commas"),
         (["report", "a", "other"], "error: results: expected two results on the same images, got 40 images of random"),
         (["compare", "a", "other"], "error: results: expected two results on the same images, got 40 images of random"),
         (["compare", "a"], "error: results: expected two files, got 1"),

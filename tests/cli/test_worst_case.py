@@ -47,7 +47,7 @@ def test_it_prints_a_table_and_writes_rows_and_continues(run, tmp_path, capsys):
     command = ["worst-case", "--model", path, *QUICK, "--num-samples", 1, "--out", tmp_path / "run"]
     assert run(*command, "--json", tmp_path / "rows.json", "--record") == 0
     shown = capsys.readouterr()
-    assert "prediction vote of M = 1, sigma 0.06016 (0.24 normalized)" in shown.out
+    assert "prediction vote of M = 1, sigma 0.06016 (0.24 normalised)" in shown.out
     assert "worst case" in shown.out
     assert "forward and" in shown.err
     written = Result.load(tmp_path / "rows.json")

@@ -39,7 +39,7 @@ def test_the_table_shows_every_row(shown):
 
 def test_the_sentences():
     assert certified_sentence(row(0.06, 0.0, 90)) == (
-        "At sigma 0.06 (0.24 normalized): PREDICT is correct on 60.0 % (53.1-66.5) of the images and abstains on "
+        "At sigma 0.06 (0.24 normalised): PREDICT is correct on 60.0 % (53.1-66.5) of the images and abstains on "
         "5.0 % (2.7-9.0); CERTIFY abstains on 10.0 % (6.6-14.9). The mean certified L2 radius is 0.0712, where wrong "
         "and abstained images count as 0."
     )

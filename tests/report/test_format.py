@@ -1,9 +1,12 @@
-"""Numbers as text."""
+"""Numbers and words as text."""
 
+import ast
 import re
+from pathlib import Path
 
 import pytest
 
+import smoothed
 from small_results import KINDS, small_result
 from smoothed.evaluation.results import Accuracy
 from smoothed.report.format import format_accuracy, format_percent
@@ -19,3 +22,15 @@ def test_shares_in_percent():
 def test_every_result_has_a_space_before_the_percent_sign(kind):
     shown = str(small_result(kind))
     assert not re.search(r"\d%", shown)
+
+
+def test_texts_are_in_british_spelling():
+    """Outside of names such as `sigma_normalized` and `Gaussian.normalized(...)`, a text says `normalised`."""
+    american = re.compile(r"(?<![\w.`-])normalized(?![\w`(-])")
+    found = [
+        (path.name, node.value)
+        for path in Path(smoothed.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and american.search(node.value)
+    ]
+    assert found == []

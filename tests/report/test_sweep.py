@@ -107,7 +107,7 @@ def test_one_cell_on_clean_images():
     clean = replace(sweep, right=sweep.right[1:], setting={**SETTING, "attack": "none", "steps": None, "eps": None})
     said = sweep_sentences(SweepReport.of(clean))
     assert said == [
-        "Best setting on these 100 images: sigma 0.1 (0.4 normalized), soft vote, M = 1, with 62.0 % (52.2-70.9) on "
+        "Best setting on these 100 images: sigma 0.1 (0.4 normalised), soft vote, M = 1, with 62.0 % (52.2-70.9) on "
         "clean images (95 % intervals).",
         "Only one sigma was measured, so there is nothing to compare it with.",
     ]

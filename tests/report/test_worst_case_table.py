@@ -51,6 +51,13 @@ def test_it_shows_deviations_and_abstentions_where_there_are_any():
     assert "abstained" not in text(worst_case_table([row("worst case", [9, 5], 10)]))
 
 
+def test_the_footnote_explains_the_columns_that_there_are():
+    for counts in ((1,), (1, 2)):
+        shown = text(worst_case_table([row("worst case", [9, 5], 10, resubmissions=counts)]), width=200)
+        (header,) = (line for line in shown.splitlines() if line.strip().startswith("attack "))
+        assert ("N = 2" in header) == ("N = n" in shown) == (counts == (1, 2))
+
+
 def test_the_sentence_says_what_the_sweep_found():
     few = EOTSweepRow(1, Accuracy(0.5, (0.4, 0.6), 0.0), None, None, False, False, 200, 20)
     many = replace(few, eot_samples=4, robust=Accuracy(0.4, (0.3, 0.5), 0.0), chosen=True, flat=True)

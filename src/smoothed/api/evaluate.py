@@ -13,7 +13,7 @@ from smoothed.attacks import Attack
 from smoothed.errors import ArgumentError
 from smoothed.evaluation.correctness import OnProgress
 from smoothed.evaluation.paper_protocol.evaluate import PaperProtocol, PaperResult, evaluate_paper_protocol
-from smoothed.evaluation.paper_protocol.rows import ONE_DRAW
+from smoothed.evaluation.paper_protocol.rows import NETWORK_ALONE, ONE_DRAW
 from smoothed.evaluation.results import PairedGain, Result
 from smoothed.report.format import format_attack
 from smoothed.smoothing.config import NoiseConfig
@@ -147,6 +147,7 @@ def evaluate(
         seed=seed,
         precision=resolve_precision(precision, subject.device),
     )
+    is_random = subject.has_random_network(seed)
     measured = evaluate_paper_protocol(
         subject.network,
         subject.images,
@@ -166,7 +167,14 @@ def evaluate(
     )
     layer = None if smoothing is None else smoothing.layer
     kept = min(keep_images, len(subject.images))
-    setting = {**protocol.setting(), "layer": layer, "runs": runs, "kept_images": kept}
+    setting = {
+        **protocol.setting(),
+        "layer": layer,
+        "runs": runs,
+        "kept_images": kept,
+        "random_network": is_random,
+        "own_smoothing": subject.own_smoothing,
+    }
     return subject.result(
         "evaluate",
         [row.to_json() for row in measured.rows],
@@ -174,17 +182,21 @@ def evaluate(
         seed=seed,
         seconds=time.monotonic() - start,
         setting=setting,
-        comparisons=gains_over_base(measured),
+        comparisons=gains_over_base(measured, is_random=is_random),
         tensors=measured.tensors(),
     )
 
 
-def gains_over_base(measured: PaperResult) -> list[PairedGain]:
-    """The paired gain of each vote at its largest M over one draw of the base network; none without a base row."""
+def gains_over_base(measured: PaperResult, *, is_random: bool = True) -> list[PairedGain]:
+    """The paired gain of each vote at its largest M over one draw of the base network; none without a base row.
+
+    `is_random` is whether that network is random; if not, its row is that of the network without noise.
+    """
     rows = measured.rows
     if rows[0].vote != ONE_DRAW:
         return []
     gains: list[PairedGain] = []
+    base = "one draw" if is_random else f"the {NETWORK_ALONE}"
     kinds = ["clean", *([] if rows[0].robust is None else [format_attack(rows[0].attack, rows[0].steps)])]
     votes = dict.fromkeys((row.vote, row.noise, row.sigma) for row in rows[1:])
     for vote in votes:
@@ -192,7 +204,7 @@ def gains_over_base(measured: PaperResult) -> list[PairedGain]:
         largest = max(of_vote, key=lambda number: rows[number].num_samples)
         sigma = rows[largest].sigma
         noise = "" if sigma is None else f", sigma {sigma:.4g}"
-        name = f"{rows[largest].vote} vote, M = {rows[largest].num_samples}{noise}, over one draw"
+        name = f"{rows[largest].vote} vote, M = {rows[largest].num_samples}{noise}, over {base}"
         for number, kind in enumerate(kinds):
             before, after = (measured.of_row(row, "right")[number] for row in (0, largest))
             gains.append(paired_gain_of(name, kind, before, after))

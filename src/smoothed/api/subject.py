@@ -17,7 +17,7 @@ from smoothed.data.adapt import as_images
 from smoothed.data.images import Images, has_named_classes
 from smoothed.data.loader import is_stream
 from smoothed.errors import ArgumentError, SmoothedError
-from smoothed.evaluation.correctness import OnProgress, ignore_progress
+from smoothed.evaluation.correctness import OnProgress, ignore_progress, two_draws
 from smoothed.evaluation.provenance import result_provenance
 from smoothed.evaluation.results import PairedGain, Result
 from smoothed.evaluation.resume import fingerprints
@@ -25,6 +25,7 @@ from smoothed.models.adapt import ModelAdapter, check_not_probabilities
 from smoothed.smoothing.classifier import Smoothed, check_sigma
 from smoothed.smoothing.config import NoiseConfig, SmoothingConfig
 from smoothed.smoothing.input_noise import NOISES, Noise, ScaledNoise
+from smoothed.smoothing.noisy_classifier import NoisyClassifier
 from smoothed.utils.checks import check_logits, output_logits
 from smoothed.utils.imports import error_summary
 from smoothed.utils.modes import Classifier, eval_mode
@@ -109,6 +110,18 @@ class Subject:
     def device(self) -> torch.device:
         """The device of the images."""
         return self.images.device
+
+    @property
+    def own_smoothing(self) -> dict[str, Any] | None:
+        """The smoothing of the classifier, else that which its checkpoint stores, as JSON values; None for neither."""
+        own = self.smoothing or _stored_smoothing(self.network)
+        return None if own is None else own.to_json(self.network)
+
+    def has_random_network(self, seed: int) -> bool:
+        """Whether two passes over the same images, without input noise, give other logits."""
+        inputs, _ = next(iter(self.images.batches(min(PROBE, len(self.images)))))
+        first, second = two_draws(NoisyClassifier(self.network), inputs, seed)
+        return not torch.equal(first, second)
 
     def required_smoothing(self, function: str) -> SmoothingConfig:
         """The smoothing; raises where the classifier is a plain network.

@@ -3,16 +3,20 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from smoothed.cli.console import note, show
-from smoothed.cli.options import Report
+from smoothed.cli.options import Report, option
+from smoothed.errors import ArgumentError
 
 if TYPE_CHECKING:
     from smoothed.evaluation.results import Result
+    from smoothed.report.html.comparison import ChosenRow
 
+ROW_PANEL = "Compared rows"
+BOTH = "Two values, separated by a comma, are of the first and of the second result."
 FILE_HELP = "File that --json or `Result.save` wrote, with its .safetensors file beside it."
 
 
@@ -50,27 +54,37 @@ def report(
 
 def compare(
     results: Annotated[list[Path], typer.Argument(help=f"Two files on the same images. {FILE_HELP}")],
+    vote: Annotated[
+        str | None,
+        option(ROW_PANEL, f"Vote to compare; none is one draw, or the network, without input noise. {BOTH}"),
+    ] = None,
+    sigma: Annotated[
+        str | None,
+        option(ROW_PANEL, f"Its sigma in pixel units of [0, 1], with the digits that tables show. {BOTH}"),
+    ] = None,
+    num_samples: Annotated[str | None, option(ROW_PANEL, f"Its number of draws, M. {BOTH}")] = None,
     report: Report = None,
 ) -> None:
     """Compare two results on the same images by the paired test: the second accuracy minus the first.
 
-    The first lines compare the votes that the report of each result shows first. Further lines compare votes that both
-    results have.
+    The first lines compare one row of each result: that of its classifier's or its checkpoint's own noise and vote, if
+    the result has it, else of its first vote; at the largest M. --vote, --sigma and --num-samples choose another row.
+    Further lines compare rows that both results have.
 
     Examples:
-        smoothed compare one-draw.json vote.json
         smoothed compare pgd.json epgd.json --report comparison.html
+        smoothed compare result.json result.json --vote none,prediction
     """
     from smoothed.cli.results import check_files
-    from smoothed.errors import ArgumentError
     from smoothed.report.html.comparison import check_same_images, comparison_sentence, pair_lines
 
     check_files(None, report=report)
     if len(results) != 2:
         raise ArgumentError("results", "two files", f"{len(results)}")
+    rows = _chosen_rows(vote, sigma, num_samples)
     before, after = map(_load_result, results)
     check_same_images(before, after, "results")
-    lines = pair_lines(before, after)
+    lines = pair_lines(before, after, rows)
     show(comparison_sentence(lines))
     for line in lines:
         gain = line.gain
@@ -80,7 +94,31 @@ def compare(
             f"{gain.lost} ({gain.p})."
         )
     if report is not None:
-        note(f"report written to {before.report(report, against=after)}")
+        from smoothed.report.html.page import write_report
+
+        note(f"report written to {write_report(before, report, after, rows)}")
+
+
+def _chosen_rows(vote: str | None, sigma: str | None, num_samples: str | None) -> "tuple[ChosenRow, ChosenRow]":
+    """The rows of the first and of the second result that were chosen."""
+    from smoothed.cli.parsing import integers, numbers
+    from smoothed.report.html.comparison import ChosenRow
+
+    votes = None if vote is None else [name.strip() for name in vote.split(",")]
+    sigmas = None if sigma is None else numbers(sigma, "sigma")
+    counts = None if num_samples is None else integers(num_samples, "num-samples")
+    pairs = (_of_both("vote", votes), _of_both("sigma", sigmas), _of_both("num-samples", counts))
+    first, second = zip(*pairs, strict=True)
+    return ChosenRow(*first), ChosenRow(*second)
+
+
+def _of_both(argument: str, values: list[Any] | None) -> tuple[Any, Any]:
+    """A value for each of two results, of one value or two."""
+    if values is None:
+        return None, None
+    if len(values) > 2:
+        raise ArgumentError(argument, "one value for both results, or two separated by a comma", f"{len(values)}")
+    return values[0], values[-1]
 
 
 def _name(path: Path, paths: list[Path]) -> str:
@@ -97,8 +135,6 @@ def _load_result(path: Path) -> "Result":
 @contextmanager
 def _named(argument: str, option: str) -> Iterator[None]:
     """Name an option of the command line in errors about an argument of a function."""
-    from smoothed.errors import ArgumentError
-
     try:
         yield
     except ArgumentError as error:

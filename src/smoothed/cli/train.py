@@ -22,7 +22,6 @@ from smoothed.cli.train_options import (
     TrainingSourceOptions,
 )
 from smoothed.errors import ArgumentError
-from smoothed.report.format import format_percent
 
 if TYPE_CHECKING:
     from torch import nn
@@ -158,6 +157,8 @@ def _shown_progress() -> "Iterator[Callable[[Progress], None] | None]":
     if not is_main_process():
         yield None
         return
+    from smoothed.report.format import format_percent
+
     drawn = 0.0
     bar = progress_bar()
     task = bar.add_task("training", start=False)
@@ -186,6 +187,8 @@ def _shown_progress() -> "Iterator[Callable[[Progress], None] | None]":
 
 def _show_outcome(outcome: "TrainingResult", out: Path, images: int, attacked: int) -> None:
     """Print how the run ended; `images` were held out, and PGD attacked the first `attacked` of them."""
+    from smoothed.report.format import format_percent
+
     if outcome.fallback is not None:
         note(f"note: {outcome.fallback}")
     if not outcome.finished:

@@ -293,6 +293,26 @@ def attack_noisy_classifier(
         return attack(noisy_classifier, inputs, labels, generator=generator)
 
 
+@torch.no_grad()
+def two_draws(
+    noisy_classifier: NoisyClassifier, inputs: Float[Tensor, "n c h w"], seed: int
+) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k"]]:
+    """Logits of two draws, which are equal if the classifier is not random.
+
+    Args:
+        noisy_classifier: the network with its noise; it stays as it is.
+        inputs: images in [0, 1].
+        seed: seed of both draws.
+    """
+    generator = seeded(seed, inputs.device)
+    seeded_classifier = NoisyClassifier(
+        noisy_classifier.model, noisy_classifier.noise, layer=noisy_classifier.layer, generator=generator
+    )
+    with noise_from(seeded_classifier, Fresh(generator)), eval_mode(seeded_classifier):
+        first, second = seeded_classifier(inputs), seeded_classifier(inputs)
+    return check_logits(first, len(inputs)), check_logits(second, len(inputs))
+
+
 def single_draw_accuracy(
     model: Classifier,
     data: Images,

@@ -1,8 +1,9 @@
 """Numbers and settings as text, in the form in which all tables and sentences show them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from smoothed.evaluation.paper_protocol.rows import NETWORK_ALONE
 from smoothed.evaluation.results import Accuracy
 
 # Ending of the names of attacks that follow the sum of all gradients so far.
@@ -30,12 +31,22 @@ def format_p_value(p: float) -> str:
 
 
 def format_sigma(sigma: float | None, sigma_normalized: float | None) -> str:
-    """The standard deviation of the input noise in both units: `sigma 0.06017 (0.24 normalized)`."""
+    """The standard deviation of the input noise in both units: `sigma 0.06017 (0.24 normalised)`."""
     if sigma is None:
         return "noise without a stated sigma"
     if sigma_normalized is None or sigma == 0:
         return f"sigma {sigma:.4g}"
-    return f"sigma {sigma:.4g} ({sigma_normalized:.4g} normalized)"
+    return f"sigma {sigma:.4g} ({sigma_normalized:.4g} normalised)"
+
+
+def format_base(setting: Mapping[str, Any], of_random: str = "one draw") -> str:
+    """The name of the row of the base network in a result of `evaluate`: `one draw`, or `network without noise`.
+
+    Args:
+        setting: the setting of the result.
+        of_random: the name for a random network, and for older results, which do not say whether it is random.
+    """
+    return NETWORK_ALONE if setting.get("random_network") is False else of_random
 
 
 def format_attack(attack: str, steps: int | None) -> str:

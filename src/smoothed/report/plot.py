@@ -31,13 +31,14 @@ def plot_accuracy(rows: Sequence[Row], path: Path | str) -> Path:
     return write_figure(accuracy_figure(rows), path)
 
 
-def accuracy_figure(rows: Sequence[Row]) -> Figure:
+def accuracy_figure(rows: Sequence[Row], base: str = "one draw, no vote") -> Figure:
     """Clean and robust accuracy against M: one line for each vote with 95 % intervals, and the base network.
 
     Both panels have the same scale, so that the loss of accuracy to the attack can be read off.
 
     Args:
         rows: rows of one model and one sigma.
+        base: what the legend calls the base network.
     """
     first = rows[0]
     titles = {"clean": "clean images"}
@@ -46,7 +47,7 @@ def accuracy_figure(rows: Sequence[Row]) -> Figure:
     figure = new_figure(2 + 4 * len(titles), 4)
     axes = figure.subplots(1, len(titles), sharey=True, squeeze=False)[0]
     for axis, (name, title) in zip(axes, titles.items(), strict=True):
-        _draw(axis, rows, name)
+        _draw(axis, rows, name, base)
         axis.set_title("\n".join(wrapped(title, 36)), loc="left", fontweight="bold")
     axes[0].set_ylabel("accuracy, %")
     handles, labels = axes[0].get_legend_handles_labels()
@@ -57,14 +58,12 @@ def accuracy_figure(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def _draw(axis: Axes, rows: Sequence[Row], name: str) -> None:
-    base = [row for row in rows if row.vote == ONE_DRAW]
+def _draw(axis: Axes, rows: Sequence[Row], name: str, base: str) -> None:
+    of_base = [row for row in rows if row.vote == ONE_DRAW]
     votes = list(dict.fromkeys(row.vote for row in rows if row.vote != ONE_DRAW))
     counts = sorted({row.num_samples for row in rows if row.vote != ONE_DRAW})
-    for row in base:
-        axis.axhline(
-            100 * getattr(row, name), color=BASE_COLOUR, linestyle="--", linewidth=1, label="one draw, no vote"
-        )
+    for row in of_base:
+        axis.axhline(100 * getattr(row, name), color=BASE_COLOUR, linestyle="--", linewidth=1, label=base)
     for place, vote in enumerate(votes):
         points = sorted((row for row in rows if row.vote == vote), key=lambda row: row.num_samples)
         # Votes are shifted sideways a little, so that their intervals do not overlap.

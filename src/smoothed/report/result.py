@@ -18,7 +18,7 @@ from smoothed.evaluation.worst_case.eot_sweep import EOTSweepRow
 from smoothed.evaluation.worst_case.rows import WorstCaseRow
 from smoothed.report.certified import certified_sentence, certified_table, linf_sentence
 from smoothed.report.figures import write_figure
-from smoothed.report.format import format_attack, format_eps, format_percent, format_sigma
+from smoothed.report.format import format_attack, format_base, format_eps, format_percent, format_sigma
 from smoothed.report.gradient_masking import gradient_masking_table
 from smoothed.report.plot import accuracy_figure
 from smoothed.report.saved_examples import origin_sentence, saved_examples_table
@@ -70,7 +70,7 @@ def gain_sentences(gains: Sequence[PairedGain]) -> list[str]:
 
 def _evaluate_parts(result: Result) -> list[RenderableType]:
     rows = [Row.from_json(row) for row in result.rows]
-    return [rows_table(rows), *gain_sentences(result.comparisons)]
+    return [rows_table(rows, format_base(result.setting)), *gain_sentences(result.comparisons)]
 
 
 def _worst_case_parts(result: Result) -> list[RenderableType]:
@@ -157,7 +157,9 @@ _PARTS: dict[str, Callable[[Result], list[RenderableType]]] = {
 }
 
 _FIGURES: dict[str, Callable[[Result], Figure]] = {
-    "evaluate": lambda result: accuracy_figure([Row.from_json(row) for row in result.rows]),
+    "evaluate": lambda result: accuracy_figure(
+        [Row.from_json(row) for row in result.rows], format_base(result.setting, "one draw, no vote")
+    ),
     "sweep": lambda result: sweep_figure(_sweep_report(result)),
 }
 

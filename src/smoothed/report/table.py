@@ -13,8 +13,11 @@ from smoothed.report.fitted import FittedTable, Words
 from smoothed.report.format import format_attack, format_eps, format_interval, format_percent, format_sigma
 
 
-def rows_table(rows: Sequence[Row]) -> Table:
-    """A table with one line for each row: percentages with 95 % intervals, and deviations over several runs."""
+def rows_table(rows: Sequence[Row], base: str = "one draw") -> Table:
+    """A table with one line for each row: percentages with 95 % intervals, and deviations over several runs.
+
+    `base` is the name of the row of the base network.
+    """
     first = rows[0]
     title, columns = f"{first.model}, {first.images} images", ["clean %", "95 % interval"]
     if first.robust is not None and first.eps is not None and first.norm is not None:
@@ -33,7 +36,7 @@ def rows_table(rows: Sequence[Row]) -> Table:
         if previous is not None and group != previous:
             table.add_section()
         previous = group
-        vote = "one draw" if row.vote == ONE_DRAW else row.vote
+        vote = base if row.vote == ONE_DRAW else row.vote
         cells = [_percent(row.clean, row.clean_std, row.runs), format_interval(row.clean_interval)]
         if row.robust is not None and row.robust_std is not None and row.robust_interval is not None:
             cells += [_percent(row.robust, row.robust_std, row.runs), format_interval(row.robust_interval)]
@@ -59,13 +62,14 @@ def worst_case_table(rows: Sequence[WorstCaseRow]) -> Table:
     }
     if last.alpha is not None:
         columns["abstained"] = lambda row: f"{100 * row.abstained:.1f}"
+    several = "N = n: right in all of n votes; " if max(resubmissions, default=1) > 1 else ""
     classifier = f", {last.vote} vote of M = {last.num_samples}, {format_sigma(last.sigma, last.sigma_normalized)}"
     table = FittedTable(
         f"{last.model}, {last.images} images, {format_eps(last.eps, 'linf')}"
         + (classifier if last.network == SMOOTHED else ""),
         caption="attacked: images with a right vote after the earlier attacks; for the others, the later lines count "
         "new votes on their final examples. Other columns: % of images. robust: right in one vote; "
-        "N = n: right in all of n votes; M = 1: right in a single draw; tied: votes with two equal highest scores",
+        f"{several}M = 1: right in a single draw; tied: votes with two equal highest scores",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
     )

@@ -9,7 +9,7 @@ import torch
 from made_results import Page, evaluated
 from small_results import small_result
 from smoothed.errors import ArgumentError
-from smoothed.report.html.comparison import check_same_images, pair_lines
+from smoothed.report.html.comparison import ChosenRow, check_same_images, pair_lines
 from smoothed.report.html.page import report_page
 
 
@@ -48,8 +48,91 @@ def test_every_pair_is_tested_image_by_image(results):
         assert line.second == f"{100 * sum(shares[1]) / 30:.1f} %"
         assert line.gain.images == ("clean images", "PGD-7")[number % 2]
     assert lines[0].gain.name == (
-        "first: prediction vote, sigma 0.25 (1 normalized), M = 8; second: soft vote, sigma 0.25 (1 normalized), M = 8"
+        "first: prediction vote, sigma 0.25 (1 normalised), M = 8; second: soft vote, sigma 0.25 (1 normalised), M = 8"
     )
+
+
+OWN = {"noise": "gaussian", "sigma": 0.12499, "sigma_normalized": 0.5, "vote": "soft", "num_samples": 8, "layer": None}
+
+
+def several(seed, **options):
+    """A result with rows 1 to 12: two sigmas, each with two votes, each at three M."""
+    return evaluated(30, seed=seed, sigmas=(0.25, 0.125), counts=(1, 4, 8), **options)
+
+
+def gain_of(results, rows, kind="robust"):
+    before, after = (
+        result.tensors[f"{kind}.right"][row].double().mean(0).tolist()
+        for result, row in zip(results, rows, strict=True)
+    )
+    return f"{100 * paired(before, after)[0]:+.1f}"
+
+
+@pytest.mark.parametrize(
+    ("row", "of_both"),
+    [
+        ((None, None, None), (3, 3)),  # the first vote at the largest M
+        (("soft", None, None), (6, 6)),
+        ((None, 0.125, None), (9, 9)),
+        (("soft", 0.125, 4), (11, 11)),
+        ((None, None, 1), (1, 1)),
+        (("none", None, None), (0, 0)),
+        ((("none", "soft"), (0.0, 0.125), (1, 4)), (0, 11)),
+    ],
+)
+def test_a_row_can_be_chosen_of_each_result(row, of_both):
+    both = several(0), several(5)
+    parts = [part if isinstance(part, tuple) else (part, part) for part in row]
+    lines = pair_lines(*both, tuple(ChosenRow(*(part[number] for part in parts)) for number in (0, 1)))
+    assert [lines[number].gain.gain for number in (0, 1)] == [
+        gain_of(both, of_both, kind) for kind in ("clean", "robust")
+    ]
+    if of_both == (11, 11):
+        assert len(lines) == 2  # no other row is what was chosen
+    if of_both == (6, 6):  # the soft vote at both sigmas and at every M
+        assert len(lines) == 2 * 6
+
+
+def test_the_classifiers_own_row_comes_first():
+    both = several(0, own=OWN), several(5, own={**OWN, "vote": "weighted"})
+    # The own sigma is the second one to four digits; of the votes, soft was evaluated, and weighted was not.
+    assert pair_lines(*both)[1].gain.gain == gain_of(both, (12, 9))
+    unknown = several(0, own={**OWN, "sigma": 0.5}), several(5)
+    assert pair_lines(*unknown)[1].gain.gain == gain_of(unknown, (3, 3))
+
+
+def test_a_row_that_does_not_exist_is_refused_with_those_that_exist():
+    both = several(0), evaluated(30, seed=5, name="second", votes=("soft",))
+    rows = (
+        r"none \(one draw, no input noise\), M = 1; prediction vote, sigma 0.25 \(1 normalised\), M = 1, 4, 8; "
+        r"soft vote, sigma 0.25 \(1 normalised\), M = 1, 4, 8; prediction vote, sigma 0.125 \(0.5 normalised\), M"
+    )
+    with pytest.raises(ArgumentError, match=f"sigma: expected a row of the result of made: {rows}"):
+        pair_lines(*both, (ChosenRow(sigma=0.1), ChosenRow()))
+    with pytest.raises(ArgumentError, match=r"vote: expected a row of the result of second: .*, got vote prediction"):
+        pair_lines(*both, (ChosenRow("prediction"), ChosenRow("prediction")))
+    with pytest.raises(ArgumentError, match=r"num_samples: expected a row .*, got vote soft, M 2"):
+        pair_lines(*both, (ChosenRow("soft", None, 2), ChosenRow("soft", None, 8)))
+
+
+def test_every_vote_of_a_sweep_can_be_chosen():
+    result = small_result("sweep")
+    for number, vote in enumerate(result.setting["votes"]):
+        for sigma in (0.0, 0.1):
+            row = ChosenRow(vote, sigma, 4)
+            line = pair_lines(result, result, (row, row))[1]
+            of_images = result.tensors["right"][1, result.setting["sigmas"].index(sigma), number, 1]
+            assert line.first == f"{100 * float(of_images.double().mean()):.1f} %"
+
+
+def test_a_network_without_noise_is_not_called_one_draw():
+    random, fixed = evaluated(30, seed=0), evaluated(30, seed=5, is_random=False)
+    names = {line.gain.name for line in pair_lines(fixed, fixed)}
+    assert "network without noise, M = 1" in names
+    assert not any("one draw" in name for name in names)
+    first = "first: one draw, no input noise, M = 1; second: network without noise, M = 1"
+    (clean, _) = [line for line in pair_lines(random, fixed) if line.gain.name == first]
+    assert clean.gain.gain == gain_of((random, fixed), (0, 0), "clean")
 
 
 def test_a_page_of_two_has_both_and_their_differences_first(results):

@@ -57,8 +57,8 @@ def test_every_outcome_of_the_list_is_that_of_the_tensors(made):
     about = data["results"][0]["classifiers"]
     assert [each["name"] for each in about] == [
         "one draw, no input noise",
-        "prediction vote, sigma 0.25 (1 normalized)",
-        "soft vote, sigma 0.25 (1 normalized)",
+        "prediction vote, sigma 0.25 (1 normalised)",
+        "soft vote, sigma 0.25 (1 normalised)",
     ]
     assert [each["samples"] for each in about] == [[1], [1, 8], [1, 8]]
     rows = [[0], [1, 2], [3, 4]]
@@ -151,7 +151,7 @@ def test_charts_have_the_numbers_of_the_rows(made):
             assert line in found
         number = result.rows.index(row)
         draws = result.tensors["robust.draws"][number, 0].double().mean()
-        name = f"{row['vote']} vote, sigma 0.25 (1 normalized)"
+        name = f"{row['vote']} vote, sigma 0.25 (1 normalised)"
         assert [name, f"{float(draws):.4g}", f"{100 * row['robust']:.1f}"] in [line[:3] for line in found]
 
 

@@ -115,6 +115,39 @@ def test_a_result_without_its_tensors_has_a_page_without_images(kind):
     assert page.all("strong") or kind == "check"
 
 
+OWN = {"noise": "gaussian", "sigma": 0.125, "sigma_normalized": 0.5, "vote": "soft", "num_samples": 8, "layer": None}
+
+
+@pytest.mark.parametrize(
+    ("own", "row", "note"),
+    [
+        (OWN, 8, "the accuracies here are those of the classifier's own: sigma 0.125 (0.5 normalised)."),
+        ({**OWN, "vote": "weighted"}, 6, "the accuracies here are those of the classifier's own: sigma 0.125 (0.5"),
+        (None, 2, "those of the first, sigma 0.25 (1 normalised): the classifier's own is not known."),
+        (
+            {**OWN, "sigma": 0.3, "sigma_normalized": None},
+            2,
+            "those of the first, sigma 0.25 (1 normalised): the classifier's own, sigma 0.3, is none of them.",
+        ),
+    ],
+)
+def test_the_verdict_of_several_sigmas_is_that_of_the_classifiers_own_or_says_which_it_is(own, row, note):
+    """Rows: the base; then at sigma 0.25 and at 0.125 the prediction and the soft vote, each at M = 1 and 8."""
+    result = evaluated(30, sigmas=(0.25, 0.125), own=own)
+    page = Page(report_page(result))
+    shown = [f"{100 * result.rows[number][images]:.1f} %" for number in (row, 0) for images in ("clean", "robust")]
+    assert page.all("strong") == shown
+    (about,) = page.all("p", class_="about")
+    assert note in about
+    main = page.data["results"][0]["classifiers"][page.data["results"][0]["main"]]
+    assert f"{result.rows[row]['vote']} vote, sigma {result.rows[row]['sigma']}" in main["name"]
+    assert result.rows[row]["num_samples"] == 8
+
+
+def test_the_verdict_of_one_sigma_needs_no_choice():
+    assert "Of several sigmas" not in report_page(evaluated(30, own=OWN))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_texts_are_escaped(kind):
     result = small_result(kind)

@@ -9,6 +9,9 @@ from smoothed.utils.intervals import interval, mean_and_deviation
 ONE_DRAW = "none"
 """Vote name in the row of the base network: one draw without input noise."""
 
+NETWORK_ALONE = "network without noise"
+"""What that row is called where the network itself is not random, so that nothing is drawn."""
+
 NO_ATTACK = "none"
 """Attack name of a protocol that evaluates clean images only."""
 

@@ -153,7 +153,7 @@ def evaluate_examples(
         records.
 
     Raises:
-        ArgumentError: sigma is given in normalized units, but the model has no `normalize` layer.
+        ArgumentError: sigma is given in normalised units, but the model has no `normalize` layer.
         CheckpointError: `out` holds the batches of another configuration.
         OutputError: `out` can't be written.
     """

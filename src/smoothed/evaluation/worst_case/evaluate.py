@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from smoothed.acceleration.fast import Fast
 from smoothed.data.images import Images
-from smoothed.evaluation.correctness import OnProgress, ignore_progress
+from smoothed.evaluation.correctness import OnProgress, ignore_progress, two_draws
 from smoothed.evaluation.fresh_votes import VoteCounts
 from smoothed.evaluation.kept_votes import joined_records
 from smoothed.evaluation.resume import Tensors, open_resume_folder
@@ -29,15 +29,10 @@ from smoothed.evaluation.worst_case.suite import (
     expectation_suite,
     total_cost,
 )
-from smoothed.injection import noise_from
-from smoothed.rng.seeds import mix, seeded
-from smoothed.rng.sources import Fresh
+from smoothed.rng.seeds import mix
 from smoothed.smoothing.classifier import Smoothed
 from smoothed.smoothing.config import NoiseConfig
-from smoothed.smoothing.noisy_classifier import NoisyClassifier
-from smoothed.utils.checks import check_logits
 from smoothed.utils.distributed import SINGLE_PROCESS, Processes
-from smoothed.utils.modes import eval_mode
 
 # Images that share one draw of weight noise and one stored step. It is fixed so that results do not depend on the
 # available memory.
@@ -154,7 +149,7 @@ class _Evaluation:
             SMOOTHED: AttackTarget(smoothed, attacked, noise_off=False, protocol=protocol),
         }
         inputs, _ = next(iter(data.batches(PROBE)))
-        first, second = _two_draws(
+        first, second = two_draws(
             smoothed.noisy_classifier, inputs, mix(protocol.seed, WorstCaseStream.RANDOMNESS_PROBE)
         )
         self.is_random, self.num_classes = not torch.equal(first, second), first.shape[1]
@@ -272,15 +267,3 @@ def _batch(data: Images, number: int) -> tuple[Tensor, Tensor]:
 def _in_forward_passes(cost: Cost) -> int:
     """The cost in forward passes; a backward pass takes about as long as two."""
     return cost.forward + 2 * cost.backward
-
-
-@torch.no_grad()
-def _two_draws(noisy_classifier: NoisyClassifier, inputs: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Logits (N, K) of two draws."""
-    generator = seeded(seed, inputs.device)
-    seeded_classifier = NoisyClassifier(
-        noisy_classifier.model, noisy_classifier.noise, layer=noisy_classifier.layer, generator=generator
-    )
-    with noise_from(seeded_classifier, Fresh(generator)), eval_mode(seeded_classifier):
-        first, second = seeded_classifier(inputs), seeded_classifier(inputs)
-    return check_logits(first, len(inputs)), check_logits(second, len(inputs))

@@ -4,7 +4,7 @@ A classifier is one vote under one noise, at one or several numbers of draws M. 
 tensors in its own layout (docs/results-format.md); here they have one.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from smoothed.evaluation.paper_protocol.rows import ONE_DRAW
 from smoothed.evaluation.results import Result
-from smoothed.report.format import format_attack, format_sigma
+from smoothed.report.format import format_attack, format_base, format_sigma
 from smoothed.smoothing.certification import predict_from_counts
 
 # Shares that differ by less are a tie: sums of scores in float32 that should be equal.
@@ -93,17 +93,23 @@ class ShownClassifier:
 
     Attributes:
         name: what it is, such as `soft vote, sigma 0.25`.
+        vote: name of the vote; `none` for a base.
+        sigma: standard deviation of the input noise in pixel units of [0, 1]; None for a noise that states none.
         num_samples: numbers of draws M, ascending.
         clean: outcomes on clean images at each M.
         attacked: outcomes on attacked images at each M; empty without an attack.
         attack: name of the attack; empty without one.
         adversarial: attacked versions of the first images, (kept, C, H, W); None if they were not kept.
         is_base: whether it is what votes are compared with: one draw, or the network without noise.
+        is_own: whether it has the noise of the evaluated classifier or of its checkpoint, and its vote if that was
+            evaluated.
         prefixes: a vote on the first images after fewer draws than the smallest M, ascending. Only the list of images
             shows them, because accuracies need all images.
     """
 
     name: str
+    vote: str
+    sigma: float | None
     num_samples: list[int]
     clean: list[ImageOutcomes]
     attacked: list[ImageOutcomes] = field(default_factory=list)
@@ -111,6 +117,7 @@ class ShownClassifier:
     adversarial: Tensor | None = None
     is_base: bool = False
     prefixes: list[ShownPrefix] = field(default_factory=list)
+    is_own: bool = False
 
     @property
     def decisive(self) -> ImageOutcomes:
@@ -126,8 +133,30 @@ def shown_classifiers(result: Result) -> list[ShownClassifier]:
 
 
 def main_classifier(classifiers: list[ShownClassifier]) -> int:
-    """Number of the classifier that is shown first: the first one that is no base."""
-    return next((number for number, each in enumerate(classifiers) if not each.is_base), 0)
+    """Number of the classifier that is shown first: the evaluated one's own, else the first one that is no base."""
+    own = (number for number, each in enumerate(classifiers) if each.is_own)
+    return next(own, next((number for number, each in enumerate(classifiers) if not each.is_base), 0))
+
+
+def own_row(rows: Sequence[Mapping[str, Any]], own: Mapping[str, Any] | None) -> int | None:
+    """Number of the first row with the classifier's own noise, and with its vote if there is such a row; None if none.
+
+    Sigmas agree if they are the same to four digits, as tables show them.
+
+    Args:
+        rows: rows of votes.
+        own: `own_smoothing` of the setting; None if it is unknown.
+    """
+    if own is None:
+        return None
+    noise = (own["noise"], shown_sigma(own["sigma"]))
+    found = [number for number, row in enumerate(rows) if (row["noise"], shown_sigma(row["sigma"])) == noise]
+    return next((number for number in found if rows[number]["vote"] == own["vote"]), found[0] if found else None)
+
+
+def shown_sigma(sigma: float | None) -> str:
+    """A standard deviation to four digits, as tables show it; `-` for None."""
+    return "-" if sigma is None else f"{sigma:.4g}"
 
 
 def attack_label(setting: Mapping[str, Any]) -> str:
@@ -146,21 +175,28 @@ def _evaluate(result: Result) -> list[ShownClassifier]:
     tensors, groups = result.tensors, dict[tuple[Any, ...], list[int]]()
     for number, row in enumerate(result.rows):
         groups.setdefault((row["vote"], row["noise"], row["sigma"]), []).append(number)
+    votes = [row for row in result.rows if row["vote"] != ONE_DRAW]
+    number = own_row(votes, result.setting.get("own_smoothing"))
+    own = None if number is None else tuple(votes[number][name] for name in ("vote", "noise", "sigma"))
     shown = list[ShownClassifier]()
-    for (vote, _, _), rows in groups.items():
+    for group, rows in groups.items():
+        vote = group[0]
         rows.sort(key=lambda number: result.rows[number]["num_samples"])
         row = result.rows[rows[0]]
         base = vote == ONE_DRAW
         adversarial = tensors.get("adversarial")
         shown.append(
             ShownClassifier(
-                "one draw, no input noise" if base else f"{vote} vote, {noise_words(row)}",
+                format_base(result.setting, "one draw, no input noise") if base else f"{vote} vote, {noise_words(row)}",
+                vote,
+                row["sigma"],
                 [result.rows[number]["num_samples"] for number in rows],
                 [_of_row(tensors, "clean", number) for number in rows],
                 [_of_row(tensors, "robust", number) for number in rows] if "robust.right" in tensors else [],
                 attack_label(row),
                 None if adversarial is None else adversarial[int(tensors["setting"][rows[0]])],
                 base,
+                is_own=group == own,
             )
         )
     return shown
@@ -192,6 +228,8 @@ def _worst_case(result: Result) -> list[ShownClassifier]:
         shown.append(
             ShownClassifier(
                 "mean network (no noise)" if base else f"{row['vote']} vote, {noise_words(row)}",
+                ONE_DRAW if base else row["vote"],
+                row["sigma"],
                 [row["num_samples"]],
                 [clean],
                 [attacked],
@@ -291,7 +329,9 @@ def _certify(result: Result) -> list[ShownClassifier]:
             predicted,
         )
         draws = result.setting["num_samples"]
-        shown.append(ShownClassifier(f"prediction vote, {format_sigma(*sigma)}", [draws], [outcomes]))
+        shown.append(
+            ShownClassifier(f"prediction vote, {format_sigma(*sigma)}", "prediction", sigma[0], [draws], [outcomes])
+        )
     return shown
 
 
@@ -309,7 +349,17 @@ def _check(result: Result) -> list[ShownClassifier]:
     name = f"{setting['vote']} vote, {noise_words(setting)}"
     attack, adversarial = format_attack("pgd", setting["steps"]), tensors.get("adversarial")
     return [
-        ShownClassifier(name, [setting["num_samples"]], [clean], [attacked], attack, adversarial, prefixes=prefixes)
+        ShownClassifier(
+            name,
+            setting["vote"],
+            setting["sigma"],
+            [setting["num_samples"]],
+            [clean],
+            [attacked],
+            attack,
+            adversarial,
+            prefixes=prefixes,
+        )
     ]
 
 
@@ -318,7 +368,16 @@ def _attack(result: Result) -> list[ShownClassifier]:
     clean, attacked = (ImageOutcomes.of_runs(tensors[f"{name}.right"][None]) for name in ("clean", "robust"))
     name = f"{row['vote']} vote, {noise_words(row)}"
     return [
-        ShownClassifier(name, [row["num_samples"]], [clean], [attacked], attack_label(row), tensors.get("adversarial"))
+        ShownClassifier(
+            name,
+            row["vote"],
+            row["sigma"],
+            [row["num_samples"]],
+            [clean],
+            [attacked],
+            attack_label(row),
+            tensors.get("adversarial"),
+        )
     ]
 
 
@@ -342,6 +401,8 @@ def _examples(result: Result) -> list[ShownClassifier]:
         shown.append(
             ShownClassifier(
                 f"single draws, {noise}" if draws else f"{row['vote']} vote, {noise}",
+                ONE_DRAW if draws else row["vote"],
+                row["sigma"],
                 [row["num_samples"]],
                 [clean],
                 [attacked],
@@ -354,12 +415,23 @@ def _examples(result: Result) -> list[ShownClassifier]:
     return shown
 
 
+def all_classifiers(result: Result) -> list[ShownClassifier]:
+    """`shown_classifiers`, and of a sweep those of its other votes after them."""
+    shown = shown_classifiers(result)
+    if result.kind == "sweep" and shown:
+        others = [vote for vote in result.setting["votes"] if vote != result.summary["best"]["vote"]]
+        shown += [each for vote in others for each in _sweep_of_vote(result, vote)]
+    return shown
+
+
 def _sweep(result: Result) -> list[ShownClassifier]:
     """One classifier for each sigma, by the vote of the best setting, with the best sigma first."""
-    if "right" not in result.tensors:
-        return []
+    return _sweep_of_vote(result, result.summary["best"]["vote"]) if "right" in result.tensors else []
+
+
+def _sweep_of_vote(result: Result, name: str) -> list[ShownClassifier]:
     setting, right, best = result.setting, result.tensors["right"], result.summary["best"]
-    vote = setting["votes"].index(best["vote"])
+    vote = setting["votes"].index(name)
     normalized = setting["sigmas_normalized"] or [None] * len(setting["sigmas"])
     shown = list[ShownClassifier]()
     for number, sigma in enumerate(setting["sigmas"]):
@@ -369,12 +441,14 @@ def _sweep(result: Result) -> list[ShownClassifier]:
         )
         shown.append(
             ShownClassifier(
-                f"{best['vote']} vote, {format_sigma(sigma, normalized[number])}",
+                f"{name} vote, {format_sigma(sigma, normalized[number])}",
+                name,
+                sigma,
                 list(setting["num_samples"]),
                 clean,
                 attacked[0] if attacked else [],
                 attack_label(setting),
-                result.tensors.get("adversarial") if sigma == best["sigma"] else None,
+                result.tensors.get("adversarial") if (name, sigma) == (best["vote"], best["sigma"]) else None,
             )
         )
     shown.insert(0, shown.pop(setting["sigmas"].index(best["sigma"])))

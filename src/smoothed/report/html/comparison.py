@@ -1,5 +1,6 @@
 """Two results on the same images: whether they are the same, and the paired test of each pair of classifiers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -7,7 +8,14 @@ import torch
 from smoothed.errors import ArgumentError
 from smoothed.evaluation.results import PairedGain, Result
 from smoothed.report.format import format_percent
-from smoothed.report.html.classifiers import ImageOutcomes, ShownClassifier, main_classifier, shown_classifiers
+from smoothed.report.html.classifiers import (
+    ImageOutcomes,
+    ShownClassifier,
+    all_classifiers,
+    main_classifier,
+    shown_classifiers,
+    shown_sigma,
+)
 from smoothed.report.html.verdict import GainLine
 
 # Largest difference of pixels that is rounding: half a step of an 8-bit image.
@@ -61,28 +69,99 @@ def _same_pixels(first: Result, second: Result) -> bool:
     return count > 0 and float((kept[0][:count] - kept[1][:count]).abs().max()) < ROUNDING
 
 
-def pair_lines(first: Result, second: Result) -> list[PairLine]:
+@dataclass(frozen=True)
+class ChosenRow:
+    """Which row of a result to compare; None leaves a part of the choice to the result.
+
+    Attributes:
+        vote: name of the vote; `none` for one draw without input noise, or the network without noise.
+        sigma: standard deviation of the input noise in pixel units of [0, 1], to the four digits that tables show.
+        num_samples: number of draws, M.
+    """
+
+    vote: str | None = None
+    sigma: float | None = None
+    num_samples: int | None = None
+
+
+ANY_ROW = ChosenRow()
+
+
+def pair_lines(first: Result, second: Result, rows: tuple[ChosenRow, ChosenRow] = (ANY_ROW, ANY_ROW)) -> list[PairLine]:
     """The paired tests of the second result against the first.
 
-    The first lines compare the classifiers that each report shows first. Further lines compare votes that both results
-    have under the same name, at every M that both have.
+    The first lines compare the chosen rows. What is not chosen is as in the report: the noise and the vote of the
+    classifier or of its checkpoint if the result knows them, else the first vote; and the largest M. Further lines
+    compare votes that both results have under the same name, at every M that both have, as far as they are chosen, too.
+
+    Args:
+        first: a result.
+        second: a result on the same images.
+        rows: what to compare of each of them.
+
+    Raises:
+        ArgumentError: a result has no such row. The message lists those that it has.
     """
-    ours, theirs = shown_classifiers(first), shown_classifiers(second)
-    mine, other = ours[main_classifier(ours)], theirs[main_classifier(theirs)]
-    lines = _lines(mine, other, -1, -1)
-    for before in ours:
-        after = next((each for each in theirs if each.name == before.name), None)
-        for place, count in enumerate(before.num_samples):
-            if after is None or count not in after.num_samples:
-                continue
-            at = after.num_samples.index(count)
-            is_main = before is mine and after is other and place == len(before.num_samples) - 1
-            if not is_main or at != len(after.num_samples) - 1:
-                lines += _lines(before, after, place, at)
+    ours, theirs = (_chosen(result, row) for result, row in zip((first, second), rows, strict=True))
+    mine, other = _first_shown(ours), _first_shown(theirs)
+    lines = _lines(*mine, *other)
+    for before, place in ours:
+        for after, at in theirs:
+            bases = before.is_base and after.is_base and first.kind == second.kind
+            same = (bases or before.name == after.name) and before.num_samples[place] == after.num_samples[at]
+            if same and ((before, place), (after, at)) != (mine, other):
+                lines += _lines(before, place, after, at)
     return lines
 
 
-def _lines(before: ShownClassifier, after: ShownClassifier, place: int, at: int) -> list[PairLine]:
+Place = tuple[ShownClassifier, int]
+"""A classifier and the place of one of its M."""
+
+
+def _chosen(result: Result, row: ChosenRow) -> list[Place]:
+    """The rows of a result that fit the choice."""
+    classifiers = shown_classifiers(result) if row == ANY_ROW else all_classifiers(result)
+    every = found = [(each, place) for each in classifiers for place in range(len(each.num_samples))]
+    fits = {
+        "vote": lambda each, _: each.vote == row.vote,
+        "sigma": lambda each, _: shown_sigma(each.sigma) == shown_sigma(row.sigma),
+        "num_samples": lambda each, place: each.num_samples[place] == row.num_samples,
+    }
+    for part, fit in fits.items():
+        value = getattr(row, part)
+        if value is None:
+            continue
+        left = [(each, place) for each, place in found if fit(each, place)]
+        if not left:
+            name = result.model.get("name", "a model")
+            raise ArgumentError(part, f"a row of the result of {name}: {_listed_rows(every)}", _request(row))
+        found = left
+    return found
+
+
+def _first_shown(rows: Sequence[Place]) -> Place:
+    """Of the classifier that reports show first, the row of the largest M."""
+    classifiers = list(dict.fromkeys(each for each, _ in rows))
+    main = classifiers[main_classifier(classifiers)]
+    return [row for row in rows if row[0] is main][-1]
+
+
+def _listed_rows(rows: Sequence[Place]) -> str:
+    counts = dict[ShownClassifier, list[int]]()
+    for each, place in rows:
+        counts.setdefault(each, []).append(each.num_samples[place])
+    return "; ".join(
+        f"{f'none ({each.name})' if each.is_base else each.name}, M = {', '.join(map(str, of_each))}"
+        for each, of_each in counts.items()
+    )
+
+
+def _request(row: ChosenRow) -> str:
+    given = {"vote": row.vote, "sigma": row.sigma, "M": row.num_samples}
+    return ", ".join(f"{name} {value}" for name, value in given.items() if value is not None)
+
+
+def _lines(before: ShownClassifier, place: int, after: ShownClassifier, at: int) -> list[PairLine]:
     names = [f"{each.name}, M = {each.num_samples[number]}" for each, number in ((before, place), (after, at))]
     name = names[0] if names[0] == names[1] else f"first: {names[0]}; second: {names[1]}"
     lines = [_line(name, "clean", before.clean[place], after.clean[at])]
@@ -99,7 +178,7 @@ def _line(name: str, images: str, before: ImageOutcomes, after: ImageOutcomes) -
 
 
 def comparison_sentence(lines: list[PairLine]) -> str:
-    """The paired test of the first classifiers under attack, or on clean images, in words."""
+    """The paired test of the first rows under attack, or on clean images, in words."""
     of_main = [line.gain for line in lines if line.gain.name == lines[0].gain.name]
     line = of_main[1] if len(of_main) > 1 else of_main[0]
     where = "on clean images" if line.images == "clean images" else f"under attack ({line.images})"

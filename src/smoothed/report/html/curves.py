@@ -6,6 +6,7 @@ from typing import Any
 from smoothed.evaluation.paper_protocol.rows import ONE_DRAW
 from smoothed.evaluation.results import Result
 from smoothed.evaluation.worst_case.rows import WORST
+from smoothed.report.format import format_base
 from smoothed.report.html.charts import Chart, ChartCurve, ChartPoint
 from smoothed.report.html.classifiers import ShownClassifier, attack_label, shown_classifiers
 from smoothed.utils.intervals import interval
@@ -233,7 +234,8 @@ def _base_note(result: Result, images: str) -> str:
     if base is None:
         return ""
     low, high = base[f"{images}_interval"]
-    return f"One draw without input noise: {100 * base[images]:.1f} % ({100 * low:.1f}-{100 * high:.1f})."
+    name = format_base(result.setting, "one draw without input noise")
+    return f"{name.capitalize()}: {100 * base[images]:.1f} % ({100 * low:.1f}-{100 * high:.1f})."
 
 
 _CHARTS: dict[str, Callable[[Result], list[Chart]]] = {

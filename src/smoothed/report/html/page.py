@@ -14,13 +14,21 @@ from smoothed.evaluation.results import Result
 from smoothed.report.html.calibration import calibration_charts
 from smoothed.report.html.charts import Chart, DrawnChart, common_range, drawn
 from smoothed.report.html.classifiers import main_classifier
-from smoothed.report.html.comparison import check_same_images, comparison_sentence, pair_lines
+from smoothed.report.html.comparison import ANY_ROW, ChosenRow, check_same_images, comparison_sentence, pair_lines
 from smoothed.report.html.curves import result_charts
 from smoothed.report.html.images import ListedResult, explorer
 from smoothed.report.html.lights import RULE, lights
 from smoothed.report.html.matrix import attack_matrices
 from smoothed.report.html.tables import rows_of
-from smoothed.report.html.verdict import KINDS, gain_lines, headlines, provenance, threat_model, verdict_sentence
+from smoothed.report.html.verdict import (
+    KINDS,
+    gain_lines,
+    headlines,
+    provenance,
+    shown_sigma_note,
+    threat_model,
+    verdict_sentence,
+)
 from smoothed.utils.files import check_path, write_text
 
 SUFFIXES = (".html", ".htm")
@@ -42,13 +50,21 @@ SIZES = (
 )
 
 
-def write_report(result: Result, path: Path | str, against: Result | None = None) -> Path:
-    """Write the page to a file, which is replaced atomically; see `Result.report`."""
+def write_report(
+    result: Result,
+    path: Path | str,
+    against: Result | None = None,
+    rows: tuple[ChosenRow, ChosenRow] = (ANY_ROW, ANY_ROW),
+) -> Path:
+    """Write the page to a file, which is replaced atomically; see `Result.report`.
+
+    `rows` are the rows of the two results that the paired test compares.
+    """
     check_path(path, "path")
     check_report_name(path, "path")
     if against is not None and not isinstance(against, Result):
         raise ArgumentError("against", "a Result", f"an object of type {type(against).__name__}")
-    return write_text(path, report_page(result, against))
+    return write_text(path, report_page(result, against, rows))
 
 
 def check_report_name(path: Path | str, argument: str = "report") -> None:
@@ -57,20 +73,23 @@ def check_report_name(path: Path | str, argument: str = "report") -> None:
         raise ArgumentError(argument, f"a file name that ends in {' or '.join(SUFFIXES)}", Path(path).name)
 
 
-def report_page(result: Result, against: Result | None = None) -> str:
+def report_page(
+    result: Result, against: Result | None = None, rows: tuple[ChosenRow, ChosenRow] = (ANY_ROW, ANY_ROW)
+) -> str:
     """The text of the page.
 
     Args:
         result: the result to show.
         against: a second result on the same images, which is shown beside it.
+        rows: rows of the two results that the paired test compares.
 
     Raises:
-        ArgumentError: the results are not on the same images, or one of them has no outcomes of images.
+        ArgumentError: the results are not on the same images, or one of them has no outcomes of images or no such row.
         DataError: a result lacks fields of its kind, for example because its file was edited.
     """
     results = [result] if against is None else [result, against]
     with of_results(*results):
-        return _smallest(results)
+        return _smallest(results, rows)
 
 
 @contextmanager
@@ -90,19 +109,19 @@ def of_results(*results: Result) -> Iterator[None]:
         raise DataError(f"result: expected the fields of a result of the kind {kinds}, got others ({found})") from error
 
 
-def _smallest(results: Sequence[Result]) -> str:
+def _smallest(results: Sequence[Result], rows: tuple[ChosenRow, ChosenRow]) -> str:
     """The page with as many images, as large, as fit in a file below `LARGEST`."""
     if len(results) > 1:
         check_same_images(results[0], results[1])
     page = ""
     for images, side, all_attacked in SIZES:
-        page = _rendered([ListedResult(each, all_attacked) for each in results], images, side)
+        page = _rendered([ListedResult(each, all_attacked) for each in results], rows, images, side)
         if len(page.encode("utf-8")) < LARGEST:
             break
     return page
 
 
-def _rendered(results: Sequence[ListedResult], images: int, side: int) -> str:
+def _rendered(results: Sequence[ListedResult], rows: tuple[ChosenRow, ChosenRow], images: int, side: int) -> str:
     """The page with at most that many images, whose pictures have at most that side."""
     first = results[0].result
     title = f"{KINDS[first.kind]}: {first.model.get('name', 'a model')}"
@@ -110,7 +129,7 @@ def _rendered(results: Sequence[ListedResult], images: int, side: int) -> str:
     if len(results) > 1:
         names = dict.fromkeys(str(each.result.model.get("name", "a model")) for each in results)
         title = f"Two results: {' and '.join(names)}"
-        lines = pair_lines(first, results[1].result)
+        lines = pair_lines(first, results[1].result, rows)
         comparison = {"lines": lines, "sentence": comparison_sentence(lines)}
     charts = drawn_charts(results)
     contents = [
@@ -175,6 +194,7 @@ def result_content(listed: ListedResult, letter: str, images: int, charts: list[
         "data": str(result.data.get("name", "")),
         "images": result.data.get("images"),
         "headlines": headlines(result),
+        "shown_sigma": shown_sigma_note(result),
         "verdict": verdict_sentence(result),
         "gains": gain_lines(result),
         "threat": threat_model(result),

@@ -39,18 +39,23 @@
   /** The outcome under attack, or on the clean image if there was no attack. */
   const decisive = (image, ...which) => outcomes(image, ...which).at(-1);
 
-  /** The names of the attacks that broke an image, for the chosen classifier of a result. */
+  /**
+   * The names of the attacks that broke an image, for the chosen classifier of a result. After several attacks, these are
+   * the ones after which at most half of the votes are right, as in the matrix and in the tables of attacks.
+   */
   function breakers(image, number = 0) {
     const { classifier } = chosen[number];
     const about = data.results[number].classifiers[classifier];
     const attacks = image.results[number].attacks;
-    if (data.results[number].kind === "check") {
-      return attacks.flatMap((group) => group.shares.filter(([, share]) => share <= 0.5).map(([name]) => name));
-    }
+    const broken = (shares) => shares.filter(([, share]) => share !== null && share <= 0.5).map(([name]) => name);
+    if (data.results[number].kind === "check") return attacks.flatMap((group) => broken(group.shares));
+    if (attacks.length) return broken(tried(attacks[classifier]));
     if (!about.attack || isRight(decisive(image, number))) return [];
-    if (attacks.length) return attacks[classifier].made ? [attacks[classifier].made] : [];
     return isRight(outcomes(image, number)[0]) ? [about.attack] : [];
   }
+
+  /** The attacks of a suite with their shares: all lines but the clean image and the worst case. */
+  const tried = (group) => group.shares.slice(1, -1);
 
   /* Filters */
 
@@ -87,8 +92,8 @@
     const names = new Set();
     for (const image of data.images) {
       for (const group of image.results[0].attacks) {
-        if (group.made) names.add(group.made);
-        else if (data.results[0].kind === "check") group.shares.forEach(([name]) => names.add(name));
+        const shares = data.results[0].kind === "check" ? group.shares : tried(group);
+        shares.forEach(([name]) => names.add(name));
       }
     }
     if (!names.size) data.results[0].classifiers.forEach((each) => each.attack && names.add(each.attack));
@@ -286,7 +291,10 @@
       element("li", { className: isRight(outcome) ? "right" : "wrong" }, sentence(outcome, place ? about.attack : "clean", image.label)),
     );
     const broken = breakers(image, number);
-    if (broken.length) lines.push(element("li", {}, `Broken by ${broken.join(", ")}`));
+    // They may differ from the new votes on the worst example.
+    const votes = ", by the votes taken after each attack; the line on the worst case counts new votes";
+    const which = data.results[number].kind === "worst-case" ? votes : "";
+    if (broken.length) lines.push(element("li", {}, `Broken by ${broken.join(", ")}${which}`));
     for (const each of image.results[number].certified) {
       const text = each.class < 0 ? "no certificate" : `${className(each.class)} within L2 radius ${each.radius}`;
       lines.push(element("li", {}, `Certified at sigma ${each.sigma}: ${text}`));

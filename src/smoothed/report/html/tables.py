@@ -6,7 +6,7 @@ from typing import Any
 
 from smoothed.evaluation.paper_protocol.rows import ONE_DRAW
 from smoothed.evaluation.results import Result
-from smoothed.report.format import format_interval
+from smoothed.report.format import format_base, format_interval
 
 Cell = Callable[[Mapping[str, Any]], str]
 
@@ -26,8 +26,13 @@ def rows_of(result: Result) -> PlainTable | None:
     if result.kind not in _COLUMNS or not result.rows:
         return None
     columns = {name: cell for name, cell in _COLUMNS[result.kind].items() if any(cell(row) for row in result.rows)}
+    caption = _CAPTIONS.get(result.kind, "")
+    if result.kind == "evaluate":
+        base = format_base(result.setting)
+        columns["vote"] = lambda row: base if row["vote"] == ONE_DRAW else row["vote"]
+        caption = f"Accuracy of {'' if base == 'one draw' else 'the '}{base} and of each vote"
     lines = [[cell(row) for cell in columns.values()] for row in result.rows]
-    return PlainTable(_CAPTIONS[result.kind], list(columns), lines, [name not in _WORDS for name in columns])
+    return PlainTable(caption, list(columns), lines, [name not in _WORDS for name in columns])
 
 
 def _percent(field: str) -> Cell:
@@ -59,10 +64,10 @@ def _number(field: str, form: str = ".4g") -> Cell:
 _WORDS = {"vote"}
 
 _ACCURACIES: dict[str, Cell] = {
-    "vote": lambda row: "one draw" if row["vote"] == ONE_DRAW else row["vote"],
+    "vote": lambda row: row["vote"],
     "M": _number("num_samples", "d"),
     "sigma": _number("sigma"),
-    "sigma, normalized": _number("sigma_normalized"),
+    "sigma, normalised": _number("sigma_normalized"),
     "clean %": _percent("clean"),
     "95 % interval, clean": _bounds("clean_interval"),
     "attacked %": _percent("robust"),
@@ -97,7 +102,6 @@ _COLUMNS: dict[str, dict[str, Cell]] = {
 }
 
 _CAPTIONS = {
-    "evaluate": "Accuracy of one draw and of each vote",
     "examples": "Accuracy on clean images and on the saved examples",
     "sweep": "Accuracy at each vote, M and sigma",
     "certify": "Certified accuracy at each radius",

@@ -11,8 +11,15 @@ from smoothed.evaluation.paper_protocol.rows import ONE_DRAW
 from smoothed.evaluation.results import PairedGain, Result
 from smoothed.evaluation.sweep.paired import sign_test
 from smoothed.evaluation.worst_case.rows import CLEAN, MEAN, WORST
-from smoothed.report.format import format_eps, format_interval, format_p_value, format_percent, format_sigma
-from smoothed.report.html.classifiers import attack_label, noise_words, shown_classifiers
+from smoothed.report.format import (
+    format_base,
+    format_eps,
+    format_interval,
+    format_p_value,
+    format_percent,
+    format_sigma,
+)
+from smoothed.report.html.classifiers import attack_label, noise_words, own_row, shown_classifiers
 from smoothed.utils.intervals import interval
 
 KINDS: dict[str, str] = {
@@ -96,6 +103,24 @@ def headlines(result: Result) -> list[Headline]:
     return _HEADLINES[result.kind](result)
 
 
+def shown_sigma_note(result: Result) -> str:
+    """Which sigma the main accuracies of an `evaluate` with several are of, in a sentence; empty for other results."""
+    rows = [row for row in result.rows if row.get("vote") != ONE_DRAW] if result.kind == "evaluate" else []
+    if len({(row["noise"], row["sigma"]) for row in rows}) < 2:
+        return ""
+    own = result.setting.get("own_smoothing")
+    number = own_row(rows, own)
+    told = noise_words(rows[number or 0])
+    if number is not None:
+        return f"Of several sigmas, the accuracies here are those of the classifier's own: {told}."
+    reason = (
+        "the classifier's own is not known"
+        if own is None
+        else f"the classifier's own, {noise_words(own)}, is none of them"
+    )
+    return f"Of several sigmas, the accuracies here are those of the first, {told}: {reason}."
+
+
 def gain_lines(result: Result) -> list[GainLine]:
     """The paired tests of a result's comparisons."""
     pairs = _pairs(result)
@@ -154,9 +179,10 @@ def _evaluate_headlines(result: Result) -> list[Headline]:
     found = list[Headline]()
     base = [row for row in result.rows if row["vote"] == ONE_DRAW]
     votes = [row for row in result.rows if row["vote"] != ONE_DRAW]
-    of_first = [row for row in votes if all(row[name] == votes[0][name] for name in ("vote", "noise", "sigma"))]
-    for row in [*sorted(of_first, key=lambda row: row["num_samples"])[-1:], *base]:
-        of = "one draw, no input noise" if row["vote"] == ONE_DRAW else _vote(row)
+    shown = own_row(votes, result.setting.get("own_smoothing")) or 0
+    of_shown = [row for row in votes if all(row[name] == votes[shown][name] for name in ("vote", "noise", "sigma"))]
+    for row in [*sorted(of_shown, key=lambda row: row["num_samples"])[-1:], *base]:
+        of = format_base(result.setting, "one draw, no input noise") if row["vote"] == ONE_DRAW else _vote(row)
         found.append(Headline("clean images", of, row["clean"], tuple(row["clean_interval"])))
         if row["robust"] is not None:
             found.append(Headline(f"under {attack_label(row)}", of, row["robust"], tuple(row["robust_interval"])))

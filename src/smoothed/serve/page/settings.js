@@ -126,7 +126,7 @@ export class Settings {
     const { sigma, sigma_normalized: normalized } = this.model;
     const value = fraction(byId("sigma").value);
     const known = normalized && sigma && value >= 0;
-    byId("sigma-note").textContent = known ? `${short((value * normalized) / sigma, 3)} normalized` : "\u00a0";
+    byId("sigma-note").textContent = known ? `${short((value * normalized) / sigma, 3)} normalised` : "\u00a0";
     const eps = fraction(byId("eps").value);
     byId("eps-note").textContent = eps >= 0 ? `= ${short(eps, 3)} of [0, 1]` : "\u00a0";
     byId("eot").disabled = !this.#averages();
