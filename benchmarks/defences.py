@@ -2,6 +2,7 @@
 
     python benchmarks/defences.py at cni-w stability --out defences      # trains, measures, writes defences/NAME.json
     python benchmarks/defences.py --table docs/results/defences          # the table of all results in a folder
+    python benchmarks/defences.py --costs                                # weights, and milliseconds of a vote
 
 Each recipe of `smoothed recipes` trains a ResNet-20 on CIFAR-10 for 12 epochs, or for fewer if these would cost more
 forward passes than 12 epochs of adversarial training with N-FGSM. N-FGSM takes the place of attacks of several steps,
@@ -11,13 +12,19 @@ on.
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import smoothed
-from smoothed.injection import noise_layers
+from report import seconds_in_turn
+from smoothed.injection import inject_preset, noise_layers
+from smoothed.models import build
+from smoothed.rng.seeds import seeded
 from smoothed.training.config import TrainingConfig
 from smoothed.training.cost import forward_equivalents
 from smoothed.training.examples import AFTER_NFGSM
@@ -111,6 +118,30 @@ def _cells(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
     ]
 
 
+def costs(repeats: int = 3) -> str:
+    """Weights, and milliseconds of a vote of 64 draws on one of 64 images, in float32, as a Markdown table.
+
+    All votes have input noise besides the noise of the recipe, so that they differ by the network and its noise alone.
+    """
+    recipes: dict[tuple[str, str], list[str]] = {}
+    for name, recipe in RECIPES.items():
+        config = recipe.config()
+        recipes.setdefault((config.architecture, config.injection), []).append(name)
+    images, weights, votes = torch.rand(64, 3, 32, 32, generator=seeded(0)), list[int](), list[Callable[[], object]]()
+    for architecture, injection in recipes:
+        network = build(architecture)
+        inject_preset(network, injection)
+        weights.append(sum(parameter.numel() for parameter in network.parameters()))
+        vote = smoothed.Smoothed(smoothed.Fast(network.eval()), smoothed.Gaussian(0.06), num_samples=DRAWS)
+        votes.append(partial(vote.predict, images))
+    lines = ["| recipes | weights | ms a vote |", "|---|---|---|"]
+    times = seconds_in_turn(votes, torch.device("cpu"), repeats)
+    for names, count, seconds in zip(recipes.values(), weights, times, strict=True):
+        listed = ", ".join(f"`{name}`" for name in names)
+        lines.append(f"| {listed} | {count:,} | {1000 * seconds / len(images):.0f} |")
+    return "\n".join(lines)
+
+
 def _percent(accuracy: float | None, interval: Sequence[float] | None) -> str:
     """An accuracy and its 95 % interval in per cent."""
     if accuracy is None or interval is None:
@@ -127,7 +158,10 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/defences"), help="folder of the training runs")
     parser.add_argument("--images", type=int, default=None, help="test images; the default is all 1,000 of the sample")
     parser.add_argument("--table", type=Path, default=None, help="print the table of the results in this folder")
+    parser.add_argument("--costs", action="store_true", help="print weights and milliseconds of a vote of all recipes")
     options = parser.parse_args()
+    if options.costs:
+        print(costs())
     if options.table is not None:
         print(table(options.table))
     for name in options.names:
