@@ -265,6 +265,9 @@ def test_pages_have_the_claims_of_what_they_show(folder, write_result, tmp_path)
     assert claims_markdown(judge_claims(folder, ["table-4"]), folder) in page
     results = "`epgd-diverged.pgd-7.sigma-tuned`, `cni-w.pgd-7.sigma-tuned`"
     assert f"| against CNI-W | {results} | +70.0 (+39.9 to +87.4) | holds |  |" in page
+    # Differences whose results are missing are named by their claim alone.
+    assert "| **undecided** | not run: epgd-converged.pgd-7.sigma-tuned; `smoothed paper run table-4" in page
+    assert "| `epgd-converged.pgd-7.sigma-tuned`" not in page
     values = json.loads((tmp_path / "pages/claims.json").read_text())
     by_name = {claim["name"]: claim for claim in values["claims"]}
     assert set(by_name) == {"grows", "epgd-diverged", "epgd-converged"}

@@ -53,6 +53,11 @@ def test_a_half_done_table(half_done):
     assert cells(page, "CNI-W, vote, tuned sigma")[3:] == ["tuned", *[""] * 8]
 
 
+def test_a_table_of_which_nothing_has_been_run_has_no_rows(folder):
+    page = markdown_table(TABLE_1, shown_rows(TABLE_1, folder), folder)
+    assert page == f"## table-1: {TABLE_1.title}\n\nNot run.\n"
+
+
 def test_a_table_in_a_narrow_terminal_is_complete(half_done):
     console = Console(width=80, record=True, file=StringIO())
     console.print(terminal_table(TABLE_1, shown_rows(TABLE_1, half_done), half_done))

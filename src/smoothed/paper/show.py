@@ -73,9 +73,11 @@ def terminal_table(table: TableSpec, rows: Sequence[ShownRow], folder: RunFolder
 
 
 def markdown_table(table: TableSpec, rows: Sequence[ShownRow], folder: RunFolder) -> str:
-    """The same in Markdown, with the notes of its rows."""
+    """The same in Markdown, with the notes of its rows; without rows if none of them has been run."""
     lines = [f"## {table.name}: {table.title}", ""]
     lines += [f"{table.note}\n"] if table.note else []
+    if all(row.values is None for row in rows):
+        return "\n".join([*lines, "Not run."]) + "\n"
     lines += [_line(COLUMNS), _line("---" if name in _LEFT else "--:" for name in COLUMNS)]
     group = ""
     for row in rows:
@@ -146,7 +148,7 @@ def claims_lines(claims: Sequence[JudgedClaim], folder: RunFolder) -> list[str]:
 
 
 def claims_markdown(claims: Sequence[JudgedClaim], folder: RunFolder) -> str:
-    """The claims in Markdown, with the results and the reason of each difference."""
+    """The claims in Markdown, with the results and the reason of each difference whose results have been run."""
     lines = ["## The paper's claims", "", CLAIMS_HOW, "", " ".join(claims_lines(claims, folder)), ""]
     lines += [_line(("claim", "from", "difference", "verdict", "why")), _line(("---", "---", "--:", "---", "---"))]
     for judged in claims:
@@ -154,7 +156,7 @@ def claims_markdown(claims: Sequence[JudgedClaim], folder: RunFolder) -> str:
         why = f"{judged.why}; `{command}`" if command else judged.why
         about = f"{claim.difference}: {region_text(claim.region)}"
         lines.append(_line((f"**{claim.sentence}** {claim.where}.", about, "", f"**{judged.verdict}**", why)))
-        for part in judged.parts:
+        for part in (part for part in judged.parts if not part.missing):
             results = ", ".join(f"`{name}`" for name in part.results)
             estimate = "" if part.estimate is None else _estimate(part.estimate)
             lines.append(_line((part.name, results, estimate, part.verdict, part.why)))
