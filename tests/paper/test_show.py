@@ -1,6 +1,7 @@
 """Tables, figures and pages of a run that is half done, from results written by hand."""
 
 import json
+import shutil
 from io import StringIO
 
 import pytest
@@ -14,7 +15,7 @@ from smoothed.paper.catalog import DECLARATIONS
 from smoothed.paper.differences import PublishedDifference
 from smoothed.paper.draw import curve_points, draw
 from smoothed.paper.figures import FIGURE_B3, FIGURE_B4
-from smoothed.paper.folder import existing_folder
+from smoothed.paper.folder import RunFolder, existing_folder
 from smoothed.paper.pages import write_pages, write_results_page
 from smoothed.paper.show import appendix_markdown, appendix_tables, gain_lines, markdown_table, terminal_table
 from smoothed.paper.shown import comparisons, shown_rows
@@ -141,6 +142,10 @@ def test_pages_of_a_half_done_run(half_done, tmp_path):
     copied = tmp_path / "pages/results"
     assert {path.stem for path in copied.glob("*.json")} == {CNI, VOTE}
     assert Result.load(copied / f"{CNI}.json").rows[0]["clean"] == 0.8
+    # A run in another folder goes on from them.
+    shutil.copytree(copied, tmp_path / "other/results")
+    other = RunFolder(tmp_path / "other", half_done.schedule)
+    assert list(comparisons(shown_rows(TABLE_1, other))) == list(comparisons(shown_rows(TABLE_1, half_done))) != []
 
 
 def test_refusals(folder, tmp_path):

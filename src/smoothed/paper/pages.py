@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from smoothed.checkpoint import SUFFIX
 from smoothed.errors import ArgumentError
 from smoothed.paper.catalog import DECLARATIONS
 from smoothed.paper.declaration import FigureSpec, TableSpec, sources_of
@@ -23,7 +24,7 @@ from smoothed.utils.files import write_atomically, write_json, write_text
 def write_pages(names: Sequence[str], folder: RunFolder, destination: Path | str) -> Path:
     """Write README.md with claims, tables and figures, and beside it the files of each.
 
-    These are `claims.json`, NAME.json of each table, the figures, and `results/NAME.json`.
+    These are `claims.json`, NAME.json of each table, the figures, and the files of each result in `results`.
 
     Args:
         names: names of declarations; none for all.
@@ -54,11 +55,10 @@ def write_pages(names: Sequence[str], folder: RunFolder, destination: Path | str
         elif (values := appendix_values(folder)) is not None:
             parts.append(appendix_markdown(values))
     for result in (*result_names(names, folder), "appendix-a"):
-        if folder.result(result).is_file():
-            copied = folder.result(result)
-            write_atomically(
-                destination / "results" / f"{result}.json", lambda partial, copied=copied: shutil.copy(copied, partial)
-            )
+        for copied in (folder.result(result), folder.result(result).with_suffix(SUFFIX)):
+            if copied.is_file():
+                target = destination / "results" / copied.name
+                write_atomically(target, lambda partial, copied=copied: shutil.copy(copied, partial))
     parts.append(_provenance_part(destination / "results"))
     return write_text(destination / "README.md", "\n".join(parts))
 
@@ -96,9 +96,9 @@ def _introduction(folder: RunFolder) -> str:
     schedule = folder.schedule
     return (
         f"# The paper's tables and figures, schedule `{schedule.name}`\n\n"
-        f"`smoothed paper show` writes this page. The schedule is: {schedule.about}. `results/` holds the JSON result "
-        "of each evaluation, with its setting, command and hardware; figures and tables are made from these files "
-        f"alone.\n\n{HOW}\n"
+        f"`smoothed paper show` writes this page. The schedule is: {schedule.about}. `results/` holds the result of "
+        "each evaluation, with its setting, command and hardware, and the outcome of each image; figures and tables "
+        f"are made from these files alone.\n\n{HOW}\n"
     )
 
 
