@@ -209,6 +209,7 @@ OF_COMMAND = {
     ("report", "out"): [*FILE, "report.txt", "report"],
     ("compare", "vote"): ["no-such-choice", "", "soft,", "a,b,c"],
     ("compare", "sigma"): [*LIST, "-1", "0.1,0.2,0.3"],
+    ("compare", "sigma_normalized"): [*LIST, "-1", "0.1,0.2,0.3"],
     ("compare", "num_samples"): [*LIST, "0", "1.5", "1,2,3"],
     ("sweep", "noise"): [*CHOICE, *OWN],
     ("train", "data"): ["nodata", "", *OWN, "MISSING", "FOLDER", "TEXT", "sample", "imagefolder:MISSING"],
@@ -220,7 +221,10 @@ BASE = {
     **{("evaluate", option): QUICK for option in ("examples", "votes_per_image")},
     ("report", "results"): ("--out", "report.html"),
     ("compare", "results"): ("result.json",),
-    **{("compare", option): ("votes.json", "votes.json") for option in ("vote", "sigma", "num_samples")},
+    **{
+        ("compare", option): ("votes.json", "votes.json")
+        for option in ("vote", "sigma", "sigma_normalized", "num_samples")
+    },
     ("train", "start"): ("--data", "wrong_input:data", "--out", "run"),
     ("zoo", "add"): ("--name", "cni-w"),
     ("zoo", "name"): ("--add", "resnet20-cni-w"),

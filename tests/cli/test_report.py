@@ -105,6 +105,9 @@ def test_compare_of_chosen_rows(run, stored, tmp_path, capsys):
     assert run("compare", stored["a"], stored["a"], "--vote", "soft", "--sigma", "0.25", "--num-samples", "1") == 0
     printed = capsys.readouterr().out.splitlines()
     assert [line.split(", clean")[0] for line in printed[1:2]] == ["soft vote, sigma 0.25 (1 normalised), M = 1"]
+    options = ["--vote", "one draw,soft", "--sigma-normalized", "0,1"]
+    assert run("compare", stored["a"], stored["b"], *options) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith(f"{name}, clean images: ")
 
 
 @pytest.mark.parametrize(
@@ -112,12 +115,20 @@ def test_compare_of_chosen_rows(run, stored, tmp_path, capsys):
     [
         (
             ["compare", "a", "b", "--sigma", "0.3"],
-            "error: sigma: expected a row of the result of a: none (one draw, no",
+            "error: sigma: expected a row of the first result: none (one draw, no",
         ),
         (["compare", "a", "b", "--vote", "x,soft"], "soft vote, sigma 0.25 (1 normalised), M = 1, 8, got vote x"),
         (
             ["compare", "a", "b", "--vote", "a,b,c"],
             "error: vote: expected one value for both results, or two separated",
+        ),
+        (
+            ["compare", "a", "b", "--sigma-normalized", "0.25"],
+            "error: sigma-normalized: expected a sigma of the first result in the paper's unit (0, 1), got 0.25",
+        ),
+        (
+            ["compare", "a", "b", "--sigma", "0.25", "--sigma-normalized", "1"],
+            "error: sigma: expected one of --sigma and --sigma-normalized, got both",
         ),
         (["compare", "a", "b", "--num-samples", "x"], "error: num-samples: expected whole numbers separated by commas"),
         (["report", "a", "other"], "error: results: expected two results on the same images, got 40 images of random"),

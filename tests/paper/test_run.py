@@ -1,5 +1,6 @@
 """Runs of the tiny schedule: all declarations, killed and resumed ones, time limits, failures, networks of a zoo."""
 
+import shutil
 import signal
 import sys
 import time
@@ -33,6 +34,7 @@ from smoothed.paper.run import SilentObserver, run_paper
 from smoothed.paper.schedules import TINY
 from smoothed.paper.shown import shown_rows
 from smoothed.paper.verdicts import judge_claims
+from smoothed.paper.zoo import add_to_zoo
 from smoothed.report.html.page import LARGEST
 
 TRANSFER = ["table-3a"]
@@ -180,6 +182,20 @@ def test_a_network_of_the_zoo_is_not_trained_again(tmp_path):
     assert read_header(tmp_path / "second/networks/high-k/best.safetensors")["training"]["config"]["start"].endswith(
         "zoo/cni-w.safetensors"
     )
+
+
+@pytest.mark.slow
+def test_evaluations_of_a_network_with_rounded_strengths_are_not_repeated(tmp_path):
+    """Files of the zoo hold the strengths of the noise in half precision, and results are of the loaded numbers."""
+    zoo, second, third = tmp_path / "zoo", tmp_path / "second", tmp_path / "third"
+    assert run_paper(["cni-w"], TINY, tmp_path / "first").finished
+    add_to_zoo(tmp_path / "first/networks/cni-w/best.safetensors", "cni-w", zoo)
+    assert run_paper(["figure-1"], TINY, second, zoo=zoo).finished
+    shutil.copytree(second / "results", third / "results")
+    for out in (second, third):
+        told = Told()
+        assert run_paper(["figure-1"], TINY, out, zoo=zoo, observer=told).finished
+        assert told.steps == []
 
 
 def test_a_training_that_diverges_does_not_stop_the_others(tmp_path, monkeypatch):

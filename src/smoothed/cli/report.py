@@ -62,14 +62,17 @@ def compare(
         str | None,
         option(ROW_PANEL, f"Its sigma in pixel units of [0, 1], with the digits that tables show. {BOTH}"),
     ] = None,
+    sigma_normalized: Annotated[
+        str | None, option(ROW_PANEL, f"Its sigma in the paper's unit, in place of --sigma. {BOTH}")
+    ] = None,
     num_samples: Annotated[str | None, option(ROW_PANEL, f"Its number of draws, M. {BOTH}")] = None,
     report: Report = None,
 ) -> None:
     """Compare two results on the same images by the paired test: the second accuracy minus the first.
 
     The first lines compare one row of each result: that of its classifier's or its checkpoint's own noise and vote, if
-    the result has it, else of its first vote; at the largest M. --vote, --sigma and --num-samples choose another row.
-    Further lines compare rows that both results have.
+    the result has it, else of its first vote; at the largest M. --vote, --sigma, --sigma-normalized and --num-samples
+    choose another row. Further lines compare every other row that both results have, if it is chosen in both.
 
     Examples:
         smoothed compare pgd.json epgd.json --report comparison.html
@@ -81,8 +84,11 @@ def compare(
     check_files(None, report=report)
     if len(results) != 2:
         raise ArgumentError("results", "two files", f"{len(results)}")
-    rows = _chosen_rows(vote, sigma, num_samples)
+    if sigma is not None and sigma_normalized is not None:
+        raise ArgumentError("sigma", "one of --sigma and --sigma-normalized", "both")
     before, after = map(_load_result, results)
+    sigmas = _pixel_sigmas(sigma, sigma_normalized, before, after)
+    rows = _chosen_rows(vote, sigmas, num_samples)
     check_same_images(before, after, "results")
     lines = pair_lines(before, after, rows)
     show(comparison_sentence(lines))
@@ -99,13 +105,32 @@ def compare(
         note(f"report written to {write_report(before, report, after, rows)}")
 
 
-def _chosen_rows(vote: str | None, sigma: str | None, num_samples: str | None) -> "tuple[ChosenRow, ChosenRow]":
+def _pixel_sigmas(
+    sigma: str | None, sigma_normalized: str | None, before: "Result", after: "Result"
+) -> list[float] | None:
+    """The chosen sigmas of the first and of the second result in pixel units; None if none is chosen."""
+    from smoothed.cli.parsing import numbers
+    from smoothed.report.html.comparison import sigma_of_normalized
+
+    if sigma_normalized is None:
+        return None if sigma is None else list(numbers(sigma, "sigma"))
+    values = _of_both("sigma-normalized", list(numbers(sigma_normalized, "sigma-normalized")))
+    return [
+        sigma_of_normalized(result, value, which)
+        for result, value, which in zip((before, after), values, ("first", "second"), strict=True)
+    ]
+
+
+def _chosen_rows(
+    vote: str | None, sigmas: list[float] | None, num_samples: str | None
+) -> "tuple[ChosenRow, ChosenRow]":
     """The rows of the first and of the second result that were chosen."""
-    from smoothed.cli.parsing import integers, numbers
+    from smoothed.cli.parsing import integers
     from smoothed.report.html.comparison import ChosenRow
 
-    votes = None if vote is None else [name.strip() for name in vote.split(",")]
-    sigmas = None if sigma is None else numbers(sigma, "sigma")
+    # Tables name the row of the base network so.
+    labels = {"one draw": "none", "network without noise": "none"}
+    votes = None if vote is None else [labels.get(name.strip(), name.strip()) for name in vote.split(",")]
     counts = None if num_samples is None else integers(num_samples, "num-samples")
     pairs = (_of_both("vote", votes), _of_both("sigma", sigmas), _of_both("num-samples", counts))
     first, second = zip(*pairs, strict=True)

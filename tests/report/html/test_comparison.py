@@ -9,7 +9,7 @@ import torch
 from made_results import Page, evaluated
 from small_results import small_result
 from smoothed.errors import ArgumentError
-from smoothed.report.html.comparison import ChosenRow, check_same_images, pair_lines
+from smoothed.report.html.comparison import ChosenRow, check_same_images, pair_lines, sigma_of_normalized
 from smoothed.report.html.page import report_page
 
 
@@ -101,15 +101,27 @@ def test_the_classifiers_own_row_comes_first():
     assert pair_lines(*unknown)[1].gain.gain == gain_of(unknown, (3, 3))
 
 
+def test_a_chosen_vote_has_the_classifiers_own_sigma():
+    both = several(0, own={**OWN, "vote": "soft"}), several(5, own={**OWN, "vote": "soft"})
+    prediction = ChosenRow("prediction")
+    assert pair_lines(*both, (prediction, prediction))[1].gain.gain == gain_of(both, (9, 9))
+
+
+def test_a_sigma_in_the_papers_unit():
+    assert [sigma_of_normalized(several(0), value) for value in (0, 0.5, 1.0)] == [0, 0.125, 0.25]
+    with pytest.raises(ArgumentError, match=r"expected a sigma of the second result in the paper's unit \(0, 1, 0.5\)"):
+        sigma_of_normalized(several(0), 0.25, "second")
+
+
 def test_a_row_that_does_not_exist_is_refused_with_those_that_exist():
     both = several(0), evaluated(30, seed=5, name="second", votes=("soft",))
     rows = (
         r"none \(one draw, no input noise\), M = 1; prediction vote, sigma 0.25 \(1 normalised\), M = 1, 4, 8; "
         r"soft vote, sigma 0.25 \(1 normalised\), M = 1, 4, 8; prediction vote, sigma 0.125 \(0.5 normalised\), M"
     )
-    with pytest.raises(ArgumentError, match=f"sigma: expected a row of the result of made: {rows}"):
+    with pytest.raises(ArgumentError, match=f"sigma: expected a row of the first result: {rows}"):
         pair_lines(*both, (ChosenRow(sigma=0.1), ChosenRow()))
-    with pytest.raises(ArgumentError, match=r"vote: expected a row of the result of second: .*, got vote prediction"):
+    with pytest.raises(ArgumentError, match=r"vote: expected a row of the second result: .*, got vote prediction"):
         pair_lines(*both, (ChosenRow("prediction"), ChosenRow("prediction")))
     with pytest.raises(ArgumentError, match=r"num_samples: expected a row .*, got vote soft, M 2"):
         pair_lines(*both, (ChosenRow("soft", None, 2), ChosenRow("soft", None, 8)))

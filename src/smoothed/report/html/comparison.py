@@ -92,7 +92,7 @@ def pair_lines(first: Result, second: Result, rows: tuple[ChosenRow, ChosenRow] 
 
     The first lines compare the chosen rows. What is not chosen is as in the report: the noise and the vote of the
     classifier or of its checkpoint if the result knows them, else the first vote; and the largest M. Further lines
-    compare votes that both results have under the same name, at every M that both have, as far as they are chosen, too.
+    compare every other row that both results have, if it is chosen in both.
 
     Args:
         first: a result.
@@ -102,8 +102,9 @@ def pair_lines(first: Result, second: Result, rows: tuple[ChosenRow, ChosenRow] 
     Raises:
         ArgumentError: a result has no such row. The message lists those that it has.
     """
-    ours, theirs = (_chosen(result, row) for result, row in zip((first, second), rows, strict=True))
-    mine, other = _first_shown(ours), _first_shown(theirs)
+    chosen = zip((first, second), rows, ("first", "second"), strict=True)
+    ours, theirs = (_chosen(result, row, which) for result, row, which in chosen)
+    mine, other = _first_shown(ours, first), _first_shown(theirs, second)
     lines = _lines(*mine, *other)
     for before, place in ours:
         for after, at in theirs:
@@ -118,8 +119,28 @@ Place = tuple[ShownClassifier, int]
 """A classifier and the place of one of its M."""
 
 
-def _chosen(result: Result, row: ChosenRow) -> list[Place]:
-    """The rows of a result that fit the choice."""
+def sigma_of_normalized(result: Result, value: float, which: str = "first") -> float:
+    """The sigma in pixel units, as `ChosenRow` takes it, of those rows whose sigma in the paper's unit is `value`.
+
+    Args:
+        result: a result.
+        value: standard deviation in the paper's unit, to the four digits that tables show.
+        which: which of the two results it is, for the message.
+
+    Raises:
+        ArgumentError: no row has this sigma.
+    """
+    known = [row for row in result.rows if row.get("sigma_normalized") is not None]
+    sigmas = {shown_sigma(row["sigma_normalized"]): row["sigma"] for row in known}
+    found = sigmas.get(shown_sigma(value))
+    if found is None:
+        expected = f"a sigma of the {which} result in the paper's unit ({', '.join(sigmas) or 'none'})"
+        raise ArgumentError("sigma-normalized", expected, f"{value:g}")
+    return found
+
+
+def _chosen(result: Result, row: ChosenRow, which: str) -> list[Place]:
+    """The rows of the first or of the second result that fit the choice."""
     classifiers = shown_classifiers(result) if row == ANY_ROW else all_classifiers(result)
     every = found = [(each, place) for each in classifiers for place in range(len(each.num_samples))]
     fits = {
@@ -133,17 +154,23 @@ def _chosen(result: Result, row: ChosenRow) -> list[Place]:
             continue
         left = [(each, place) for each, place in found if fit(each, place)]
         if not left:
-            name = result.model.get("name", "a model")
-            raise ArgumentError(part, f"a row of the result of {name}: {_listed_rows(every)}", _request(row))
+            raise ArgumentError(part, f"a row of the {which} result: {_listed_rows(every)}", _request(row))
         found = left
     return found
 
 
-def _first_shown(rows: Sequence[Place]) -> Place:
-    """Of the classifier that reports show first, the row of the largest M."""
+def _first_shown(rows: Sequence[Place], result: Result) -> Place:
+    """The row of the largest M of the classifier that reports show first; if it is none of these, of its sigma."""
     classifiers = list(dict.fromkeys(each for each, _ in rows))
-    main = classifiers[main_classifier(classifiers)]
+    own = next((each for each in shown_classifiers(result) if each.is_own), None)
+    same_sigma = [each for each in classifiers if own is not None and not each.is_base and _have_same_sigma(each, own)]
+    found = classifiers if any(each.is_own for each in classifiers) or not same_sigma else same_sigma
+    main = found[main_classifier(found)]
     return [row for row in rows if row[0] is main][-1]
+
+
+def _have_same_sigma(one: ShownClassifier, other: ShownClassifier) -> bool:
+    return shown_sigma(one.sigma) == shown_sigma(other.sigma)
 
 
 def _listed_rows(rows: Sequence[Place]) -> str:
@@ -157,7 +184,8 @@ def _listed_rows(rows: Sequence[Place]) -> str:
 
 
 def _request(row: ChosenRow) -> str:
-    given = {"vote": row.vote, "sigma": row.sigma, "M": row.num_samples}
+    sigma = None if row.sigma is None else f"{row.sigma:g} (pixel units)"
+    given = {"vote": row.vote, "sigma": sigma, "M": row.num_samples}
     return ", ".join(f"{name} {value}" for name, value in given.items() if value is not None)
 
 
