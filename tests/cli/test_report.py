@@ -87,27 +87,28 @@ def test_compare_prints_the_paired_tests_and_writes_a_page(run, stored, tmp_path
     printed = capsys.readouterr().out.splitlines()
     page = Page((tmp_path / "two.html").read_text(encoding="utf-8"))
     assert printed[0] == page.all("p", class_="verdict")[0]
-    assert len(printed) == 1 + 2 * 5  # the vote that is shown first, the base, and the other votes and Ms
-    assert printed[1].startswith("prediction vote, sigma 0.25 (1 normalised), M = 8, clean images: ")
-    assert "points (paired 95 % interval" in printed[1]
+    assert len(printed) == 1 + 3 * 5  # the vote that is shown first, the base, and the other votes and Ms
+    assert printed[1] == "prediction vote, sigma 0.25 (1 normalised), M = 8:"
+    assert printed[2].startswith("  clean images: ")
+    assert "points (paired 95 % interval" in printed[2]
 
 
 def test_compare_of_chosen_rows(run, stored, tmp_path, capsys):
     options = ["--vote", "none,soft", "--num-samples", "1,8", "--report", tmp_path / "two.html"]
     assert run("compare", stored["a"], stored["b"], *options) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert len(printed) == 1 + 2
+    assert len(printed) == 1 + 3
     name = "first: one draw, no input noise, M = 1; second: soft vote, sigma 0.25 (1 normalised), M = 8"
-    assert printed[1].startswith(f"{name}, clean images: ")
+    assert printed[1] == f"{name}:"
     page = Page((tmp_path / "two.html").read_text(encoding="utf-8"))
     assert page.all("p", class_="verdict")[0] == printed[0]
     assert page.all("th", scope="row")[:2] == [name, name]
     assert run("compare", stored["a"], stored["a"], "--vote", "soft", "--sigma", "0.25", "--num-samples", "1") == 0
     printed = capsys.readouterr().out.splitlines()
-    assert [line.split(", clean")[0] for line in printed[1:2]] == ["soft vote, sigma 0.25 (1 normalised), M = 1"]
+    assert printed[1] == "soft vote, sigma 0.25 (1 normalised), M = 1:"
     options = ["--vote", "one draw,soft", "--sigma-normalized", "0,1"]
     assert run("compare", stored["a"], stored["b"], *options) == 0
-    assert capsys.readouterr().out.splitlines()[1].startswith(f"{name}, clean images: ")
+    assert capsys.readouterr().out.splitlines()[1] == f"{name}:"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -92,13 +93,15 @@ def compare(
     check_same_images(before, after, "results")
     lines = pair_lines(before, after, rows)
     show(comparison_sentence(lines))
-    for line in lines:
-        gain = line.gain
-        show(
-            f"{gain.name}, {gain.images}: {line.first} and {line.second}, {gain.gain} points (paired 95 % interval "
-            f"{gain.bounds}). Images that only the second gets right: {gain.won}; that only the first gets right: "
-            f"{gain.lost} ({gain.p})."
-        )
+    for name, of_rows in groupby(lines, lambda line: line.gain.name):
+        show(f"{name}:")
+        for line in of_rows:
+            gain = line.gain
+            show(
+                f"  {gain.images}: {line.first} and {line.second}, {gain.gain} points (paired 95 % interval "
+                f"{gain.bounds}). Images that only the second gets right: {gain.won}; that only the first gets right: "
+                f"{gain.lost} ({gain.p})."
+            )
     if report is not None:
         from smoothed.report.html.page import write_report
 

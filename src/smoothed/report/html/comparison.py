@@ -214,6 +214,6 @@ def comparison_sentence(lines: list[PairLine]) -> str:
     reading = {
         "helps": "The second result is better than the first",
         "hurts": "The second result is worse than the first",
-        "may be chance": "These images can't tell the two results apart",
+        "may be chance": "The difference between the two results may be chance",
     }[line.reading]
     return f"{reading} {where}: {told}."
