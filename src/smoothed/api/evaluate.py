@@ -147,6 +147,7 @@ def evaluate(
         seed=seed,
         precision=resolve_precision(precision, subject.device),
     )
+    protocol.build_attack(tuple((sources or {}).values()))  # refuses wrong options before the network is called
     is_random = subject.has_random_network(seed)
     measured = evaluate_paper_protocol(
         subject.network,
