@@ -1,8 +1,11 @@
-"""docs/defences.md has every recipe, with the cost and the number of epochs that `smoothed recipes` states."""
+"""docs/defences.md has every recipe, with its cost and its number of epochs."""
 
 import re
+from functools import cache
 from pathlib import Path
 
+from smoothed.injection import inject_preset
+from smoothed.models import build
 from smoothed.training.cost import forward_equivalents
 from smoothed.training.recipes import RECIPES
 
@@ -12,11 +15,23 @@ DOCS = Path(__file__).parents[2] / "docs"
 def test_every_recipe_is_there_with_its_cost():
     page = (DOCS / "defences.md").read_text(encoding="utf-8")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| `")]
-    stated = {cells[0].strip("`"): (int(cells[1]), int(cells[2])) for cells in rows}
+    stated = {cells[0].strip("`"): tuple(int(cell.replace(",", "")) for cell in cells[1:4]) for cells in rows}
     configs = {name: recipe.config() for name, recipe in RECIPES.items()}
-    assert stated == {name: (forward_equivalents(config), config.epochs) for name, config in configs.items()}
-    assert all(cells[3] for cells in rows)  # a claim, or that there is none
+    assert stated == {
+        name: (forward_equivalents(config), config.epochs, weights(config.architecture, config.injection))
+        for name, config in configs.items()
+    }
+    assert all(float(cells[4]) > 0 for cells in rows)
+    assert all(cells[5] for cells in rows)  # a claim, or that there is none
     assert len(rows) == len(stated)
+
+
+@cache
+def weights(architecture: str, injection: str) -> int:
+    """Number of weights, with the learned strengths of the noise."""
+    network = build(architecture)
+    inject_preset(network, injection)
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def test_each_defence_has_one_equation():
