@@ -212,8 +212,8 @@ def comparison_sentence(lines: list[PairLine]) -> str:
     where = "on clean images" if line.images == "clean images" else f"under attack ({line.images})"
     told = f"{line.gain} points (paired 95 % interval {line.bounds}; sign test {line.p})"
     reading = {
-        "helps": "The second result is better than the first",
-        "hurts": "The second result is worse than the first",
-        "may be chance": "The difference between the two results may be chance",
+        "helps": f"The second result is better than the first {where}",
+        "hurts": f"The second result is worse than the first {where}",
+        "may be chance": f"The difference between the two results {where} may be chance",
     }[line.reading]
-    return f"{reading} {where}: {told}."
+    return f"{reading}: {told}."
