@@ -2,11 +2,14 @@
 
 import importlib
 import json
+import shutil
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
+import smoothed
+from smoothed.checkpoint import locate
 from smoothed.training.cost import forward_equivalents
 from smoothed.training.recipes import RECIPES
 
@@ -43,6 +46,33 @@ def test_recipes_that_only_their_attack_defines_are_refused(defences, name):
 def test_noise_that_needs_a_long_run_begins_weaker(defences):
     weaker = {name for name in RECIPES if name not in REFUSED and "noise_lr" in defences.settings_of(name)}
     assert weaker == {"cni-w", "cni-a", "cni-i+w", "cni-w+pni-a", "cni-w+input", "cni-w+trades"}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "network"), [("cni-w", "resnet20-cni-w"), ("at", BENCHMARKS.parent / "zoo/at.safetensors")]
+)
+def test_each_network_is_measured_as_the_page_says(defences, recipe, network, tmp_path, monkeypatch):
+    def train(architecture, data, *, recipe, out):
+        assert (architecture, data, recipe.epochs, recipe.nfgsm_warmup) == ("resnet20", "cifar10", 12, 1.0)
+        out.mkdir()
+        shutil.copy(locate(network), out / "last.safetensors")
+        return SimpleNamespace(result=SimpleNamespace(provenance={"seconds": 1.6}))
+
+    quick = {"steps": 1, "restarts": 1, "eot_samples": (1,), "queries": 2, "resubmissions": (1,)}
+    for name, value in (("WORST_CASE", quick), ("DRAWS", 4), ("DRAWS_OF_WORST_CASE", 2)):
+        monkeypatch.setattr(defences, name, value)
+    monkeypatch.setattr(smoothed, "train", train)
+    found = json.loads(json.dumps(defences.measure(recipe, tmp_path / "run", 4)))
+    is_random = recipe == "cni-w"
+    expected = smoothed.evaluate(smoothed.load(network), "sample", attack="pgd", steps=7, images=4, precision="auto")
+    assert [row["robust"] for row in found["rows"][defences.ONE_DRAW]] == [row["robust"] for row in expected.rows]
+    assert (defences.VOTE in found["rows"]) == is_random
+    if is_random:
+        vote = found["rows"][defences.VOTE][-1]
+        assert [vote[key] for key in ("attack", "eot_samples", "num_samples", "sigma")] == ["epgd", 8, 4, 0.0]
+    networks = {row["network"] for row in found["rows"][defences.WORST] if row["attack"] == "worst case"}
+    assert networks == ({"mean network", "smoothed"} if is_random else {"mean network"})
+    assert (found["passes"], found["training_seconds"]) == (8, 2)
 
 
 def test_the_table_has_a_line_for_each_result_and_empty_cells_for_votes_of_deterministic_networks(defences, tmp_path):

@@ -122,6 +122,13 @@ def test_points_of_curves(folder, write_result):
     entries = [text.get_text() for text in figure.legends[0].get_texts()]
     assert entries.count("95 % interval over images") == 1
     assert entries[-1] == "95 % interval over images"
+    # Some points of the curve have not been run: no line joins those that have.
+    assert [line.get_linestyle() for axis in figure.axes for line in axis.lines] == ["None", "None"]
+    assert "EPGD, incomplete" in entries
+    figure.canvas.draw()
+    title, legend = figure._suptitle.get_window_extent(), figure.legends[0].get_window_extent()
+    assert title.x1 <= figure.bbox.x1
+    assert not title.overlaps(legend)
 
 
 def test_a_figure_without_results_is_not_drawn(folder):

@@ -1,6 +1,7 @@
 """The paper's figures, drawn from the results that are there, with the points that the paper's tables print."""
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib import colormaps
@@ -24,12 +25,17 @@ BAND = "95 % interval over images"
 PRINTED = {"marker": "x", "linestyle": "none", "color": "#D55E00", "zorder": 5}
 """Style of the paper's printed points."""
 
+# Of the bold title; fewer than fit.
+_LETTERS_PER_INCH = 8
+
 Point = tuple[float, float, tuple[float, float]]
 """A value on the x axis, an accuracy in [0, 1], and its 95 % interval."""
 
 
 def draw(figure: FigureSpec, folder: RunFolder) -> Figure | None:
     """Draw a figure; curves and panels without results are left out. None if nothing has been run.
+
+    Curves of which some points have not been run are drawn as points without a line, and the legend says so.
 
     Raises:
         DataError: a result is damaged.
@@ -43,10 +49,11 @@ def draw(figure: FigureSpec, folder: RunFolder) -> Figure | None:
         panels.append((panel, list(reversed(distinct.values()))))
     if not any(curves for _, curves in panels):
         return None
-    made = new_figure(1.5 + 4.6 * len(panels), 4.2)
+    width = 2.4 + 4.6 * len(panels)
+    made = new_figure(width, 4.2)
     axes = made.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (panel, curves) in zip(axes, panels, strict=True):
-        _draw_panel(axis, figure, panel, curves, folder)
+        _draw_panel(axis, figure, panel, curves, folder, results=results)
     axes[0].set_ylabel("accuracy, %")
     lines: dict[str, Any] = {}
     for axis in axes:
@@ -55,8 +62,9 @@ def draw(figure: FigureSpec, folder: RunFolder) -> Figure | None:
     if BAND in lines:  # after the curves, in a colour of none of them
         del lines[BAND]
         lines[BAND] = Patch(color="0.5", alpha=0.25, linewidth=0)
-    made.legend(lines.values(), lines, loc="outside right upper", frameon=False, fontsize="small")
-    made.suptitle(f"{figure.title} (schedule {folder.schedule.name})", x=0.01, ha="left", fontweight="bold")
+    made.legend(lines.values(), lines, loc="outside right center", frameon=False, fontsize="small")
+    title = textwrap.fill(f"{figure.title} (schedule {folder.schedule.name})", int(_LETTERS_PER_INCH * width))
+    made.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return made
 
 
@@ -96,6 +104,8 @@ def _draw_panel(
     panel: PanelSpec,
     curves: Sequence[tuple[CurveSpec, list[Point]]],
     folder: RunFolder,
+    *,
+    results: Mapping[str, Result | None],
 ) -> None:
     by_count = len({curve.sources for curve, _ in curves}) == 1 and len({curve.vote for curve, _ in curves}) == 1
     networks = list(dict.fromkeys(curve.sources for curve, _ in curves))
@@ -107,11 +117,16 @@ def _draw_panel(
         count = folder.schedule.samples(curve.num_samples)
         label = f"M = {count}" if curve.label.startswith("M = ") else curve.label
         marker = MARKERS[votes.index(curve.vote) % len(MARKERS)]
-        axis.plot(x, y, color=colour, marker=marker, markersize=3, linewidth=1.4, label=label)
+        incomplete = any(results[source.name] is None for source in curve.sources)
+        line, label = ("none", f"{label}, incomplete") if incomplete else ("-", label)
+        axis.plot(x, y, color=colour, marker=marker, markersize=3, linewidth=1.4, linestyle=line, label=label)
         # The bands of many curves would overlap.
         if place == len(curves) - 1 if by_count else len(curves) <= len(COLOURS):
             low, high = ([100 * point[2][end] for point in points] for end in (0, 1))
-            axis.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0, label=BAND)
+            if incomplete:
+                axis.vlines(x, low, high, color=colour, alpha=0.3, linewidth=4, label=BAND)
+            else:
+                axis.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0, label=BAND)
     printed = {x: numbers for curve, _ in curves for x, numbers in curve.published.items()}
     for x, numbers in printed.items():
         value, deviation = getattr(numbers, panel.accuracy), getattr(numbers, f"{panel.accuracy}_std")
