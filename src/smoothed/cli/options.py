@@ -9,13 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from smoothed.attacks import EVALUATION_ATTACKS
-from smoothed.attacks.ball import BALLS
-from smoothed.attacks.query_based.queries import SEES
+from smoothed.cli.choices import EVALUATION_ATTACKS, NOISES, NORMS, SEES, VOTES
 from smoothed.cli.parsing import duration, fraction, names
 from smoothed.errors import ArgumentError
-from smoothed.smoothing.input_noise import NOISES
-from smoothed.smoothing.votes import VOTES
 
 DEFAULT_MODEL = "resnet20-cni-w"
 DEFAULT_NUM_SAMPLES = 64
@@ -142,7 +138,7 @@ LinfEps = Annotated[
 ]
 
 
-NORM_HELP = f"Norm of the radius: {names(BALLS)}."
+NORM_HELP = f"Norm of the radius: {names(NORMS)}."
 STEPS_HELP = "Gradient steps of the attack (the paper's k)."
 
 

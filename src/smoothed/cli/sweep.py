@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from smoothed.cli.choices import NOISES
 from smoothed.cli.console import command_line, is_main_process, progress, warn
 from smoothed.cli.options import (
     OWN_CODE,
@@ -20,7 +21,6 @@ from smoothed.cli.options import (
 )
 from smoothed.cli.parsing import names
 from smoothed.errors import ArgumentError
-from smoothed.smoothing.input_noise import NOISES
 
 DEFAULT_SIGMAS = "0:0.5:0.05"
 

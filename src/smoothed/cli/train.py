@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from smoothed.checkpoint import CUSTOM
 from smoothed.cli.console import command_line, errors, is_main_process, note, output, progress_bar
 from smoothed.cli.options import RUN_FOLDER_HELP
 from smoothed.cli.train_options import (
@@ -56,6 +55,7 @@ def train(
         smoothed train --architecture mine:net --data mine:data --out runs/own
     """
     from smoothed.api.train import training_result
+    from smoothed.checkpoint import CUSTOM
     from smoothed.cli.own import own_attack, own_data
     from smoothed.cli.results import check_files, write_page
     from smoothed.data.adapt import as_training

@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from smoothed.attacks import TRAINING_ATTACKS
+from smoothed.cli.choices import (
+    ARCHITECTURES,
+    AUGMENTATIONS,
+    EXAMPLES,
+    INJECTIONS,
+    RATE_SCHEDULES,
+    TRAINING_ATTACKS,
+    TRAINING_LOSSES,
+)
 from smoothed.cli.options import (
     NORM_HELP,
     PRECISIONS_HELP,
@@ -24,12 +32,6 @@ from smoothed.cli.options import (
     weights_option,
 )
 from smoothed.cli.parsing import fraction, names
-from smoothed.injection import PRESETS
-from smoothed.models import ARCHITECTURES
-from smoothed.training.config import AUGMENTATIONS
-from smoothed.training.examples import EXAMPLES
-from smoothed.training.losses import TRAINING_LOSSES
-from smoothed.training.schedules import SCHEDULES
 
 DEFAULT_RECIPE = "cni-w"
 
@@ -114,7 +116,7 @@ class TrainingNetworkOptions:
         str | None,
         option(
             NETWORK_PANEL,
-            f"Noise inside the network: {names(PRESETS)}. With --from, keep keeps the noise that is there, and none "
+            f"Noise inside the network: {names(INJECTIONS)}. With --from, keep keeps the noise that is there, and none "
             "removes it. At the published strength, the accuracy of a network that was trained without noise falls to "
             "chance until it is fine-tuned.",
         ),
@@ -253,7 +255,7 @@ class TrainingOptimiserOptions:
             "Parts into which each process splits its share of a batch. Accumulating their gradients saves memory.",
         ),
     ] = None
-    schedule: Annotated[str | None, option(OPTIMISER_PANEL, f"Learning-rate schedule: {names(SCHEDULES)}.")] = None
+    schedule: Annotated[str | None, option(OPTIMISER_PANEL, f"Learning-rate schedule: {names(RATE_SCHEDULES)}.")] = None
     lr: Annotated[float | None, option(OPTIMISER_PANEL, "Peak learning rate of SGD.")] = None
     noise_lr: Annotated[
         float | None, option(OPTIMISER_PANEL, "Factor on the learning rate for the learned strengths of the noise.")
