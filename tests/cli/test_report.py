@@ -176,5 +176,5 @@ def test_training_writes_a_page(run, tmp_path, monkeypatch, capsys):
     assert run("train", *options) == 0
     assert "report written to page.html" in capsys.readouterr().err
     page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
-    assert "Validation accuracy of one draw" in page.all("figcaption")
+    assert "Validation accuracy, one forward pass per image" in page.all("figcaption")
     sys.modules.pop("trained_here")

@@ -10,13 +10,13 @@ import torch
 from rich.console import Console
 
 from smoothed.evaluation.results import Result
-from smoothed.paper.catalog import DECLARATIONS
+from smoothed.paper.catalog import DECLARATIONS, sweep_counts
 from smoothed.paper.claims import CLAIMS, EQUAL, HIGHER, NOT_HIGHER, NOT_LOWER
-from smoothed.paper.declaration import sources_of
+from smoothed.paper.declaration import SigmaSweep, sources_of
 from smoothed.paper.estimates import ClaimEstimate
-from smoothed.paper.figures import BASE_MODELS
+from smoothed.paper.figures import BASE_MODELS, sweep_of_votes
 from smoothed.paper.pages import write_pages
-from smoothed.paper.schedules import PAPER_SCHEDULES
+from smoothed.paper.schedules import PAPER_SCHEDULES, TINY
 from smoothed.paper.show import claims_lines, claims_markdown, claims_table
 from smoothed.paper.verdicts import judge, judge_claims
 
@@ -51,10 +51,13 @@ def store_sweep(folder):
 
     def write(network, **robust):
         counts = torch.tensor([robust[vote] for vote in robust]).T  # (sigmas, votes)
-        right = (torch.arange(1000) < counts[:, :, None]).expand(2, 3, -1, -1, -1).permute(0, 2, 3, 1, 4)
-        setting = {"sigmas_normalized": [0.0, 0.24], "votes": list(robust), "num_samples": [1, 2, 4]}
-        tensors = {"right": right.unsqueeze(-2).contiguous()}
-        Result("sweep", [], setting=setting, tensors=tensors).save(folder.result(f"{network}.sweep-7"))
+        sweep = SigmaSweep(network) if len(robust) == 1 else sweep_of_votes(network)
+        draws = list(sweep_counts(sweep, TINY))
+        # (kinds, sigmas, votes, Ms, runs, images); nothing is right on clean images or at a smaller M
+        right = torch.zeros(2, *counts.shape, len(draws), 1, 1000, dtype=torch.bool)
+        right[-1, :, :, -1, 0] = torch.arange(1000) < counts[:, :, None]
+        setting = {"sigmas_normalized": [0.0, 0.24], "votes": list(robust), "num_samples": draws}
+        Result("sweep", [], setting=setting, tensors={"right": right}).save(folder.result(sweep.name))
 
     return write
 

@@ -4,7 +4,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from smoothed.errors import ArgumentError
-from smoothed.paper.declaration import AnySource, AnySpec, AppendixSpec, Measurement, TableSpec, sources_of
+from smoothed.paper.declaration import (
+    AnySource,
+    AnySpec,
+    AppendixSpec,
+    Measurement,
+    SigmaSweep,
+    TableSpec,
+    sources_of,
+)
 from smoothed.paper.figures import FIGURES
 from smoothed.paper.schedules import PaperSchedule
 from smoothed.paper.tables import TABLES
@@ -51,6 +59,11 @@ def read_off(measurement: Measurement, schedule: PaperSchedule) -> ReadOff:
     largest = max((count for _, count in wanted), default=0)
     usual = {count for count in USUAL_COUNTS if count <= largest and measurement.attack != "nattack"}
     return ReadOff(votes, tuple(sorted({count for _, count in wanted} | usual)))
+
+
+def sweep_counts(sweep: SigmaSweep, schedule: PaperSchedule) -> tuple[int, ...]:
+    """The numbers of draws M of a sweep."""
+    return schedule.figure_counts if sweep.num_samples is None else (schedule.samples(sweep.num_samples),)
 
 
 def is_of_a_table(measurement: Measurement, schedule: PaperSchedule) -> bool:

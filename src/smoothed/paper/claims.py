@@ -11,7 +11,7 @@ from typing import Any
 
 from smoothed.paper.declaration import TUNED, Measurement, RowSpec, SigmaSweep
 from smoothed.paper.estimates import ClaimPart, best_sigmas, better_vote, difference, growth, same_sigma
-from smoothed.paper.figures import BACKWARD_DRAWS, BASE_MODELS, VOTES
+from smoothed.paper.figures import BACKWARD_DRAWS, BASE_MODELS, VOTES, sweep_of_votes
 from smoothed.paper.networks import NETWORKS
 from smoothed.paper.tables import M
 
@@ -110,7 +110,7 @@ CLAIMS = (
         NOT_HIGHER,
         ("figure-b1",),
         tuple(
-            same_sigma(f"{_title(network)}, {vote}", SigmaSweep(network), vote)
+            same_sigma(f"{_title(network)}, {vote}", sweep_of_votes(network), vote)
             for network in BASE_MODELS
             for vote in VOTES[1:]
         ),
@@ -123,7 +123,7 @@ CLAIMS = (
         HIGHER,
         ("figure-b1",),
         tuple(
-            better_vote(f"{_title(network)}, {vote}", SigmaSweep(network), vote)
+            better_vote(f"{_title(network)}, {vote}", sweep_of_votes(network), vote)
             for network in BASE_MODELS
             for vote in VOTES[1:]
         ),

@@ -15,7 +15,7 @@ from smoothed.acceleration.fast import Fast
 from smoothed.attacks import SINGLE_DRAW_ATTACKS
 from smoothed.injection import inject_preset, noise_from
 from smoothed.models import build
-from smoothed.paper.catalog import read_off
+from smoothed.paper.catalog import read_off, sweep_counts
 from smoothed.paper.declaration import Measurement, NetworkSpec, SigmaSweep
 from smoothed.paper.folder import RunFolder
 from smoothed.paper.networks import NETWORKS, WIDE
@@ -91,7 +91,8 @@ def step_hours(step: PaperStep, folder: RunFolder, times: Mapping[str, PassTimes
     elif isinstance(step.source, SigmaSweep):
         images = (schedule.figure_images or TEST_IMAGES) * schedule.figure_runs
         steps = schedule.steps(step.source.steps)
-        seconds = len(schedule.figure_sigmas) * _image_seconds(time_of, steps, max(schedule.figure_counts))
+        draws = max(sweep_counts(step.source, schedule))
+        seconds = len(schedule.figure_sigmas) * _image_seconds(time_of, steps, draws)
     else:
         assert isinstance(step.source, Measurement)  # noqa: S101
         count, runs = measurement_size(step.source, schedule)

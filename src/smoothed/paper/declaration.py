@@ -132,20 +132,26 @@ class Measurement:
 
 @dataclass(frozen=True)
 class SigmaSweep:
-    """A sweep over sigma, M and all votes on test images, for figures.
+    """A sweep over sigma on test images, for figures.
 
     Attributes:
         network: name of the network.
         steps: gradient steps of PGD (k).
+        votes: names of the votes. Those of the prediction vote alone stop earlier.
+        num_samples: the only number of draws M; None for all Ms of the schedule.
     """
 
     network: str
     steps: int = BENCHMARK_STEPS
+    votes: tuple[str, ...] = ("prediction",)
+    num_samples: int | None = None
 
     @property
     def name(self) -> str:
         """Name of its result."""
-        return f"{self.network}.sweep-{self.steps}"
+        votes = "" if len(self.votes) == 1 else ".votes"
+        draws = "" if self.num_samples is None else f".m-{self.num_samples}"
+        return f"{self.network}.sweep-{self.steps}{votes}{draws}"
 
     @property
     def networks(self) -> tuple[str, ...]:

@@ -17,9 +17,6 @@ from smoothed.paper.shown import index_of
 POINTS, SLOPE, SIGMA = "points", "points per doubling of M", "sigma, in the paper's unit"
 """Units of differences."""
 
-SWEEP_COUNT = 8
-"""M at which the votes of a sweep are compared: that of Figure B.1."""
-
 
 class NoEstimateError(Exception):
     """Results are there, but a difference can't be computed from them; the message says why."""
@@ -123,13 +120,13 @@ def growth(name: str, source: Measurement, vote: str, kind: str) -> ClaimPart:
 def same_sigma(name: str, sweep: SigmaSweep, vote: str) -> ClaimPart:
     """The attacked accuracy of a vote at its own best sigma minus that at the best sigma of the prediction vote.
 
-    Both sigmas are chosen on the images of the comparison. The first accuracy is the largest of the vote there, so that
-    the difference is never negative and rather too large: this bias works against the claim of equal sigmas.
+    Votes are of the sweep's largest M. Both sigmas are chosen on the images of the comparison. The first accuracy is
+    the largest of the vote there, so that the difference is never negative and rather too large: this bias works
+    against the claim of equal sigmas.
     """
 
-    def measure(folder: RunFolder, results: Sequence[Result]) -> ClaimEstimate:
-        count = folder.schedule.samples(SWEEP_COUNT)
-        own, reference = (_attacked(results[0], each, count) for each in (vote, "prediction"))
+    def measure(_: RunFolder, results: Sequence[Result]) -> ClaimEstimate:
+        own, reference = (_attacked(results[0], each) for each in (vote, "prediction"))
         return ClaimEstimate.between(own[_best(reference)].mean(0), own[_best(own)].mean(0))
 
     return ClaimPart(name, (sweep,), measure)
@@ -138,13 +135,12 @@ def same_sigma(name: str, sweep: SigmaSweep, vote: str) -> ClaimPart:
 def better_vote(name: str, sweep: SigmaSweep, vote: str) -> ClaimPart:
     """The attacked accuracy of the prediction vote minus that of another vote, each at its own best sigma.
 
-    Both sigmas are chosen on the images of the comparison, from the same sigmas, so that both accuracies are too large
-    by about as much.
+    Votes are of the sweep's largest M. Both sigmas are chosen on the images of the comparison, from the same sigmas, so
+    that both accuracies are too large by about as much.
     """
 
-    def measure(folder: RunFolder, results: Sequence[Result]) -> ClaimEstimate:
-        count = folder.schedule.samples(SWEEP_COUNT)
-        prediction, other = (_attacked(results[0], each, count) for each in ("prediction", vote))
+    def measure(_: RunFolder, results: Sequence[Result]) -> ClaimEstimate:
+        prediction, other = (_attacked(results[0], each) for each in ("prediction", vote))
         return ClaimEstimate.between(other[_best(other)].mean(0), prediction[_best(prediction)].mean(0))
 
     return ClaimPart(name, (sweep,), measure)
@@ -161,7 +157,7 @@ def best_sigmas(name: str, after: SigmaSweep, before: SigmaSweep) -> ClaimPart:
     def measure(_: RunFolder, results: Sequence[Result]) -> ClaimEstimate:
         best, lowest, highest = [], [], []
         for result in results:
-            right = _attacked(result, "prediction", result.setting["num_samples"][-1])
+            right = _attacked(result, "prediction")
             sigmas, index = result.setting["sigmas_normalized"], _best(right)
             may_be = may_be_best(right.bool(), LEVEL / 2).tolist()
             candidates = [sigmas[index], *(sigma for sigma, kept in zip(sigmas, may_be, strict=True) if kept)]
@@ -173,12 +169,12 @@ def best_sigmas(name: str, after: SigmaSweep, before: SigmaSweep) -> ClaimPart:
     return ClaimPart(name, (after, before), measure)
 
 
-def _attacked(result: Result, vote: str, count: int) -> Tensor:
-    """Whether each attacked image of a sweep was right, at each sigma: (sigmas, runs, images), 0 or 1."""
-    votes, counts = result.setting["votes"], result.setting["num_samples"]
-    if vote not in votes or count not in counts:
-        raise NoEstimateError(f"a sweep has no {vote} vote with M = {count}")
-    return _tensor(result, "right")[-1, :, votes.index(vote), counts.index(count)].double()
+def _attacked(result: Result, vote: str) -> Tensor:
+    """Whether each attacked image of a sweep was right at the largest M, at each sigma: (sigmas, runs, images)."""
+    votes = result.setting["votes"]
+    if vote not in votes:
+        raise NoEstimateError(f"a sweep has no {vote} vote")
+    return _tensor(result, "right")[-1, :, votes.index(vote), -1].double()
 
 
 def _best(right: Tensor) -> int:

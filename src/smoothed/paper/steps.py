@@ -22,7 +22,7 @@ from smoothed.evaluation.results import Result
 from smoothed.evaluation.resume import fingerprint
 from smoothed.injection import noiseless
 from smoothed.paper.appendix_report import appendix_rows
-from smoothed.paper.catalog import is_of_a_table, read_off
+from smoothed.paper.catalog import is_of_a_table, read_off, sweep_counts
 from smoothed.paper.declaration import TUNED, Measurement, NetworkSpec, SigmaSweep
 from smoothed.paper.folder import FINISHED, RunFolder
 from smoothed.paper.images import schedule_images
@@ -168,7 +168,8 @@ def step_settings(step: PaperStep, folder: RunFolder) -> dict[str, Any]:
             "images": schedule.figure_images,
             "runs": schedule.figure_runs,
             "sigmas": list(schedule.figure_sigmas),
-            "num_samples": list(schedule.figure_counts),
+            "votes": list(source.votes),
+            "num_samples": list(sweep_counts(source, schedule)),
             "steps": schedule.steps(source.steps),
         }
     assert source is not None  # noqa: S101
@@ -282,7 +283,8 @@ def _sweep(step: PaperStep, context: StepContext) -> Result:
         schedule_images(schedule, NETWORKS[source.network].data, "test").first(schedule.figure_images),
         sigmas_normalized=schedule.figure_sigmas,
         steps=schedule.steps(source.steps),
-        num_samples=schedule.figure_counts,
+        votes=source.votes,
+        num_samples=sweep_counts(source, schedule),
         name=source.network,
         runs=schedule.figure_runs,
         precision=schedule.precision,

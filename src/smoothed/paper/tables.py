@@ -108,7 +108,8 @@ TABLE_1 = TableSpec(
 _ATTACKED = ("at", "trades-6", "pni-w", "cni-w", "cni-i+w", "epgd-converged", "epgd-diverged", "smoothadv", "high-k")
 _SINGLE = [_one_draw(network) for network in _ATTACKED]
 _SMOOTHED = [
-    _compared(_voted(network, "tuned"), one_draw.label) for network, one_draw in zip(_ATTACKED, _SINGLE, strict=True)
+    _compared(_voted(network, "tuned", count=64), one_draw.label)
+    for network, one_draw in zip(_ATTACKED, _SINGLE, strict=True)
 ]
 
 TABLE_ATTACKS = TableSpec(

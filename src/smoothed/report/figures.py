@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -11,6 +12,9 @@ from smoothed.utils.files import write_atomically
 
 PLOT_FORMATS = ("eps", "jpg", "pdf", "png", "ps", "svg", "tif", "webp")
 """Suffixes of the files that plots are written to."""
+
+# Entries of the metadata that would hold the time of writing, by format.
+DATES = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 # The palette of Okabe and Ito, which is safe for colour-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -55,12 +59,18 @@ def curve_style(place: int, curves: int) -> dict[str, Any]:
 def write_figure(figure: Figure, path: Path | str) -> Path:
     """Write a figure in the format that the suffix of `path` names; the file is replaced atomically.
 
+    SVG and PDF files of the same figure have the same bytes: they hold no date, and ids that follow from the content.
+
     Raises:
         ArgumentError: the suffix is no format of matplotlib.
         OutputError: the file can't be written.
     """
     suffix = check_plot_format(path)
-    return write_atomically(path, lambda partial: figure.savefig(partial, format=suffix, dpi=150))
+    metadata = DATES.get(suffix)
+    with rc_context({"svg.hashsalt": "smoothed"}):
+        return write_atomically(
+            path, lambda partial: figure.savefig(partial, format=suffix, dpi=150, metadata=metadata)
+        )
 
 
 def check_plot_format(path: Path | str) -> str:

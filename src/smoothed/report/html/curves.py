@@ -210,7 +210,7 @@ def _train(result: Result) -> list[Chart]:
         ChartCurve(name, [ChartPoint(row["epoch"], row[field]) for row in rows if row[field] is not None])
         for name, field in (("clean images", "validation_clean"), ("PGD-7", "validation_robust"))
     ]
-    return [Chart("Validation accuracy of one draw", "epoch", ACCURACY, curves)] if rows else []
+    return [Chart("Validation accuracy, one forward pass per image", "epoch", ACCURACY, curves)] if rows else []
 
 
 def _grouped(

@@ -259,7 +259,7 @@ def _train_headlines(result: Result) -> list[Headline]:
     best = result.summary["kept"].get("best")
     if best is None:
         return []
-    of = f"one draw, epoch {best['epoch']:g} (the best)"
+    of = f"one forward pass per image, epoch {best['epoch']:g} (the best)"
     names = (("validation images, clean", "validation_clean"), ("validation images, PGD-7", "validation_robust"))
     return [Headline(name, of, best[field]) for name, field in names if best.get(field) is not None]
 
