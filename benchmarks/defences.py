@@ -92,6 +92,7 @@ def measure(name: str, folder: Path, images: int | None) -> dict[str, Any]:
         "settings": config.to_json(),
         "passes": forward_equivalents(config),
         "training_seconds": round(trained.result.provenance["seconds"]),
+        "epochs": trained.result.rows,
         "rows": found,
         "comparisons": [asdict(gain) for gain in worst.comparisons],
         "provenance": one_draw.provenance,

@@ -56,8 +56,9 @@ def test_each_network_is_measured_as_the_page_says(defences, recipe, network, tm
         assert (architecture, data, recipe.epochs, recipe.nfgsm_warmup) == ("resnet20", "cifar10", 12, 1.0)
         out.mkdir()
         shutil.copy(locate(network), out / "last.safetensors")
-        return SimpleNamespace(result=SimpleNamespace(provenance={"seconds": 1.6}))
+        return SimpleNamespace(result=SimpleNamespace(provenance={"seconds": 1.6}, rows=epochs))
 
+    epochs = [{"epoch": 1, "validation_robust": 0.153, "catastrophic_overfitting": 0.0}]
     quick = {"steps": 1, "restarts": 1, "eot_samples": (1,), "queries": 2, "resubmissions": (1,)}
     for name, value in (("WORST_CASE", quick), ("DRAWS", 4), ("DRAWS_OF_WORST_CASE", 2)):
         monkeypatch.setattr(defences, name, value)
@@ -72,7 +73,7 @@ def test_each_network_is_measured_as_the_page_says(defences, recipe, network, tm
         assert [vote[key] for key in ("attack", "eot_samples", "num_samples", "sigma")] == ["epgd", 8, 4, 0.0]
     networks = {row["network"] for row in found["rows"][defences.WORST] if row["attack"] == "worst case"}
     assert networks == ({"mean network", "smoothed"} if is_random else {"mean network"})
-    assert (found["passes"], found["training_seconds"]) == (8, 2)
+    assert (found["passes"], found["training_seconds"], found["epochs"]) == (8, 2, epochs)
 
 
 def test_the_table_has_a_line_for_each_result_and_empty_cells_for_votes_of_deterministic_networks(defences, tmp_path):

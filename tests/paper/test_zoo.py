@@ -75,6 +75,13 @@ def test_what_the_command_lists(tmp_path, monkeypatch, capsys):
     assert load("zoo/cni-w").checkpoint_header["architecture"] == "resnet20"
 
 
+def test_the_card_has_the_metrics_of_every_epoch_of_the_training(tmp_path, unrounded):
+    epochs = [{"epoch": 1, "validation_robust": 0.153}, {"epoch": 2, "validation_robust": 0.057}]
+    (unrounded.parent / "card.json").write_text(json.dumps({"config": {}, "epochs": epochs}), encoding="utf-8")
+    entry = add_to_zoo(unrounded, "cni-w", tmp_path / "zoo")
+    assert json.loads(entry.path.with_suffix(".json").read_text()) == {**entry.card(), "epochs": epochs}
+
+
 def test_an_empty_zoo_says_so(tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["zoo", "--folder", str(tmp_path)])

@@ -1,5 +1,6 @@
 """The zoo: finished networks of the paper's tables and figures, in files small enough for the repository."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from smoothed.errors import ArgumentError
 from smoothed.injection import NoiseLayer
 from smoothed.paper.declaration import NetworkSpec
 from smoothed.paper.networks import NETWORKS
+from smoothed.training.card import CARD
 from smoothed.training.recipes import RECIPES
 from smoothed.utils.checks import check_choice
 from smoothed.utils.files import write_json
@@ -59,6 +61,7 @@ def zoo_entries(folder: Path | str = ZOO) -> list[ZooEntry]:
 def add_to_zoo(checkpoint: Path | str, name: str, folder: Path | str = ZOO) -> ZooEntry:
     """Write a trained network to a zoo, with its card `NAME.json`.
 
+    The card also has the metrics of every epoch (`epochs`), if the checkpoint lies in the folder of its training.
     The learned strengths of the noise, most of the numbers of a network with CNI, are rounded to half precision, a
     relative change of at most 2^-11; smaller numbers than 2^-14 by at most 2^-25.
 
@@ -88,8 +91,14 @@ def add_to_zoo(checkpoint: Path | str, name: str, folder: Path | str = ZOO) -> Z
     small = {key: tensor.half() if key in strengths else tensor for key, tensor in tensors.items()}
     path = write_tensors(Path(folder) / f"{name}{SUFFIX}", small, header)
     entry = ZooEntry(name, path, path.stat().st_size, header)
-    write_json(entry.card(), path.with_suffix(".json"))
+    write_json({**entry.card(), **_epochs(locate(checkpoint).parent)}, path.with_suffix(".json"))
     return entry
+
+
+def _epochs(folder: Path) -> dict[str, Any]:
+    """The metrics of every epoch of the training in `folder`; nothing if there is none."""
+    path = folder / CARD
+    return {"epochs": json.loads(path.read_text(encoding="utf-8"))["epochs"]} if path.is_file() else {}
 
 
 def _require_of_name(header: dict[str, Any], network: NetworkSpec) -> None:
