@@ -83,7 +83,9 @@ class EvaluatedSmoothingOptions(NoisesOptions):
     tune: Annotated[
         bool,
         vote_option(
-            "Store the sigma with the best robust accuracy in the checkpoint. Needs --split validation.", "--tune"
+            "Store in the checkpoint the sigma with the best robust accuracy of the first vote at the largest M. Needs "
+            "--split validation and the path of a checkpoint; for other networks, see `smoothed sweep`.",
+            "--tune",
         ),
     ] = False
 
