@@ -16,6 +16,7 @@ from quick import first
 from smoothed import (
     CNI,
     PNI,
+    Fast,
     Gaussian,
     Laplace,
     NoisyClassifier,
@@ -24,6 +25,7 @@ from smoothed import (
     Uniform,
     attacks,
     inject,
+    load,
     noiseless,
     votes,
 )
@@ -363,7 +365,13 @@ def test_bad_calls(network, images):
 def test_a_function_around_a_noisy_network_votes_with_independent_draws(network, images):
     """What is no module can't be looked into: one draw a pass, unless the user says that more are right."""
     inject(network, weights=PNI())
-    for model, options in [(network.forward, {}), (network, {"pack_draws": False})]:
+    wrapped = load(network.forward)
+    for model, options in [
+        (network.forward, {}),
+        (wrapped, {}),
+        (Fast(wrapped), {}),
+        (network, {"pack_draws": False}),
+    ]:
         rows = []
         handle = network[0].register_forward_pre_hook(lambda _, args, rows=rows: rows.append(len(args[0])))
         Smoothed(model, num_samples=5, stop=None, **options).predict(images[:2])

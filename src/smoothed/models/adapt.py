@@ -97,6 +97,11 @@ class ModelAdapter(nn.Module):
         return f"{shown}outputs={self.outputs}"
 
 
+def wraps_function(module: nn.Module) -> bool:
+    """Whether a module is a `ModelAdapter` of a callable that is no module, whose randomness is unknown."""
+    return isinstance(module, ModelAdapter) and not isinstance(module.model, nn.Module)
+
+
 def as_normalize(statistics: Statistics) -> Normalize:
     """Return a new `Normalize` layer with the given mean and standard deviation.
 

@@ -2,7 +2,7 @@
 
 Every draw has its own input noise and its own network noise, both a function of (seed, draw, image). Equal seeds
 therefore give equal votes at any chunk size, except where rounding of sums decides between two nearly equal classes.
-No two votes of an image share a draw.
+No two draws of an image share noise.
 """
 
 import math
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from smoothed.acceleration.chunk_size import LARGEST_CHUNK_SIZE, find_chunk_size
 from smoothed.errors import ArgumentError
 from smoothed.injection import noise_layers
+from smoothed.models.adapt import wraps_function
 from smoothed.models.normalize import normalization_std
 from smoothed.rng.seeds import mix, seed_from
 from smoothed.rng.sources import Keyed
@@ -278,7 +279,9 @@ class Smoothed(nn.Module):
         """Whether a pass may hold several draws; draws that share noisy weights would not be independent."""
         if self.pack_draws is not None:
             return self.pack_draws
-        return isinstance(self.model, nn.Module) and all(layer.per_row for layer in noise_layers(self.model))
+        if not isinstance(self.model, nn.Module) or any(map(wraps_function, self.model.modules())):
+            return False  # a function can't be looked into
+        return all(layer.per_row for layer in noise_layers(self.model))
 
     def _next_seed(self) -> int:
         self._calls += 1

@@ -1,6 +1,7 @@
 """What is certified withstands attacks: an L2 attack within the radius, and those of the worst-case protocol."""
 
 import math
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -17,6 +18,7 @@ from smoothed.evaluation.correctness import attack_noisy_classifier
 from smoothed.evaluation.worst_case.certified import certification_protocol, certify_worst_case
 from smoothed.evaluation.worst_case.evaluate import evaluate_worst_case
 from smoothed.rng.seeds import seeded
+from smoothed.smoothing.certification import TooFewSamplesWarning
 from smoothed.smoothing.config import NoiseConfig
 
 SHAPE = (3, 4, 4)
@@ -102,6 +104,19 @@ def test_the_settings_are_those_of_the_protocol():
     assert (settings.seed, settings.precision) == (4, "bf16")
     assert certification_protocol(network, data, replace(protocol, alpha=0.01)).alpha == 0.01
     assert certification_protocol(network, data, replace(protocol, eps=0.1)).radii == (0.0, 0.1, 0.1 * math.sqrt(48))
+
+
+@pytest.mark.parametrize("pack_draws", [None, False])
+def test_passes_hold_several_draws_only_if_the_classifier_allows_it(pack_draws):
+    network, data = linear(noisy=False)
+    protocol = replace(PROTOCOL, smoothing=replace(PROTOCOL.smoothing, pack_draws=pack_draws))
+    certification = certification_protocol(network, data, protocol, selection_samples=4, num_samples=20)
+    rows = list[int]()
+    network.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TooFewSamplesWarning)
+        certify_worst_case(network, data, protocol, certification, name="linear")
+    assert (max(rows) > len(data)) == (pack_draws is None)
 
 
 def test_what_cannot_be_certified_is_refused():

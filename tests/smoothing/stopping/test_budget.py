@@ -47,9 +47,18 @@ def test_rounds_by_hand():
     assert monitor(state(torch.stack(ahead, 1), 1)).tolist() == [1, 1, 1, 0]
     # After 2 draws 9 are left for 3 rounds, of two draws more: 1 image, the one that is level.
     assert monitor(state([[2, 0], [1, 1], [2, 0]], 2)).tolist() == [0, 2, 0]
-    # After 4 draws 7 are left for 2 rounds, of four more: none.
-    assert monitor(state([[2, 2]], 4)).tolist() == [0]
+    # After 4 draws 7 are left for 2 rounds, of four more: less than one image a round, but enough for one.
+    assert monitor(state([[2, 2]], 4)).tolist() == [4]
+    # After 8 draws 3 are left, and the next round has eight more.
+    assert monitor(state([[4, 4]], 8)).tolist() == [0]
     assert problem.images == 4
+
+
+@pytest.mark.parametrize(("mean", "drawn"), [(1, 1), (4, 4), (32, 32), (47.3, 44)])
+def test_a_close_vote_on_a_single_image_uses_its_budget(mean, drawn):
+    """Its draws double from a quarter of the mean on, as long as the budget pays for it: 11, 22 and 44 of 47."""
+    level = torch.eye(2).repeat(50, 1)[None]  # the classes win in turn
+    assert run(Budget(mean), votes.prediction, level)[1].tolist() == [drawn]
 
 
 def _question(total, images):

@@ -107,6 +107,7 @@ def certify_worst_case(
         certification,
         noises=[protocol.smoothing.noise],
         name=name,
+        pack_draws=protocol.smoothing.pack_draws,
         out=None if out is None else out / FOLDER,
         chunk_size=chunk_size,
         processes=processes,

@@ -70,7 +70,9 @@ class _Rounds:
         if drawn >= self._next_round:
             rounds = max(1, math.ceil(math.log2(self.problem.total / drawn)))
             self._next_round = min(2 * drawn, self.problem.total)
-            kept_images = int(self._remaining_draws / rounds / (self._next_round - drawn))
+            cost = self._next_round - drawn  # of one image
+            # One image goes on as long as the budget lasts, also where its share of the round would be less.
+            kept_images = max(int(self._remaining_draws / rounds / cost), min(1, self._remaining_draws // cost))
             margin = torch.where(needed > 0, _margin(state, self.problem.total, bound), torch.inf)
             needed[margin.argsort(stable=True)[kept_images:]] = 0
         return needed.clamp_max(self._next_round - drawn)
