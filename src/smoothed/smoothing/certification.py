@@ -5,11 +5,11 @@ limit of the prediction vote for many draws. If p_A(x) > 1/2, then g(x + delta) 
 below sigma * Phi^-1(p_A(x)) (theorem 1 with p_B = 1 - p_A). CERTIFY counts draws and replaces p_A by a lower confidence
 bound.
 
-The theorem allows a random f. With noise W inside the network, drawn afresh for each vote,
+The theorem allows a random f. With noise W inside the network, drawn afresh for each draw,
 p_c(x) = E_eta[h_c(x + eta)] with h_c(z) = P_W[f_W(z) = c]. This h_c is a fixed function into [0, 1] smoothed by a
 Gaussian, which is all that the Neyman-Pearson lemma in the proof requires. The certificate therefore holds for the vote
-over both noises. The draws must be independent, so that a count is binomial; `Smoothed` draws both noises afresh for
-each vote of an image.
+over both noises. The draws must be independent, so that a count is binomial; `Smoothed` takes both noises afresh for
+each draw of an image.
 """
 
 import math

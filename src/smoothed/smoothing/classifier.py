@@ -63,7 +63,7 @@ class Smoothed(nn.Module):
 
     Args:
         model: any callable from images to logits (N, K); calls leave its mode, weights and hooks unchanged. Noise
-            inside the network (`inject`) is drawn afresh for each vote.
+            inside the network (`inject`) is taken afresh for each draw.
         noise: noise added to the input: `Gaussian(sigma)`, another law of `smoothed.noise`, your own callable, or None
             to vote over the network's own noise alone (the paper's "no noise" rows).
         vote: `prediction` (eq. 10), `weighted` (eq. 11), `soft` (eq. 13), or a function from logits to scores, such as
@@ -75,8 +75,8 @@ class Smoothed(nn.Module):
             rows than the measurement needs use the default.
         pack_draws: whether one pass may hold several draws of an image. Use False if rows of a batch share randomness
             inside the model, because its votes would then be correlated. None packs draws if `model` is a
-            `torch.nn.Module` whose injected noise (`inject`), if any, differs between rows; None does not detect
-            other shared randomness.
+            `torch.nn.Module`, not made of a function by `load`, whose injected noise (`inject`), if any, differs
+            between rows; None does not detect other shared randomness.
         stop: rule for `predict` to stop drawing an image early. "exact" stops once the remaining draws cannot change
             the class, so the prediction is that of all draws. Other rules are in `smoothed.stopping`, with the
             guarantee of each. None makes all draws. Vote shares always use all draws.
@@ -185,8 +185,8 @@ class Smoothed(nn.Module):
                 and under every vote are those of all M draws. None makes all draws. A tally that stopped early holds
                 the scores of the draws counted until then.
             generator: source of this call's seed, advanced by one draw; None uses this object's next seed.
-            first_image: number of the first image in its data set, so that a set can be tallied batch by batch with the
-                same noise.
+            first_image: number of the first image in its data set. Calls on the batches of a set have the draws of one
+                call on all of it if each of them also gets a new `generator` in the same state.
             processes: processes that share this call. Each must pass the same arguments and receives all tallies. They
                 divide the images, or the draws if there are fewer images than processes.
 
@@ -330,8 +330,8 @@ def check_sigma(noise: Noise | None, model: object) -> None:
 class LogProbs(nn.Module):
     """A `Smoothed` classifier as a network from images (N, C, H, W) in [0, 1] to log vote shares (N, K).
 
-    The outputs are valid logits: their softmax is the vote shares. The mode (train or eval) is initially that of
-    `smoothed`.
+    The outputs are valid logits: their softmax is the vote shares, each of which is raised to at least 5e-7 before. The
+    mode (train or eval) is initially that of `smoothed`.
 
     Args:
         smoothed: the classifier whose vote shares are returned.
