@@ -126,6 +126,16 @@ def _cells(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
     ]
 
 
+def worth(found: Mapping[str, Any]) -> str:
+    """The accuracies of one recipe as the last column of docs/defences.md has them.
+
+    Clean and under PGD-7 by one draw, of the vote under EPGD-7 (`-` without noise inside), and in the worst case: of
+    the vote, or of the network itself where nothing is random.
+    """
+    clean, pgd, _, epgd, network, vote = (cell.partition(" ")[0] or "-" for cell in _cells(found["rows"]))
+    return f"{clean} / {pgd} / {epgd} / {network if vote == '-' else vote}"
+
+
 def costs(repeats: int = 3) -> str:
     """Weights, and milliseconds of a vote of 64 draws on one of 64 images, in float32, as a Markdown table.
 

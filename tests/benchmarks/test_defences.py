@@ -106,3 +106,22 @@ def test_the_table_has_a_line_for_each_result_and_empty_cells_for_votes_of_deter
         "| `cni-w` | 12 | 60.0 (50.0-70.0) | 50.0 (40.0-60.0) | 65.0 (55.0-75.0) | 45.0 (35.0-55.0) "
         "| 20.0 (10.0-30.0) | 30.0 (20.0-40.0) |",
     ]
+    assert defences.worth({"rows": deterministic}) == "70.0 / 40.0 / - / 20.0"
+    assert defences.worth({"rows": random}) == "60.0 / 50.0 / 45.0 / 30.0"
+
+
+def test_the_pages_have_the_numbers_of_the_results(defences):
+    folder = BENCHMARKS.parent / "docs/results/defences"
+    assert defences.table(folder) in (folder / "README.md").read_text(encoding="utf-8")
+    results = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")}
+    for name, found in results.items():
+        assert (found["recipe"], found["settings"]) == (name, settings_now(defences, name))
+    page = (BENCHMARKS.parent / "docs/defences.md").read_text(encoding="utf-8")
+    cells = [[cell.strip() for cell in line.split("|")] for line in page.splitlines() if line.startswith("| `")]
+    stated = {line[1].strip("`"): line[-2] for line in cells}
+    assert stated == {name: defences.worth(results[name]) if name in results else "" for name in stated}
+
+
+def settings_now(defences, name):
+    """The settings with which the benchmark would train the recipe, without the format of numbers."""
+    return json.loads(json.dumps(RECIPES[name].config(**defences.settings_of(name)).to_json()))
