@@ -27,6 +27,7 @@ import torch
 
 import smoothed
 from report import seconds_in_turn
+from smoothed.evaluation.results import PairedGain
 from smoothed.injection import inject_preset, noise_layers
 from smoothed.models import build
 from smoothed.rng.seeds import seeded
@@ -76,12 +77,13 @@ def measure(name: str, folder: Path, images: int | None) -> dict[str, Any]:
     network = smoothed.load(folder / "last.safetensors")
     options: dict[str, Any] = {"images": images, "keep_images": 0, "precision": "auto"}
     one_draw = smoothed.evaluate(network, DATA, attack="pgd", steps=7, **options)
-    found = {ONE_DRAW: one_draw.rows}
+    found, comparisons = {ONE_DRAW: one_draw.rows}, list[PairedGain]()
     classifier: Any = network
     if list(noise_layers(network)):
         vote = smoothed.Smoothed(network, num_samples=DRAWS)
         under_epgd = smoothed.evaluate(vote, DATA, attack="epgd", steps=7, eot_samples=8, **options)
         found[VOTE] = under_epgd.rows
+        comparisons += under_epgd.comparisons
         classifier = smoothed.Smoothed(network, num_samples=DRAWS_OF_WORST_CASE)
     few = min(100, images or 100)
     worst = smoothed.worst_case(classifier, DATA, sweep_images=few, **{**WORST_CASE, **options, "images": few})
@@ -94,7 +96,7 @@ def measure(name: str, folder: Path, images: int | None) -> dict[str, Any]:
         "training_seconds": round(trained.result.provenance["seconds"]),
         "epochs": trained.result.rows,
         "rows": found,
-        "comparisons": [asdict(gain) for gain in worst.comparisons],
+        "comparisons": [asdict(gain) for gain in (*comparisons, *worst.comparisons)],
         "provenance": one_draw.provenance,
     }
 

@@ -74,6 +74,9 @@ def test_each_network_is_measured_as_the_page_says(defences, recipe, network, tm
     networks = {row["network"] for row in found["rows"][defences.WORST] if row["attack"] == "worst case"}
     assert networks == ({"mean network", "smoothed"} if is_random else {"mean network"})
     assert (found["passes"], found["training_seconds"], found["epochs"]) == (8, 2, epochs)
+    compared = [gain["name"] for gain in found["comparisons"]]
+    of_vote = ["prediction vote, M = 4, sigma 0, over one draw"] * 2  # on clean and on attacked images
+    assert compared == ([*of_vote, "prediction vote, M = 2, over the mean network"] if is_random else [])
 
 
 def test_the_table_has_a_line_for_each_result_and_empty_cells_for_votes_of_deterministic_networks(defences, tmp_path):

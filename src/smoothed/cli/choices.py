@@ -1,6 +1,6 @@
-"""The names that help texts list, in writing, because importing what they name takes seconds (torch).
+"""Names that help texts list. They are repeated here because importing the registries takes seconds (torch).
 
-Commands read their arguments by the registries themselves; tests/cli/test_choices.py compares the two.
+Commands check their arguments against the registries; tests/cli/test_choices.py compares these lists with them.
 """
 
 EVALUATION_ATTACKS = (

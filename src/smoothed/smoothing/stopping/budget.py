@@ -21,8 +21,9 @@ class Budget:
     """Limit the average number of draws per image to `mean`, with more draws for images whose votes are close.
 
     Every image first takes a quarter of `mean`. The remaining budget is divided equally among rounds, up to M draws:
-    each round continues the images with the closest votes and doubles their draws (successive halving). An image whose
-    class cannot change any more stops in any case, and the budget it saves goes to the others. There is no guarantee on
+    each round continues the images with the closest votes, at least one as long as the budget pays for it, and doubles
+    their draws (successive halving). An image whose class cannot change any more stops in any case, and the budget it
+    saves goes to the others. There is no guarantee on
     how many classes differ from those of all M draws; their number depends on how many images have close votes.
 
     The average is taken over the images of one call of `tally` or `predict`, so pass many images at once; each of
