@@ -40,12 +40,19 @@ def test_options_reach_the_service(run, served, monkeypatch):
     settings = given["settings"]
     assert (settings.num_samples, settings.pixels, settings.queue, settings.grace_seconds) == (50, 1000, 7, 1.5)
     assert settings.body_bytes == 8 * 2**20
+    assert settings.predict_only is False
 
 
 def test_the_url_is_told(run, served, capfd):
     assert run("serve", "--model", "net_to_serve:network", "--sigma", "0") == 0
     served[0][1]["on_start"]("http://127.0.0.1:8000/")
     assert "explorer at http://127.0.0.1:8000/, interface at http://127.0.0.1:8000/docs" in capfd.readouterr().err
+    assert run("serve", "--model", "net_to_serve:network", "--sigma", "0", "--predict-only") == 0
+    assert served[1][1]["settings"].predict_only is True
+    served[1][1]["on_start"]("http://127.0.0.1:8000/")
+    told = capfd.readouterr().err
+    assert "explorer" not in told
+    assert "interface at http://127.0.0.1:8000/docs" in told
 
 
 @pytest.mark.parametrize(

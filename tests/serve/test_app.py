@@ -14,6 +14,7 @@ import torch
 from serve.conftest import parse_events
 from serve.test_images import FILES, PIXELS
 from smoothed import Gaussian, Smoothed
+from smoothed.errors import ArgumentError
 from smoothed.serve.settings import ServeSettings
 
 SIGMA = 0.5
@@ -444,3 +445,42 @@ def test_unknown_limits():
     for name, value in (("queue", 0), ("num_samples", True), ("body_seconds", 0), ("grace_seconds", math.nan)):
         with pytest.raises(ArgumentError, match=f"{name}: expected"):
             ServeSettings(**{name: value})
+
+
+class TestPredictOnly:
+    @pytest.fixture
+    def fixed(self, run_service, served):
+        return run_service(served, ServeSettings(predict_only=True))
+
+    @pytest.mark.parametrize(
+        "field", [{"sigma": 0}, {"seed": 1}, {"num_samples": 1}, {"vote": "soft"}, {"stop": None}, {"deadline_ms": 0.1}]
+    )
+    def test_a_request_cannot_choose_how_to_vote(self, fixed, png, sharp_image, field):
+        (name,) = field
+        message = f"expected the field image alone, for this service fixes the vote, got the field '{name}'"
+        assert_problem(fixed.vote(**field), 422, message)
+        file = {"image": ("a.png", png(sharp_image))}
+        form = {name: "null" if field[name] is None else field[name]}
+        assert_problem(fixed.client.post("/v1/predict", files=file, data=form), 422, message)
+
+    def test_an_image_gets_the_vote_of_the_model(self, fixed, png, sharp_image):
+        by_file = fixed.client.post("/v1/predict", files={"image": ("a.png", png(sharp_image))})
+        for answer in (by_file, fixed.vote(sharp_image.tolist())):
+            assert answer.status_code == 200
+            assert answer.json()["ended"] in {"exact", "num_samples"}
+
+    def test_there_is_no_explorer_and_the_interface_has_an_image_alone(self, fixed):
+        for path in ("/", "/static/index.html", "/v1/images", "/v1/images/0.png"):
+            assert fixed.client.get(path).status_code == 404
+        for path in ("/v1/explore/vote", "/v1/explore/attack"):
+            assert fixed.client.post(path, json={"image": {"id": 0}, "seed": 1}).status_code == 404
+        page = fixed.client.get("/docs").text
+        assert "To the explorer" not in page
+        schema = fixed.client.get("/openapi.json").json()
+        assert set(schema["paths"]) == {"/v1/predict", "/v1/model", "/v1/health", "/v1/ready", "/metrics"}
+        contents = schema["paths"]["/v1/predict"]["post"]["requestBody"]["content"]
+        assert all(set(content["schema"]["properties"]) == {"image"} for content in contents.values())
+
+    def test_it_is_true_or_false(self):
+        with pytest.raises(ArgumentError, match="predict_only: expected True or False, got 1"):
+            ServeSettings(predict_only=1)

@@ -53,6 +53,15 @@ class LimitOptions:
     streams: Annotated[int, option(LIMITS_PANEL, "Largest number of explorers that watch a vote or an attack.")] = 4
     body_timeout: Annotated[float, option(LIMITS_PANEL, "Seconds in which a client must have sent its request.")] = 10.0
     grace: Annotated[float, option(LIMITS_PANEL, "Seconds after SIGTERM in which requests may end.")] = 10.0
+    predict_only: Annotated[
+        bool,
+        option(
+            LIMITS_PANEL,
+            "Take images alone and answer with the model's own vote, without the explorer; for clients who may be "
+            "attackers.",
+            "--predict-only",
+        ),
+    ] = False
 
     def settings(self) -> "ServeSettings":
         """The limits as the service takes them.
@@ -80,6 +89,7 @@ FIELDS = {
     "streams": "streams",
     "body_timeout": "body_seconds",
     "grace": "grace_seconds",
+    "predict_only": "predict_only",
 }
 """Fields of `ServeSettings` by the names of their options."""
 
@@ -139,7 +149,9 @@ def serve(
         settings=settings,
         precision=run.precision,
         chunk_size=run.chunk_size,
-        on_start=lambda url: note(f"explorer at {url}, interface at {url}docs; Ctrl-C ends the service"),
+        on_start=lambda url: note(
+            f"{'' if limits.predict_only else f'explorer at {url}, '}interface at {url}docs; Ctrl-C ends the service"
+        ),
     )
 
 

@@ -35,6 +35,7 @@ from smoothed.serve.schemas import (
     AnyQuestion,
     AttackQuestion,
     ErrorAnswer,
+    ImageQuestion,
     Prediction,
     RaceQuestion,
     VoteQuestion,
@@ -186,7 +187,7 @@ class Service:
 
     async def docs(self) -> Response:
         """The interface of the service, for people."""
-        return HTMLResponse(docs_page(self.app.openapi()))
+        return HTMLResponse(docs_page(self.app.openapi(), explorer=not self.settings.predict_only))
 
     async def page(self) -> Response:
         """The explorer."""
@@ -292,27 +293,38 @@ def _add_routes(app: FastAPI, service: Service) -> None:
         described = f"server-sent events: {', '.join(kinds)}, each with one line of JSON data"
         return {200: {"content": {EVENTS: {"schema": event_schema(kinds)}}, "description": described}}
 
-    for path, route, kind, responses in (
-        ("/v1/predict", service.predict, VoteQuestion, {200: {"model": Prediction}, **problems}),
-        ("/v1/explore/vote", service.explore_vote, RaceQuestion, {**events(RACE_EVENTS), **problems}),
-        ("/v1/explore/attack", service.explore_attack, AttackQuestion, {**events(ATTACK_EVENTS), **problems}),
-    ):
-        body = {"requestBody": {"required": True, "content": _body_schemas(kind, form=kind is VoteQuestion)}}
-        app.add_api_route(path, route, methods=["POST"], response_model=None, responses=responses, openapi_extra=body)
-    for path, route, kind in (
+    alone = service.settings.predict_only
+    posts: list[tuple[str, Callable[..., Any], type[ImageQuestion], dict[int | str, dict[str, Any]]]] = [
+        ("/v1/predict", service.predict, ImageQuestion if alone else VoteQuestion, {200: {"model": Prediction}})
+    ]
+    gets: list[tuple[str, Callable[..., Any], type[Response]]] = [
         ("/v1/model", service.model, JSONResponse),
-        ("/v1/images", service.images, JSONResponse),
-        ("/v1/images/{number}.png", service.image, Response),
         ("/v1/health", service.health, JSONResponse),
         ("/v1/ready", service.ready, JSONResponse),
         ("/metrics", service.metrics_text, PlainTextResponse),
-    ):
-        app.add_api_route(path, route, response_model=None, response_class=kind)
-    for path, route in (("/docs", service.docs), ("/", service.page), ("/static/{name}", service.static)):
+    ]
+    pages: list[tuple[str, Callable[..., Any]]] = [("/docs", service.docs)]
+    if not alone:
+        posts += [
+            ("/v1/explore/vote", service.explore_vote, RaceQuestion, events(RACE_EVENTS)),
+            ("/v1/explore/attack", service.explore_attack, AttackQuestion, events(ATTACK_EVENTS)),
+        ]
+        gets += [
+            ("/v1/images", service.images, JSONResponse),
+            ("/v1/images/{number}.png", service.image, Response),
+        ]
+        pages += [("/", service.page), ("/static/{name}", service.static)]
+    for path, route, kind, answers in posts:
+        body = {"requestBody": {"required": True, "content": _body_schemas(kind, form=path == "/v1/predict")}}
+        responses = {**answers, **problems}
+        app.add_api_route(path, route, methods=["POST"], response_model=None, responses=responses, openapi_extra=body)
+    for path, route, response in gets:
+        app.add_api_route(path, route, response_model=None, response_class=response)
+    for path, route in pages:
         app.add_api_route(path, route, response_model=None, response_class=HTMLResponse, include_in_schema=False)
 
 
-def _body_schemas(kind: type[VoteQuestion | AttackQuestion], *, form: bool) -> dict[str, Any]:
+def _body_schemas(kind: type[ImageQuestion], *, form: bool) -> dict[str, Any]:
     schema = kind.model_json_schema()
     if not form:
         return {JSON: {"schema": schema}}

@@ -13,12 +13,14 @@ th, td { text-align: left; vertical-align: top; padding: 0.3rem 0.8rem 0.3rem 0;
 """
 
 
-def docs_page(schema: dict[str, Any]) -> str:
+def docs_page(schema: dict[str, Any], *, explorer: bool) -> str:
     """The page.
 
     Args:
         schema: the OpenAPI schema.
+        explorer: whether the service has an explorer to link to.
     """
+    link = ' <a href="./">To the explorer</a>.' if explorer else ""
     info = schema["info"]
     sections = [
         _section(method.upper(), path, operation, schema)
@@ -29,7 +31,7 @@ def docs_page(schema: dict[str, Any]) -> str:
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{escape(info["title"])}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head><body>'
         f"<h1>{escape(info['title'])} {escape(info['version'])}</h1><p>{escape(info.get('description', ''))}</p>"
-        '<p>For programs: <a href="openapi.json">openapi.json</a>. <a href="./">To the explorer</a>.</p>'
+        f'<p>For programs: <a href="openapi.json">openapi.json</a>.{link}</p>'
         f"{''.join(sections)}</body></html>"
     )
 

@@ -18,7 +18,9 @@ IMAGE_SCHEMA: dict[str, Any] = {
 _SEED = "an integer of at most 64 bits"
 
 
-class _Question(BaseModel):
+class ImageQuestion(BaseModel):
+    """An image alone, to be voted on as the model says."""
+
     model_config = ConfigDict(extra="forbid")
 
     image: Any = Field(
@@ -26,6 +28,9 @@ class _Question(BaseModel):
         '{"id": NUMBER} of an example image',
         json_schema_extra=IMAGE_SCHEMA,
     )
+
+
+class _Question(ImageQuestion):
     sigma: float | None = Field(
         None, ge=0, le=1, description="the deviation of the input noise in pixel units, a number in [0, 1]"
     )
@@ -134,6 +139,8 @@ def read_question(
     """
     if not isinstance(values, dict):
         raise invalid("body", "a JSON object", f"a {_KINDS.get(type(values), type(values).__name__)}")
+    if settings.predict_only and (chosen := sorted(values.keys() - ImageQuestion.model_fields)):
+        raise invalid("body", "the field image alone, for this service fixes the vote", f"the field {chosen[0][:40]!r}")
     try:
         question = kind.model_validate(values, strict=strict)
     except ValidationError as error:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from smoothed.errors import ArgumentError
-from smoothed.utils.checks import check_positive
+from smoothed.utils.checks import check_flag, check_positive
 
 PICTURES = 64
 """Largest number of noisy copies that one race of shares sends."""
@@ -29,9 +29,11 @@ class ServeSettings:
         deadline_seconds: longest deadline of a request.
         grace_seconds: time after SIGTERM in which requests that were taken may end.
         seed_seconds: time after which the secret seed is replaced.
+        predict_only: whether clients send images alone and get the model's own vote. Requests that choose how to vote
+            are refused, and the explorer is left out.
 
     Raises:
-        ArgumentError: a limit is not positive.
+        ArgumentError: a limit is not positive, or `predict_only` is not True or False.
     """
 
     body_bytes: int = 8 * 2**20
@@ -46,6 +48,7 @@ class ServeSettings:
     deadline_seconds: float = 60.0
     grace_seconds: float = 10.0
     seed_seconds: float = 60.0
+    predict_only: bool = False
 
     def __post_init__(self) -> None:
         for name in ("body_bytes", "pixels", "num_samples", "steps", "eot_samples", "queue", "streams"):
@@ -54,6 +57,7 @@ class ServeSettings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
                 raise ArgumentError(name, "a finite number of seconds above 0", repr(value))
+        check_flag(self.predict_only, "predict_only")
 
     @property
     def held_bytes(self) -> int:
