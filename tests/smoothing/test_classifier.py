@@ -255,6 +255,43 @@ def test_log_probs_are_logarithms_of_shares(network, images):
     assert logs.isfinite().all()
 
 
+class TestLogProbsOfConfidentImages:
+    """Shares of 1e-13 and less: 1 minus them is 1 in float32, where a gradient through shares is 0."""
+
+    @pytest.fixture
+    def confident(self, network):
+        network[-1].weight.data.mul_(400)
+        return network
+
+    @pytest.mark.parametrize("pack_draws", [True, False])
+    def test_values_and_gradients_are_those_in_float64(self, confident, images, pack_draws):
+        seen = []
+        confident.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach().clone()))
+        options = {"vote": "soft", "num_samples": 3, "seed": 0, "pack_draws": pack_draws}
+        inputs = images.clone().requires_grad_()
+        logs = Smoothed(confident, Gaussian(1e-3), **options).eval().log_probs(inputs)
+        labels = logs.argmax(1)
+        torch.nn.functional.cross_entropy(logs, labels).backward()
+
+        noise = torch.cat(seen).view(3, *images.shape) - images
+        exact, wide = copy.deepcopy(confident).double(), images.double().requires_grad_()
+        expected = sum(exact(wide + each).softmax(1) for each in noise).div(3).log()
+        assert expected.min() < -30
+        assert_close(logs, expected.float(), rtol=1e-3, atol=1e-3)
+        torch.nn.functional.cross_entropy(expected, labels).backward()
+        sure = expected.detach().exp().amax(1) > 1 - 1e-8
+        assert sure.any()
+        assert inputs.grad[sure].abs().amax((1, 2, 3)).min() > 0
+        gradients = inputs.grad.double().flatten(1), wide.grad.flatten(1)
+        cosine = torch.nn.functional.cosine_similarity(*gradients, eps=1e-100)
+        assert cosine.min() > 0.999
+
+    def test_logits_that_are_not_finite_are_refused(self, images):
+        smoothed = Smoothed(lambda inputs: inputs.flatten(1)[:, :3] * math.nan, num_samples=2, vote="soft")
+        with pytest.raises(ArgumentError, match="finite logits"):
+            smoothed.log_probs(images)
+
+
 def test_as_logits_is_a_network_whose_outputs_are_log_probs(network, images):
     smoothed, again = (Smoothed(network, Gaussian(0.3), vote="soft", num_samples=4, seed=0) for _ in range(2))
     logits = smoothed.eval().as_logits()

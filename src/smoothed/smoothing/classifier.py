@@ -26,11 +26,11 @@ from smoothed.rng.seeds import mix, seed_from
 from smoothed.rng.sources import Keyed
 from smoothed.smoothing.input_noise import Noise, ScaledNoise
 from smoothed.smoothing.noisy_classifier import NoisyClassifier
-from smoothed.smoothing.sampling import Sampler, VoteRequest
+from smoothed.smoothing.sampling import Sampler, VoteRequest, require_finite
 from smoothed.smoothing.sharding import count_votes_sharded
 from smoothed.smoothing.stopping import StoppingRule, resolve_stopping_rule
 from smoothed.smoothing.tally import Tally, log_shares
-from smoothed.smoothing.votes import VOTES, Vote, resolve
+from smoothed.smoothing.votes import VOTES, Vote, resolve, soft
 from smoothed.utils.checks import (
     check_flag,
     check_generator,
@@ -147,8 +147,23 @@ class Smoothed(nn.Module):
         return tallies["own"][self.num_samples].shares.to(inputs.dtype)
 
     def log_probs(self, inputs: Tensor, generator: torch.Generator | None = None) -> Float[Tensor, "n k"]:
-        """Return logarithms of the vote shares of `forward`, (N, K), for tools that expect logits."""
-        return log_shares(self(inputs, generator))
+        """Return logarithms of the vote shares of `forward`, (N, K), for tools that expect logits.
+
+        Those of the `soft` vote are computed from the logits of the draws, so that values and gradients are those of
+        the exact shares also where a share is too small for a float. Under other votes, shares below 5e-7, among them
+        those of 0, are replaced by it.
+
+        Raises:
+            ArgumentError: as for `forward`.
+        """
+        if resolve(self.vote) is not soft:
+            return log_shares(self(inputs, generator))
+        inputs = check_inputs(inputs)
+        sampler = self._seeded_sampler(inputs, self.num_samples, generator)
+        logits = sampler.logits(inputs, torch.arange(len(inputs)), 0, self.num_samples)
+        require_finite(logits.isfinite().all())
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return (wide.log_softmax(-1).logsumexp(0) - math.log(self.num_samples)).to(inputs.dtype)
 
     def as_logits(self) -> "LogProbs":
         """Return this classifier as a network that returns `log_probs`, for libraries that expect logits."""
@@ -228,10 +243,16 @@ class Smoothed(nn.Module):
         processes: Processes = SINGLE_PROCESS,
     ) -> dict[str, dict[int, Tally]]:
         inputs = check_inputs(inputs)
+        sampler = self._seeded_sampler(inputs, max(request.num_samples), generator, first_image)
+        return count_votes_sharded(sampler, inputs, request, processes)
+
+    def _seeded_sampler(
+        self, inputs: Tensor, num_samples: int, generator: torch.Generator | None, first_image: int = 0
+    ) -> Sampler:
+        """The source of the draws of one call, whose seed `generator` gives, or this object's next one."""
         check_generator(generator)
         seed = self._next_seed() if generator is None else seed_from(generator)
-        sampler = self.sampler(inputs, max(request.num_samples), seed=seed, first_image=first_image)
-        return count_votes_sharded(sampler, inputs, request, processes)
+        return self.sampler(inputs, num_samples, seed=seed, first_image=first_image)
 
     def sampler(self, inputs: Tensor, num_samples: int, *, seed: int | None = None, first_image: int = 0) -> Sampler:
         """Return the source of the logits of single draws, for code that counts votes in its own order.
@@ -330,8 +351,8 @@ def check_sigma(noise: Noise | None, model: object) -> None:
 class LogProbs(nn.Module):
     """A `Smoothed` classifier as a network from images (N, C, H, W) in [0, 1] to log vote shares (N, K).
 
-    The outputs are valid logits: their softmax is the vote shares, each of which is raised to at least 5e-7 before. The
-    mode (train or eval) is initially that of `smoothed`.
+    The outputs are valid logits: their softmax is the vote shares. Under votes other than `soft`, shares below 5e-7 are
+    replaced by it before. The mode (train or eval) is initially that of `smoothed`.
 
     Args:
         smoothed: the classifier whose vote shares are returned.

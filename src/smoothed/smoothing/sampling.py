@@ -174,14 +174,14 @@ def count_votes(sampler: Sampler, inputs: Tensor, request: VoteRequest) -> dict[
         logits = sampler.logits(inputs, images, counter.drawn, draws)
         finite &= logits.isfinite().all()
         if not checked_finite:  # then again only at the end, because reading the result waits for the GPU
-            _require_finite(finite)
+            require_finite(finite)
             checked_finite = True
         while len(logits) and len(remaining := counter.undecided[images].nonzero()[:, 0]):
             counted, logits = logits.tensor_split([counter.draws_until_check()])
             if len(remaining) < len(images):
                 counted = counted[:, remaining.to(counted.device)]
             counter.add(images[remaining], counted)
-    _require_finite(finite)
+    require_finite(finite)
     return counter.tallies()
 
 
@@ -303,7 +303,8 @@ def _select_rows(rows: Tensor, index: Int[Tensor, " r"]) -> Tensor:
     return rows.index_select(0, index)
 
 
-def _require_finite(finite: Bool[Tensor, ""]) -> None:
+def require_finite(finite: Bool[Tensor, ""]) -> None:
+    """Raise `ArgumentError` if not all logits of the draws are finite."""
     if not finite:
         raise ArgumentError("model", "finite logits", "NaN or infinity")
 
